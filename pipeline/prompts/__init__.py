@@ -1,0 +1,67 @@
+"""Prompt packs: how each request of the pipeline is worded.
+
+A pack is a TOML file beside this module: for each role the texts of the messages, with
+`$name` where something is filled in. Filling is one pass, so text that a model or a user
+wrote is never read as a template. Knows nothing of tokens or engines.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from string import Template
+
+from pipeline.errors import BadConfig
+
+ROLES = ("solve", "reflect", "retry", "intervene", "judge")
+PACKS = ("tiny", "instruct")
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPack:
+    """The wording of every role.
+
+    templates:  role to message role (`system`, `user`) to text with `$name` holes.
+    step_line:  one line of a numbered transcript; holes `$index` (0-based) and `$step`.
+    right, wrong: the two answers a judge may give.
+    """
+
+    name: str
+    templates: dict[str, dict[str, str]]
+    step_line: str
+    right: str
+    wrong: str
+
+    def messages(self, role: str, **holes: str) -> Messages:
+        """The chat messages of one request; system first where the role has one."""
+        return [
+            {"role": speaker, "content": Template(text).substitute(holes)}
+            for speaker, text in self.templates[role].items()
+        ]
+
+    def transcript(self, steps: Sequence[str]) -> str:
+        """Steps numbered from 0, a line each."""
+        line = Template(self.step_line)
+        return "".join(line.substitute(index=index, step=step) for index, step in enumerate(steps))
+
+
+def load_pack(name: str) -> PromptPack:
+    """Read a pack by name.
+
+    Raises:
+        BadConfig: there is no such pack.
+    """
+    if name not in PACKS:
+        raise BadConfig(f"prompt pack {name!r} does not exist", remedy=f"choose one of {', '.join(PACKS)}")
+    fields = tomllib.loads(resources.files(__name__).joinpath(f"{name}.toml").read_text())
+    return PromptPack(
+        name=name,
+        templates={role: {k: fields[role][k] for k in ("system", "user") if k in fields[role]} for role in ROLES},
+        step_line=fields["step_line"],
+        right=fields["judge"]["right"],
+        wrong=fields["judge"]["wrong"],
+    )

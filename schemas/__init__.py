@@ -1,0 +1,25 @@
+"""The tables, by name. One file a table; what they share is in base and words."""
+
+from schemas.base import Table
+from schemas.credit import Credit
+from schemas.evals import Evals
+from schemas.nodes import Nodes
+from schemas.requests import Requests
+from schemas.step_labels import StepLabels
+from schemas.tasks import Tasks
+from schemas.training_rows import Pairs, Patches
+from schemas.variants import Variants
+from schemas.verdicts import Verdicts
+
+TABLES: dict[str, type[Table]] = {
+    "tasks": Tasks,
+    "nodes": Nodes,
+    "requests": Requests,
+    "verdicts": Verdicts,
+    "variants": Variants,
+    "credit": Credit,
+    "step_labels": StepLabels,
+    "pairs": Pairs,
+    "patches": Patches,
+    "evals": Evals,
+}

@@ -1,0 +1,79 @@
+"""What every table is made of: one dataframely declaration, read as Arrow, as columns for print, as a key.
+
+Knows no table and reads no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import dataframely as dy
+import polars as pl
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+_SCALARS = {
+    pl.String: pa.string(),
+    pl.Int32: pa.int32(),
+    pl.Int64: pa.int64(),
+    pl.Float32: pa.float32(),
+    pl.Float64: pa.float64(),
+    pl.Boolean: pa.bool_(),
+}
+
+
+def one_of(words: Iterable[str]) -> str:
+    """A pattern that matches exactly these words."""
+    return rf"^({'|'.join(words)})$"
+
+
+class ColumnDoc(NamedTuple):
+    """A column as a reader sees it."""
+
+    name: str
+    type: str
+    nullable: bool
+    description: str
+
+
+class Table(dy.Schema):
+    """Base of all tables; the subclass's docstring says what one row is."""
+
+
+def arrow_type(dtype: pl.DataType) -> pa.DataType:
+    """The Arrow type a polars type is stored as: never large, never a dictionary, never a map."""
+    if isinstance(dtype, pl.List):
+        return pa.list_(arrow_type(dtype.inner))
+    if isinstance(dtype, pl.Datetime):
+        return pa.timestamp("us", tz="UTC")
+    return _SCALARS[type(dtype) if not isinstance(dtype, type) else dtype]
+
+
+def arrow_schema(table: type[Table]) -> pa.Schema:
+    """The schema written to Parquet, with a description a field."""
+    return pa.schema(
+        [
+            pa.field(
+                name,
+                arrow_type(column.dtype),
+                nullable=column.nullable,
+                metadata={"description": column.description or ""},
+            )
+            for name, column in table.columns().items()
+        ]
+    )
+
+
+def column_docs(table: type[Table]) -> list[ColumnDoc]:
+    """The columns in order, for the UI, the card and the docs."""
+    return [
+        ColumnDoc(name, str(arrow_type(column.dtype)), column.nullable, column.description or "")
+        for name, column in table.columns().items()
+    ]
+
+
+def describe(table: type[Table]) -> str:
+    """The first line of the table's docstring: what one row is."""
+    return (table.__doc__ or "").strip().split("\n")[0]

@@ -1,0 +1,184 @@
+"""Lessons for the embedded policy: a prompt and the answer to learn, in each of its five roles.
+
+    solve      the sum, step by step
+    reflect    on an attempt whose outcome is known: what was right, which step was not
+    retry      solve again with such a report at hand (the report may be mistaken)
+    intervene  find the first wrong step with the reference solution, write that step anew
+    judge      is the last step of a prefix right
+
+Problems are drawn apart from the embedded suite. Attempts are the policy's own samples once
+there are any; before that, right solutions with one step spoiled and the rest carried on.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.prompts import Messages, PromptPack
+from pipeline.tasks.arithmetic import Sum, first_error, read_sum, reference_steps, steps_right
+from pipeline.tasks.suites import load_suite, suite_questions
+from trainers.tiny.tokenizer import QUESTION
+
+SHARES = {"solve": 0.38, "reflect": 0.20, "retry": 0.14, "intervene": 0.16, "judge": 0.12}
+RESERVED_PER_BAND = 1000
+SLIPS = (1, -1, 1, -1, 10, -10, 10, -10, 2, -2, 9, -9, 11, -11, 100, -100, 20, -20)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    role: str
+    messages: Messages
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt at a problem; `report` is the policy's own reflection on it, if any."""
+
+    problem: Sum
+    steps: list[str]
+    report: str | None = None
+
+
+def question(problem: Sum) -> str:
+    """As reasoning-gym words it."""
+    return f"{QUESTION}{problem.expression} ="
+
+
+def reserved_expressions() -> frozenset[str]:
+    """Sums no lesson may use: the first thousand of each band and split of the embedded suite."""
+    suite = load_suite("chain_sum")
+    questions = suite_questions(suite, size=RESERVED_PER_BAND)
+    return frozenset(problem.expression for text in questions if (problem := read_sum(text)) is not None)
+
+
+def draw_problem(rng: random.Random, reserved: frozenset[str]) -> Sum:
+    """A sum of two to seven terms of one or two digits, not of the suite."""
+    while True:
+        digits = 1 if rng.random() < 0.25 else 2
+        low, high = (0, 9) if digits == 1 else (10, 99)
+        terms = tuple(rng.randint(low, high) for _ in range(rng.choice((2, 3, 3, 4, 4, 5, 5, 6, 6, 7))))
+        problem = Sum(terms=terms, operators=tuple(rng.choice("+-") for _ in terms[1:]))
+        if problem.expression not in reserved:
+            return problem
+
+
+def spoiled_attempt(problem: Sum, rng: random.Random) -> Attempt:
+    """A solution in which one result is off and everything after it follows faithfully."""
+    at, value, steps = rng.randrange(len(problem.operators)), problem.terms[0], []
+    for index, (operator, term) in enumerate(zip(problem.operators, problem.terms[1:], strict=True)):
+        after = value + term if operator == "+" else value - term
+        if index == at:
+            after += rng.choice(SLIPS)
+        steps.append(f"{value} {operator} {term} = {after}")
+        value = after
+    return Attempt(problem, [*steps, f"#### {value}"])
+
+
+def report_on(attempt: Attempt, *, at: int | None = None) -> str:
+    """The reflection that is right about an attempt, or one that blames step `at`."""
+    wrong = first_error(attempt.problem, attempt.steps) if at is None else at
+    if wrong is None:
+        return json.dumps(
+            {
+                "trajectory_summary": "Every step was right.",
+                "root_cause_analysis": None,
+                "trajectory_outcome": "success",
+                "improvement_suggestion": None,
+                "retry_from_step": None,
+            }
+        )
+    reference = reference_steps(attempt.problem)
+    return json.dumps(
+        {
+            "trajectory_summary": "; ".join(attempt.steps[:wrong]) or "No step was right.",
+            "root_cause_analysis": f"Step {wrong} is wrong: {attempt.steps[wrong]}",
+            "trajectory_outcome": "failure",
+            "improvement_suggestion": reference[min(wrong, len(reference) - 1)],
+            "retry_from_step": wrong,
+        }
+    )
+
+
+def intervention_on(attempt: Attempt) -> str:
+    """The answer of the intervene role: checks up to the first wrong step, and that step right."""
+    wrong = first_error(attempt.problem, attempt.steps)
+    last = len(attempt.steps) if wrong is None else wrong + 1
+    checks = [{"index": index, "verdict": "incorrect" if index == wrong else "correct"} for index in range(last)]
+    reference = reference_steps(attempt.problem)
+    text = "" if wrong is None else reference[min(wrong, len(reference) - 1)]
+    return json.dumps({"step_checks": checks, "first_error_index": wrong, "intervention": text})
+
+
+class Teacher:
+    """Draws lessons. `attempts` is filled by whoever samples the policy."""
+
+    def __init__(self, pack: PromptPack, *, seed: int):
+        self.pack, self.rng = pack, random.Random(seed)
+        self.reserved = reserved_expressions()
+        self.attempts: list[Attempt] = []
+
+    def _attempt(self) -> Attempt:
+        if self.attempts and self.rng.random() < 0.8:
+            return self.rng.choice(self.attempts)
+        return spoiled_attempt(draw_problem(self.rng, self.reserved), self.rng)
+
+    def lessons(self, count: int) -> Iterator[Lesson]:
+        roles = self.rng.choices(list(SHARES), weights=list(SHARES.values()), k=count)
+        for role in roles:
+            yield getattr(self, f"_{role}")()
+
+    def _solve(self) -> Lesson:
+        problem = draw_problem(self.rng, self.reserved)
+        return Lesson(
+            "solve",
+            self.pack.messages("solve", question=question(problem)),
+            "\n".join(reference_steps(problem)),
+        )
+
+    def _reflect(self) -> Lesson:
+        attempt, outcome = self._attempt(), "failure"
+        if self.rng.random() < 0.08:
+            attempt, outcome = Attempt(attempt.problem, reference_steps(attempt.problem)), "success"
+        holes = {"question": question(attempt.problem), "steps": self.pack.transcript(attempt.steps)}
+        return Lesson("reflect", self.pack.messages("reflect", outcome=outcome, **holes), report_on(attempt))
+
+    def _retry(self) -> Lesson:
+        attempt = self._attempt()
+        report = attempt.report
+        if report is None or self.rng.random() < 0.2:
+            mistaken = self.rng.random() < 0.2
+            report = report_on(attempt, at=self.rng.randrange(len(attempt.steps)) if mistaken else None)
+        return Lesson(
+            "retry",
+            self.pack.messages("retry", question=question(attempt.problem), report=report),
+            "\n".join(reference_steps(attempt.problem)),
+        )
+
+    def _intervene(self) -> Lesson:
+        attempt = self._attempt()
+        holes = {
+            "question": question(attempt.problem),
+            "reference": "\n".join(reference_steps(attempt.problem)),
+            "steps": self.pack.transcript(attempt.steps),
+        }
+        return Lesson("intervene", self.pack.messages("intervene", **holes), intervention_on(attempt))
+
+    def _judge(self) -> Lesson:
+        attempt = self._attempt()
+        verdicts = steps_right(attempt.problem, attempt.steps)
+        wanted = self.rng.random() < 0.5
+        places = [index for index, right in enumerate(verdicts) if right == wanted] or range(len(verdicts))
+        last = self.rng.choice(list(places))
+        holes = {
+            "question": question(attempt.problem),
+            "steps": self.pack.transcript(attempt.steps[: last + 1]),
+        }
+        return Lesson(
+            "judge",
+            self.pack.messages("judge", **holes),
+            self.pack.right if verdicts[last] else self.pack.wrong,
+        )

@@ -1,0 +1,210 @@
+"""Heavy: torch, transformers. Trains the embedded policy from nothing on the CPU.
+
+Each batch holds about `batch_tokens` tokens of lessons of like length; only answers are trained.
+From `first_sampling` on the policy's own attempts, and its own reports on the failed ones, are
+sampled every `sample_every` steps and become the material of the lessons. Training goes on from
+the last checkpoint after a kill.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from pipeline.prompts import Messages, load_pack
+from pipeline.tasks.arithmetic import first_error
+from trainers.tiny.lessons import Attempt, Lesson, Teacher, draw_problem, question
+from trainers.tiny.tokenizer import build_tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class TinyConfig:
+    """The recipe. Sizes in tokens, learning rate at its peak."""
+
+    layers: int = 5
+    width: int = 128
+    feed_forward: int = 352
+    head_size: int = 32
+    steps: int = 6000
+    batch_tokens: int = 4096
+    learning_rate: float = 2.5e-3
+    warmup: int = 150
+    weight_decay: float = 0.02
+    first_sampling: int = 2000
+    sample_every: int = 1000
+    attempts: int = 3072
+    seed: int = 20261124
+    checkpoint_every: int = 200
+
+
+def new_model(config: TinyConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """A Llama of about a million parameters, embeddings tied, vocabulary rounded up to 32."""
+    heads = config.width // config.head_size
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=math.ceil(len(tokenizer) / 32) * 32,
+            hidden_size=config.width,
+            intermediate_size=config.feed_forward,
+            num_hidden_layers=config.layers,
+            num_attention_heads=heads,
+            num_key_value_heads=heads,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, lesson: Lesson) -> tuple[list[int], int]:
+    """Token ids of prompt and answer with its end token, and the length of the prompt."""
+    prompt = tokenizer.apply_chat_template(lesson.messages, add_generation_prompt=True, return_dict=False)
+    answer = tokenizer.encode(lesson.answer, add_special_tokens=False)
+    return [*prompt, *answer, tokenizer.eos_token_id], len(prompt)
+
+
+def batches(
+    teacher: Teacher, tokenizer: PreTrainedTokenizerFast, *, batch_tokens: int, pool: int = 2048
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Endless `(input_ids, labels)`, each `[B, T]` int64, padded on the right, -100 where not trained."""
+    while True:
+        rows = sorted((encode(tokenizer, lesson) for lesson in teacher.lessons(pool)), key=lambda row: len(row[0]))
+        packs: list[list[tuple[list[int], int]]] = [[]]
+        for row in rows:
+            if (len(packs[-1]) + 1) * len(row[0]) > batch_tokens:
+                packs.append([])
+            packs[-1].append(row)
+        teacher.rng.shuffle(packs)
+        for pack in packs:
+            longest = max(len(ids) for ids, _ in pack)
+            input_ids = torch.full((len(pack), longest), tokenizer.pad_token_id)
+            labels = torch.full((len(pack), longest), -100)
+            for row, (ids, prompt) in enumerate(pack):
+                input_ids[row, : len(ids)] = torch.tensor(ids)
+                labels[row, prompt : len(ids)] = torch.tensor(ids[prompt:])
+            yield input_ids, labels
+
+
+@torch.no_grad()
+def sample(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: list[Messages], *, batch: int = 512
+) -> list[str]:
+    """One answer a prompt at temperature 1, in the order of the prompts."""
+    model.eval()
+    ids = [tokenizer.apply_chat_template(p, add_generation_prompt=True, return_dict=False) for p in prompts]
+    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+    answers = [""] * len(ids)
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        padded = tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
+        out = model.generate(**padded, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=110)
+        texts = tokenizer.batch_decode(out[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)
+        for row, text in zip(rows, texts, strict=True):
+            answers[row] = text
+    model.train()
+    return answers
+
+
+def sample_attempts(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, teacher: Teacher, *, count: int
+) -> tuple[list[Attempt], float]:
+    """Failed attempts of the policy with its own reports on them, and the share that succeeded."""
+    problems = [draw_problem(teacher.rng, teacher.reserved) for _ in range(count)]
+    solved = sample(model, tokenizer, [teacher.pack.messages("solve", question=question(p)) for p in problems])
+    failed = [
+        (problem, text.split("\n"))
+        for problem, text in zip(problems, solved, strict=True)
+        if first_error(problem, text.split("\n")) is not None
+    ]
+    reports = sample(
+        model,
+        tokenizer,
+        [
+            teacher.pack.messages(
+                "reflect", question=question(p), steps=teacher.pack.transcript(steps), outcome="failure"
+            )
+            for p, steps in failed
+        ],
+    )
+    attempts = [Attempt(p, steps, report) for (p, steps), report in zip(failed, reports, strict=True)]
+    return attempts, 1 - len(failed) / count
+
+
+def learning_rate(step: int, config: TinyConfig) -> float:
+    """Linear warm-up, then a cosine to a fiftieth of the peak."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def train(config: TinyConfig, *, out: Path, say: Callable[[str], None] = print) -> None:
+    """Train and save policy, tokenizer and log under `out`."""
+    torch.manual_seed(config.seed)
+    pack = load_pack("tiny")
+    tokenizer = build_tokenizer(pack)
+    model = new_model(config, tokenizer)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint, first, attempts = out / "checkpoint.pt", 0, []
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        first, attempts = state["step"], [Attempt(_sum(p), s, r) for p, s, r in state["attempts"]]
+        say(f"going on from step {first}")
+    teacher = Teacher(pack, seed=config.seed + first)
+    teacher.attempts = attempts
+    stream = batches(teacher, tokenizer, batch_tokens=config.batch_tokens)
+    started, tokens, losses = time.monotonic(), 0, []
+    model.train()
+    for step in range(first, config.steps):
+        if step >= config.first_sampling and (step - config.first_sampling) % config.sample_every == 0:
+            fresh, solved = sample_attempts(model, tokenizer, teacher, count=config.attempts)
+            teacher.attempts = (teacher.attempts + fresh)[-4000:]
+            say(f"step {step}: sampled {config.attempts} attempts, {solved:.3f} right")
+        input_ids, labels = next(stream)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        loss = model(input_ids=input_ids, labels=labels, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        tokens += input_ids.numel()
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0:
+            seconds = time.monotonic() - started
+            left = seconds / (step + 1 - first) * (config.steps - step - 1)
+            say(
+                f"step {step + 1}/{config.steps} loss {sum(losses[-50:]) / len(losses[-50:]):.4f} "
+                f"{tokens / seconds:.0f} tokens/s, {left / 60:.0f} min left"
+            )
+        if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
+            state = {
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "step": step + 1,
+                "attempts": [(a.problem.expression, a.steps, a.report) for a in teacher.attempts],
+            }
+            torch.save(state, checkpoint.with_suffix(".part"))
+            checkpoint.with_suffix(".part").replace(checkpoint)
+            model.save_pretrained(out)
+            tokenizer.save_pretrained(out)
+    (out / "recipe.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
+
+
+def _sum(expression: str):
+    from pipeline.tasks.arithmetic import read_sum
+
+    return read_sum(f"{expression} =")
