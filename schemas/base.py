@@ -51,6 +51,11 @@ def arrow_type(dtype: pl.DataType) -> pa.DataType:
     return _SCALARS[type(dtype) if not isinstance(dtype, type) else dtype]
 
 
+def column_types(table: type[Table]) -> dict[str, pl.DataType]:
+    """Column names to polars types, for frames made from rows."""
+    return {name: column.dtype for name, column in table.columns().items()}
+
+
 def arrow_schema(table: type[Table]) -> pa.Schema:
     """The schema written to Parquet, with a description a field."""
     return pa.schema(

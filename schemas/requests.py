@@ -11,7 +11,7 @@ class Requests(Table):
     task = dy.String(description="Task it was made for.")
     request = dy.String(primary_key=True, description="Content key: prompt tokens, sampling, sample index, policy.")
     stage = dy.String(primary_key=True, description="Stage that asked.")
-    sample = dy.Int32(min=0, description="Index among requests of the same content.")
+    sample_index = dy.Int32(min=0, description="Index among requests of the same content.")
     policy = dy.String(description="Fingerprint of the policy asked.")
     engine = dy.String(description="Key of ENGINES.")
     sampling = dy.String(description="Sampling parameters, JSON.")

@@ -7,6 +7,7 @@ wrote is never read as a template. Knows nothing of tokens or engines.
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,12 +26,14 @@ Messages = list[dict[str, str]]
 class PromptPack:
     """The wording of every role.
 
+    digest:     of the file's text; a change makes what was asked with it stale.
     templates:  role to message role (`system`, `user`) to text with `$name` holes.
     step_line:  one line of a numbered transcript; holes `$index` (0-based) and `$step`.
     right, wrong: the two answers a judge may give.
     """
 
     name: str
+    digest: str
     templates: dict[str, dict[str, str]]
     step_line: str
     right: str
@@ -57,9 +60,11 @@ def load_pack(name: str) -> PromptPack:
     """
     if name not in PACKS:
         raise BadConfig(f"prompt pack {name!r} does not exist", remedy=f"choose one of {', '.join(PACKS)}")
-    fields = tomllib.loads(resources.files(__name__).joinpath(f"{name}.toml").read_text())
+    text = resources.files(__name__).joinpath(f"{name}.toml").read_text()
+    fields = tomllib.loads(text)
     return PromptPack(
         name=name,
+        digest=hashlib.sha256(text.encode()).hexdigest()[:16],
         templates={role: {k: fields[role][k] for k in ("system", "user") if k in fields[role]} for role in ROLES},
         step_line=fields["step_line"],
         right=fields["judge"]["right"],

@@ -15,11 +15,12 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.prompts import Messages, PromptPack
 from pipeline.tasks.arithmetic import Sum, first_error, read_sum, reference_steps, steps_right
-from pipeline.tasks.suites import load_suite, suite_questions
+from pipeline.tasks.suites import load_suite, suite_tasks
+from schemas.words import SPLITS
 from trainers.tiny.tokenizer import QUESTION
 
 SHARES = {"solve": 0.38, "reflect": 0.20, "retry": 0.14, "intervene": 0.16, "judge": 0.12}
@@ -51,7 +52,9 @@ def question(problem: Sum) -> str:
 def reserved_expressions() -> frozenset[str]:
     """Sums no lesson may use: the first thousand of each band and split of the embedded suite."""
     suite = load_suite("chain_sum")
-    questions = suite_questions(suite, size=RESERVED_PER_BAND)
+    sizes = dict.fromkeys(SPLITS, RESERVED_PER_BAND)
+    bands = tuple(replace(band, options=replace(band.options, sizes=sizes)) for band in suite.bands)
+    questions = suite_tasks(replace(suite, bands=bands))["question"]
     return frozenset(problem.expression for text in questions if (problem := read_sum(text)) is not None)
 
 

@@ -1,52 +1,123 @@
-"""Suites: a named set of tasks with its verifier, prompts and segmentation, one TOML file each."""
+"""Suites: a named set of tasks with its prompts and segmentation, one TOML file each.
+
+The embedded ones lie beside this module; a user's own is given by the path of its file.
+"""
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from pipeline.errors import BadConfig
+from pipeline.tasks.sources import SOURCES
+from schemas.words import SPLITS
 
 SUITES = ("chain_sum",)
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Tasks of one difficulty from one source; sizes and seeds are by split."""
+    """Tasks of one difficulty from one source."""
 
     name: str
     source: str
-    dataset: str
-    parameters: dict[str, Any]
-    sizes: dict[str, int]
-    seeds: dict[str, int]
+    options: Any
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
+    """What to ask and how to read the answers.
+
+    prompts:    name of a prompt pack.
+    separator:  closes a step.
+    max_tokens: of one answer.
+    bands:      from the easiest to the hardest.
+    base:       folder that paths in the bands start from.
+    """
+
     name: str
     description: str
     prompts: str
     separator: str
+    max_tokens: int
     bands: tuple[Band, ...]
+    base: Path
 
 
 def load_suite(name: str) -> Suite:
-    if name not in SUITES:
-        raise BadConfig(f"suite {name!r} does not exist", remedy=f"choose one of {', '.join(SUITES)}")
-    fields = tomllib.loads(resources.files(__name__).joinpath(f"{name}.toml").read_text())
-    bands = tuple(Band(**band) for band in fields.pop("bands"))
-    return Suite(**fields, bands=bands)
+    """An embedded suite by name, or one's own by the path of its TOML file.
+
+    Raises:
+        BadConfig: there is none, or a key of the file is unknown, missing or of the wrong kind.
+    """
+    if name in SUITES:
+        text, base = resources.files(__name__).joinpath(f"{name}.toml").read_text(), Path()
+    elif name.endswith(".toml"):
+        try:
+            text, base = Path(name).read_text(), Path(name).parent
+        except OSError as error:
+            raise BadConfig(f"suite {name} cannot be read: {error.strerror}", remedy="correct the path") from error
+    else:
+        raise BadConfig(
+            f"suite {name!r} does not exist",
+            remedy=f"choose one of {', '.join(SUITES)}, or give the path of a .toml file",
+        )
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig(f"suite {name} is not TOML: {error}", remedy="mend the file") from error
+    bands = tuple(_band(name, band) for band in content.pop("bands", []))
+    if not bands:
+        raise BadConfig(f"suite {name} has no [[bands]]", remedy="add at least one")
+    return _fill(Suite, {**content, "bands": bands, "base": base}, where=f"suite {name}")
 
 
-def suite_questions(suite: Suite, *, size: int) -> list[str]:
-    import reasoning_gym
+def _band(suite: str, content: dict[str, Any]) -> Band:
+    name, source = content.pop("name", None), content.pop("source", None)
+    if source not in SOURCES:
+        raise BadConfig(
+            f"suite {suite}: source {source!r} does not exist", remedy=f"choose one of {', '.join(SOURCES)}"
+        )
+    options = _fill(SOURCES[source].Options, content, where=f"suite {suite}, band {name!r}")
+    return _fill(Band, {"name": name, "source": source, "options": options}, where=f"suite {suite}")
 
-    return [
-        reasoning_gym.create_dataset(band.dataset, seed=seed, size=size, **band.parameters)[index]["question"]
-        for band in suite.bands
-        for seed in band.seeds.values()
-        for index in range(size)
-    ]
+
+def _fill(kind: type, content: dict[str, Any], *, where: str) -> Any:
+    known = {field.name for field in fields(kind)}
+    if unknown := sorted(content.keys() - known):
+        raise BadConfig(f"{where}: unknown key {unknown[0]!r}", remedy=f"the keys are {', '.join(sorted(known))}")
+    try:
+        return kind(**content)
+    except TypeError as error:
+        raise BadConfig(f"{where}: {error}", remedy="add what is missing") from error
+
+
+def suite_tasks(suite: Suite) -> pl.DataFrame:
+    """The suite's tasks in the columns of their table.
+
+    Raises:
+        BadInput, BadConfig: a source cannot be read.
+    """
+    return pl.DataFrame(list(_task_rows(suite)), infer_schema_length=None)
+
+
+def _task_rows(suite: Suite) -> Iterator[dict[str, Any]]:
+    for rank, band in enumerate(suite.bands):
+        source, numbers = SOURCES[band.source], dict.fromkeys(SPLITS, 0)
+        for row in source.read(band.options, base=suite.base):
+            number = numbers[row.split]
+            numbers[row.split] += 1
+            yield {
+                "task": f"{suite.name}/{band.name}/{row.split}/{number:06d}",
+                "suite": suite.name,
+                "band": band.name,
+                **row._asdict(),
+                "verifier": source.VERIFIER,
+                "difficulty": float(rank),
+            }

@@ -1,0 +1,88 @@
+"""What an engine is: tokens in, tokens out. Knows nothing of tasks, trees or files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. max_tokens counts new tokens, the end token included."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 128
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One answer to one prompt.
+
+    key:    content key; the same content is never paid twice.
+    prompt: `[P]` int32 token ids.
+    sample: index among requests of otherwise equal content.
+    """
+
+    key: str
+    prompt: np.ndarray
+    sampling: Sampling
+    sample: int
+
+    @property
+    def seed(self) -> int:
+        """Seed of this request alone, from its content."""
+        return int(self.key[:8], 16) & 0x7FFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What came back.
+
+    token_ids: `[T]` int32, the end token included.
+    logprobs:  `[T]` float32, natural, under the policy, untempered.
+    finish:    stop or length; None where it failed.
+    cached:    prompt tokens found in the prefix cache; None where the engine does not tell.
+    seconds:   from sending to its end; None where not told.
+    error:     why it failed; None where it did not.
+    """
+
+    key: str
+    token_ids: np.ndarray
+    logprobs: np.ndarray
+    finish: str | None
+    cached: int | None = None
+    seconds: float | None = None
+    error: str | None = None
+
+
+class Engine(Protocol):
+    """Draws tokens from one policy."""
+
+    name: str
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the same request may give other tokens: weights, dtype, version."""
+        ...
+
+    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Yield each completion as it ends, in any order; `key` tells which."""
+        ...
+
+
+def make_request(prompt: np.ndarray, sampling: Sampling, *, sample: int, fingerprint: str) -> Request:
+    """A request under its content key: prefix tokens, sampling, sample index, policy."""
+    prompt = np.ascontiguousarray(prompt, dtype=np.int32)
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(prompt.tobytes())
+    digest.update(f"|{sampling.as_json()}|{sample}|{fingerprint}".encode())
+    return Request(digest.hexdigest(), prompt, sampling, sample)

@@ -1,0 +1,103 @@
+"""Policies on disk: find one by name or path, tell whether it is one, and fingerprint it.
+
+A policy is a folder in the Hugging Face form: config.json, weights, tokenizer. Loads no weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from pipeline.errors import BadModel
+
+EMBEDDED = {"tiny": Path(__file__).parent / "embedded" / "tiny"}
+_WHOLE = 64 * 2**20
+_ENDS = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A model to sample from.
+
+    name:        for people and for file names.
+    fingerprint: of config, tokenizer and weights.
+    end_ids:     tokens that end an answer.
+    max_length:  positions the model has.
+    """
+
+    name: str
+    path: Path
+    fingerprint: str
+    end_ids: tuple[int, ...]
+    max_length: int
+
+
+def find_policy(name: str, *, policies: Path) -> Policy:
+    """A policy by name (embedded, or trained under `policies`) or by path.
+
+    Raises:
+        BadModel: there is none of that name, or the folder is no model.
+    """
+    if name in EMBEDDED:
+        return _read_policy(name, EMBEDDED[name])
+    trained = policies / name
+    path = trained if trained.is_dir() else Path(name)
+    if not path.is_dir():
+        known = sorted({*EMBEDDED, *(p.name for p in policies.glob("*/config.json") if p.parent)})
+        raise BadModel(
+            f"policy {name!r} is neither a folder nor a known name",
+            remedy=f"give the folder of a Hugging Face model or one of {', '.join(known)}",
+        )
+    return _read_policy(path.name, path)
+
+
+def _read_policy(name: str, path: Path) -> Policy:
+    config_file = path / "config.json"
+    try:
+        config = json.loads(config_file.read_text())
+        max_length = int(config["max_position_embeddings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadModel(
+            f"{path} is no model: config.json is missing or unreadable",
+            remedy="give a folder with config.json, weights and tokenizer",
+        ) from error
+    weights = sorted(path.glob("*.safetensors"))
+    if not weights:
+        raise BadModel(
+            f"{path} is no model: it has no *.safetensors", remedy="save the model with save_pretrained first"
+        )
+    if not (path / "tokenizer.json").exists():
+        raise BadModel(
+            f"{path} is no model: it has no tokenizer.json", remedy="save the tokenizer into the same folder"
+        )
+    return Policy(name, path, _fingerprint(path), _end_ids(path, config), max_length)
+
+
+def _end_ids(path: Path, config: dict) -> tuple[int, ...]:
+    generation = path / "generation_config.json"
+    found = json.loads(generation.read_text()).get("eos_token_id") if generation.exists() else None
+    found = config.get("eos_token_id") if found is None else found
+    if found is None:
+        raise BadModel(f"{path} names no end token", remedy="set eos_token_id in generation_config.json")
+    return tuple(found) if isinstance(found, list) else (int(found),)
+
+
+@lru_cache(maxsize=32)
+def _fingerprint(path: Path) -> str:
+    """Hex digest of config, tokenizer and weights; of files over 64 MiB the two ends and the size."""
+    digest = hashlib.sha256()
+    names = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    for file in sorted(p for p in path.iterdir() if p.name in names or p.suffix == ".safetensors"):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as handle:
+            if size <= _WHOLE:
+                digest.update(handle.read())
+            else:
+                digest.update(handle.read(_ENDS))
+                handle.seek(-_ENDS, 2)
+                digest.update(handle.read(_ENDS))
+    return digest.hexdigest()[:16]

@@ -1,0 +1,84 @@
+"""Asks an engine for what the ledger does not have yet, and makes every answer durable on arrival.
+
+The engine is opened on the first request that must be paid; where the ledger has them all, never.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.generation.engine import Completion, Engine, Request, Sampling, make_request
+from pipeline.store.ledger import Entry, Ledger
+
+_FLUSH_COUNT = 64
+_FLUSH_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a sampler has asked for so far; tokens are those decoded now, not those found again."""
+
+    reused: int = 0
+    paid: int = 0
+    decoded: int = 0
+    cached: int = 0
+    failed: int = 0
+
+
+@dataclass(slots=True)
+class Sampler:
+    """One policy behind the ledger.
+
+    open_engine: called when the first request must be paid.
+    fingerprint: the engine's, known beforehand.
+    on_answer:   called after every answer with the counts so far.
+    """
+
+    ledger: Ledger
+    engine_name: str
+    fingerprint: str
+    open_engine: Callable[[], Engine]
+    on_answer: Callable[[Spent], None] = lambda spent: None
+    spent: Spent = field(default_factory=Spent)
+
+    def request(self, prompt: np.ndarray, sampling: Sampling, *, sample: int) -> Request:
+        """A request of this policy."""
+        return make_request(prompt, sampling, sample=sample, fingerprint=self.fingerprint)
+
+    def run(self, requests: Iterable[Request]) -> dict[str, Entry]:
+        """Every request's entry by key; equal requests are asked once. Failures are entries with an error."""
+        asked = {request.key: request for request in requests}
+        found = self.ledger.get(list(asked))
+        missing = [request for key, request in asked.items() if key not in found or found[key].completion.error]
+        self.spent.reused += len(asked) - len(missing)
+        self.on_answer(self.spent)
+        if missing:
+            engine = self.open_engine()
+            for batch in self._batches(engine.generate(missing)):
+                self.ledger.put(
+                    ((asked[completion.key], completion) for completion in batch),
+                    policy=self.fingerprint,
+                    engine=self.engine_name,
+                )
+            found |= self.ledger.get([request.key for request in missing])
+        return found
+
+    def _batches(self, completions: Iterator[Completion]) -> Iterator[list[Completion]]:
+        batch: list[Completion] = []
+        since = time.monotonic()
+        for completion in completions:
+            batch.append(completion)
+            self.spent.paid += 1
+            self.spent.decoded += len(completion.token_ids)
+            self.spent.cached += completion.cached or 0
+            self.spent.failed += completion.error is not None
+            self.on_answer(self.spent)
+            if len(batch) >= _FLUSH_COUNT or time.monotonic() - since > _FLUSH_SECONDS:
+                yield batch
+                batch, since = [], time.monotonic()
+        if batch:
+            yield batch

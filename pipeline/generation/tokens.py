@@ -1,0 +1,75 @@
+"""Heavy: transformers. Text to tokens for what is written here, tokens to text for people and verifiers.
+
+Sampled tokens are never encoded again from their text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from pipeline.errors import BadInput, BadModel
+from pipeline.generation.policies import Policy
+from pipeline.prompts import Messages
+
+
+class Tokens:
+    """The tokenizer of a policy."""
+
+    def __init__(self, policy: Policy):
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(policy.path, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise BadModel(
+                f"{policy.path} has no readable tokenizer", remedy="save the tokenizer into the folder"
+            ) from error
+        if self._tokenizer.chat_template is None:
+            raise BadModel(
+                f"{policy.path} has no chat template", remedy="use an instruct model, or add a chat template"
+            )
+        self._specials = tuple(token for token in self._tokenizer.all_special_tokens if token)
+        self._pieces: np.ndarray | None = None
+        self._separator = ""
+
+    def render(self, messages: Messages) -> np.ndarray:
+        """Token ids of a prompt, up to where the answer begins: `[P]` int32.
+
+        Raises:
+            BadInput: a message spells one of the model's control tokens.
+        """
+        for message in messages:
+            spelt = next((token for token in self._specials if token in message["content"]), None)
+            if spelt is not None:
+                raise BadInput(f"a message spells the control token {spelt!r}", remedy="remove it from the text")
+        ids = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        return np.asarray(ids, dtype=np.int32)
+
+    def safe(self, text: str) -> bool:
+        """Whether text may stand in a prompt: it spells no control token."""
+        return not any(token in text for token in self._specials)
+
+    def encode(self, text: str) -> np.ndarray:
+        """Token ids of text written by hand or by a program: `[T]` int32, no control tokens."""
+        return np.asarray(self._tokenizer.encode(text, add_special_tokens=False), dtype=np.int32)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of tokens, control tokens left out."""
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def closers(self, separator: str) -> np.ndarray:
+        """For every id of the vocabulary, whether it may complete the separator: `[V]` bool."""
+        if self._pieces is None or self._separator != separator:
+            last = separator[-1]
+            texts = self._tokenizer.batch_decode([[index] for index in range(len(self._tokenizer))])
+            self._pieces = np.fromiter((last in text for text in texts), dtype=bool, count=len(texts))
+            self._separator = separator
+        return self._pieces
+
+
+@lru_cache(maxsize=4)
+def tokens_of(policy: Policy) -> Tokens:
+    """The tokenizer of a policy, loaded once."""
+    return Tokens(policy)

@@ -1,0 +1,55 @@
+"""What a stage says when it is done, and while it works. No printing here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Progress(NamedTuple):
+    """How far a stage is.
+
+    what:   the thing counted, plural.
+    done, total: of those.
+    tokens: tokens decoded so far in this call; 0 where none are.
+    reused: of those done, found in the ledger.
+    seconds: since the stage began.
+    """
+
+    stage: str
+    what: str
+    done: int
+    total: int
+    tokens: int
+    reused: int
+    seconds: float
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def silent(progress: Progress) -> None:
+    """Progress to nobody."""
+    del progress
+
+
+@dataclass(slots=True)
+class Report:
+    """The outcome of a stage on a suite and round.
+
+    rows:    rows a table now has for this stage.
+    numbers: at most a dozen figures with stable names.
+    fresh:   shards written now; the rest were current.
+    digest:  of all rows, in order of shards.
+    """
+
+    stage: str
+    suite: str
+    round: str
+    rows: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, float | int] = field(default_factory=dict)
+    fresh: int = 0
+    shards: int = 0
+    seconds: float = 0.0
+    digest: str = ""

@@ -1,0 +1,45 @@
+"""Where things are and how large: read once from the environment, handed down as a value.
+
+The only file that looks at the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Paths of a workplace. Every one can be set by `BRANCHPOINT_<NAME>`.
+
+    store:     tables and request ledger.
+    policies:  trained policies, one folder each.
+    release:   staged releases, one folder each.
+    """
+
+    store: Path = Path("store")
+    policies: Path = Path("policies")
+    release: Path = Path("release")
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Settings from the environment, defaults relative to the working directory."""
+        found = {name: os.environ.get(f"BRANCHPOINT_{name.upper()}") for name in cls.__slots__}
+        return cls(**{name: Path(value) for name, value in found.items() if value})
+
+
+def quiet_engines() -> None:
+    """Ask the libraries below for one process, no telemetry and no chatter. Call before importing them."""
+    for name, value in {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }.items():
+        os.environ.setdefault(name, value)

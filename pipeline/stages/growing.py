@@ -1,0 +1,73 @@
+"""Grows trees of one shard: asks the sampler, cuts the answers into steps, appends them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from pipeline.generation.engine import Request, Sampling
+from pipeline.generation.sampler import Sampler
+from pipeline.stages.work import Work, request_rows
+from pipeline.store.ledger import Entry
+from pipeline.trees.grow import Tree, read_trees
+from pipeline.trees.segment import Step, cut_steps
+
+
+@dataclass(slots=True)
+class Grower:
+    """A stage's hand on the engine while it works on a shard.
+
+    asked: every request so far, to the task it was made for.
+    """
+
+    work: Work
+    sampler: Sampler
+    tokens: object
+    asked: dict[str, str] = field(default_factory=dict)
+
+    def request(self, task: str, prompt: np.ndarray, sampling: Sampling, *, sample: int) -> Request:
+        """A request made for a task."""
+        request = self.sampler.request(prompt, sampling, sample=sample)
+        self.asked[request.key] = task
+        return request
+
+    def run(self, requests: Iterable[Request]) -> dict[str, Entry]:
+        """The answers there are, by key; those that failed are left out."""
+        entries = self.sampler.run(requests)
+        return {key: entry for key, entry in entries.items() if entry.completion.error is None}
+
+    def add(self, tree: Tree, parent: int, entry: Entry, *, origin: str) -> int:
+        """Append a solver's answer, a node a step. Returns the leaf."""
+        separator = self.work.suite.separator
+        steps = cut_steps(
+            entry.completion.token_ids, separator, closers=self.tokens.closers(separator), decode=self.tokens.decode
+        )
+        return tree.add_answer(parent, entry, steps, kind="step", origin=origin)
+
+    def add_whole(self, tree: Tree, parent: int, entry: Entry, *, kind: str, origin: str, agent: str) -> int:
+        """Append an answer as one node: a reflection, a critique. Returns it."""
+        ids = entry.completion.token_ids
+        whole = [Step(0, len(ids), self.tokens.decode(ids))]
+        return tree.add_answer(parent, entry, whole, kind=kind, origin=origin, agent=agent)
+
+    def requests(self, stage: str) -> pl.DataFrame:
+        """Rows of the requests table for all that was asked."""
+        return request_rows(self.sampler.ledger, self.asked, stage=stage)
+
+
+def read_shard(work: Work, shard: str, *, stages: Iterable[str]) -> dict[str, Tree]:
+    """The trees of a shard as earlier stages left them, by task."""
+    return read_trees(work.store.read("nodes", [work.place(stage, shard) for stage in stages]))
+
+
+def read_verdicts(work: Work, shard: str, *, stages: Iterable[str]) -> pl.DataFrame:
+    """The verdicts of a shard from some stages."""
+    return work.store.read("verdicts", [work.place(stage, shard) for stage in stages])
+
+
+def digests(work: Work, shard: str, *, stages: Iterable[str], tables: Iterable[str] = ("nodes", "verdicts")) -> str:
+    """Digests of what earlier stages left in a shard, joined."""
+    return " ".join(work.store.digest(table, work.place(stage, shard)) for stage in stages for table in tables)

@@ -1,0 +1,76 @@
+"""Stage: groups of plain samples from every training task, cut into steps and judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+from pipeline.generation.engine import Sampling
+from pipeline.generation.engines import open_tokens
+from pipeline.report import Report
+from pipeline.stages.growing import Grower
+from pipeline.stages.judging import judge, pass_rate
+from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.trees.grow import Tree, nodes_frame
+
+STAGE = "rollouts"
+VERSION = "1"
+TABLES = ("nodes", "verdicts", "requests")
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutConfig:
+    """group: samples a task."""
+
+    group: int = 8
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Report:
+    """Sample a group from every training task of the suite."""
+    tokens = open_tokens(work.policy)
+    by_shard = shards_of(work.store.tasks(work.suite.name, split="train"))
+    sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
+    shards = Shards(work, STAGE, TABLES)
+    with work.sampler(STAGE, total=config.group * sum(rows.height for rows in by_shard.values())) as sampler:
+        made_from = inputs(VERSION, config=config, policy=sampler.fingerprint, prompts=work.pack.digest)
+        for name, tasks, parts in shards.stale(
+            by_shard, lambda shard: {**made_from, "tasks": work.store.tasks_digest(work.suite.name, shard)}
+        ):
+            grower = Grower(work, sampler, tokens)
+            by_task = {row["task"]: row for row in tasks.iter_rows(named=True)}
+            groups = []
+            for task, row in by_task.items():
+                prompt = tokens.render(work.pack.messages("solve", question=row["question"]))
+                tree = Tree(task, f"{task}@{work.round}")
+                tree.add_prompt(None, prompt, text=row["question"], agent="solver")
+                groups.append((tree, [grower.request(task, prompt, sampling, sample=n) for n in range(config.group)]))
+            entries = grower.run(request for _, group in groups for request in group)
+            for tree, group in groups:
+                for request in group:
+                    if request.key in entries:
+                        grower.add(tree, 0, entries[request.key], origin="sample")
+            trees = [tree for tree, _ in groups]
+            shards.write(
+                name,
+                parts,
+                nodes=nodes_frame(trees),
+                verdicts=judge(trees, by_task),
+                requests=grower.requests(STAGE),
+            )
+    return shards.finish(**_numbers(shards))
+
+
+def _numbers(shards: Shards) -> dict[str, float | int | None]:
+    nodes, verdicts = shards.read("nodes"), shards.read("verdicts")
+    groups = verdicts.group_by("tree").agg(pl.col("reward").mean())
+    mixed = groups.filter((pl.col("reward") > 0) & (pl.col("reward") < 1)).height
+    return {
+        "leaves": verdicts.height,
+        "pass_rate": pass_rate(verdicts),
+        "mixed_groups": mixed / max(1, groups.height),
+        "tokens": int(nodes["token_ids"].list.len().sum()),
+        "truncated": nodes.filter(pl.col("finish") == "length").height,
+    }

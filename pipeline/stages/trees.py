@@ -1,0 +1,82 @@
+"""Stage: branches from the inner steps of some attempts of every task (SPO-tree, one level).
+
+The branches serve twice: they are children for tree values, and they are the fresh continuations from
+which Monte Carlo labels are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.generation.engine import Sampling
+from pipeline.generation.engines import open_tokens
+from pipeline.report import Report
+from pipeline.stages.growing import Grower, digests, read_shard, read_verdicts
+from pipeline.stages.judging import judge, pass_rate, rewards_by_node
+from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.trees.fork import attempts_of, inner_steps, mixed_attempts
+from pipeline.trees.grow import nodes_frame
+
+STAGE = "trees"
+VERSION = "1"
+TABLES = ("nodes", "verdicts", "requests")
+BEFORE = ("rollouts",)
+
+
+@dataclass(frozen=True, slots=True)
+class TreeConfig:
+    """attempts: forked a task, wrong and right in turn. branches: new ones from each inner step."""
+
+    attempts: int = 2
+    branches: int = 4
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+
+def write_trees(work: Work, config: TreeConfig = TreeConfig()) -> Report:
+    """Fork the chosen attempts after each of their inner steps."""
+    tokens = open_tokens(work.policy)
+    by_shard = shards_of(work.store.tasks(work.suite.name, split="train"))
+    sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
+    shards = Shards(work, STAGE, TABLES)
+    with work.sampler(STAGE) as sampler:
+        made_from = inputs(VERSION, config=config, policy=sampler.fingerprint)
+        for name, tasks, parts in shards.stale(
+            by_shard, lambda shard: {**made_from, "nodes": digests(work, shard, stages=BEFORE)}
+        ):
+            grower = Grower(work, sampler, tokens)
+            trees = read_shard(work, name, stages=BEFORE)
+            rewards = rewards_by_node(read_verdicts(work, name, stages=BEFORE))
+            forks = []
+            for tree in trees.values():
+                for attempt in mixed_attempts(attempts_of(tree, rewards), count=config.attempts):
+                    for step in inner_steps(attempt):
+                        prefix = tree.tokens(step)
+                        requests = [
+                            grower.request(tree.task, prefix, sampling, sample=index)
+                            for index in range(config.branches)
+                        ]
+                        forks.append((tree, step, requests))
+            entries = grower.run(request for _, _, requests in forks for request in requests)
+            for tree, step, requests in forks:
+                for request in requests:
+                    if request.key in entries:
+                        grower.add(tree, step, entries[request.key], origin="branch")
+            grown = list(trees.values())
+            by_task = {row["task"]: row for row in tasks.iter_rows(named=True)}
+            shards.write(
+                name,
+                parts,
+                nodes=nodes_frame(grown),
+                verdicts=judge(grown, by_task),
+                requests=grower.requests(STAGE),
+            )
+    nodes, verdicts = shards.read("nodes"), shards.read("verdicts")
+    return shards.finish(
+        leaves=verdicts.height,
+        pass_rate=pass_rate(verdicts),
+        tokens=int(nodes["token_ids"].list.len().sum()),
+        forks=nodes.join(nodes, left_on=["tree", "parent"], right_on=["tree", "node"], how="anti")
+        .select("tree", "parent")
+        .n_unique(),
+    )

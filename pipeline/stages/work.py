@@ -1,0 +1,206 @@
+"""What every stage shares: the store, the suite, the policy, and the walk over shards.
+
+A shard whose files were made from the very same inputs is left alone; that is how a second run does nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import polars as pl
+
+from pipeline.generation.engines import engine_fingerprint, open_engine
+from pipeline.generation.policies import Policy, find_policy
+from pipeline.generation.sampler import Sampler
+from pipeline.prompts import PromptPack, load_pack
+from pipeline.report import OnProgress, Progress, Report, silent
+from pipeline.settings import Settings
+from pipeline.store.layout import Place
+from pipeline.store.ledger import Ledger
+from pipeline.store.store import Store
+from pipeline.tasks.suites import Suite, load_suite
+from schemas import Requests
+from schemas.base import column_types
+
+SHARD_TASKS = 64
+"""Tasks in a shard: a fixed slice of the suite's tasks in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A stage's surroundings: where, on what, with which policy.
+
+    round: name of the round; one policy version's worth of data.
+    """
+
+    settings: Settings
+    suite: Suite
+    round: str
+    policy_name: str = "tiny"
+    engine: str = "vllm"
+    on_progress: OnProgress = silent
+
+    @property
+    def store(self) -> Store:
+        return Store(self.settings.store)
+
+    @property
+    def pack(self) -> PromptPack:
+        return load_pack(self.suite.prompts)
+
+    @property
+    def policy(self) -> Policy:
+        return find_policy(self.policy_name, policies=self.settings.policies)
+
+    def place(self, stage: str, shard: str) -> Place:
+        return Place(self.suite.name, self.round, stage, shard)
+
+    @contextmanager
+    def sampler(self, stage: str, *, total: int = 0, what: str = "requests") -> Iterator[Sampler]:
+        """A sampler of the policy behind the store's ledger; reports progress against `total` requests."""
+        policy, started = self.policy, time.monotonic()
+        with self.store.ledger() as ledger:
+            sampler = Sampler(
+                ledger,
+                self.engine,
+                engine_fingerprint(self.engine, policy),
+                lambda: open_engine(self.engine, policy),
+            )
+            answered = 0
+
+            def on_answer(spent) -> None:
+                nonlocal answered
+                answered = max(answered, spent.reused + spent.paid)
+                self.on_progress(
+                    Progress(
+                        stage,
+                        what,
+                        answered,
+                        max(total, answered),
+                        spent.decoded,
+                        spent.reused,
+                        time.monotonic() - started,
+                    )
+                )
+
+            sampler.on_answer = on_answer
+            yield sampler
+
+
+def make_work(
+    settings: Settings,
+    *,
+    suite: str,
+    round: str,
+    policy: str = "tiny",
+    engine: str = "vllm",
+    on_progress: OnProgress = silent,
+) -> Work:
+    """Surroundings by name.
+
+    Raises:
+        BadConfig, BadModel: the suite, the engine or the policy is none.
+    """
+    work = Work(settings, load_suite(suite), round, policy, engine, on_progress)
+    work.place("check", "name")
+    work.policy  # noqa: B018 - raises now rather than after an hour
+    return work
+
+
+def shards_of(tasks: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Tasks by shard, named after the split and numbered."""
+    found = {}
+    for (split,), rows in sorted(tasks.sort("task").group_by("split"), key=lambda item: item[0]):
+        for number, start in enumerate(range(0, rows.height, SHARD_TASKS)):
+            found[f"{split}-{number:03d}"] = rows.sort("task")[start : start + SHARD_TASKS]
+    return found
+
+
+def inputs(version: str, *, config: Any = None, **parts: str) -> dict[str, str]:
+    """What a shard is made from, for its file: stage version, configuration, digests."""
+    settings = json.dumps(asdict(config), sort_keys=True) if config is not None else "{}"
+    return {"version": version, "config": settings, **parts}
+
+
+@dataclass(slots=True)
+class Shards:
+    """A stage's walk over its shards; collects the report."""
+
+    work: Work
+    stage: str
+    tables: tuple[str, ...]
+    report: Report = field(init=False)
+    _started: float = field(default_factory=time.monotonic)
+    _places: list[Place] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.report = Report(self.stage, self.work.suite.name, self.work.round)
+
+    def stale(
+        self, shards: dict[str, Any], inputs_of: Callable[[str], dict[str, str]]
+    ) -> Iterator[tuple[str, Any, dict[str, str]]]:
+        """The shards that must be made, with their inputs."""
+        for number, (name, content) in enumerate(shards.items()):
+            place, made_from = self.work.place(self.stage, name), inputs_of(name)
+            self._places.append(place)
+            if not self.work.store.is_current(self.tables, place, made_from):
+                yield name, content, made_from
+                self.report.fresh += 1
+            self.work.on_progress(
+                Progress(self.stage, "shards", number + 1, len(shards), 0, 0, time.monotonic() - self._started)
+            )
+
+    def write(self, shard: str, made_from: dict[str, str], **rows: pl.DataFrame) -> None:
+        """Write the shard's tables, in the order the stage names them: the first is the commit's last."""
+        for table in reversed(self.tables):
+            self.work.store.write(table, rows[table], self.work.place(self.stage, shard), inputs=made_from)
+
+    def finish(self, **numbers: float | int | None) -> Report:
+        """The report, over what the store now holds for this stage."""
+        store = self.work.store
+        digest = hashlib.sha256()
+        for table in self.tables:
+            self.report.rows[table] = sum(store.rows(table, place) for place in self._places)
+            for place in self._places:
+                digest.update(store.digest(table, place).encode())
+        self.report.shards = len(self._places)
+        self.report.digest = digest.hexdigest()[:32]
+        self.report.seconds = time.monotonic() - self._started
+        self.report.numbers = {name: value for name, value in numbers.items() if value is not None}
+        return self.report
+
+    def read(self, table: str) -> pl.DataFrame:
+        """What the store now holds of one of the stage's tables."""
+        return self.work.store.read(table, self._places)
+
+
+def request_rows(ledger: Ledger, keys: dict[str, str], *, stage: str) -> pl.DataFrame:
+    """Rows of the requests table for `keys` (request to task)."""
+    return pl.DataFrame(
+        [
+            {
+                "task": keys[key],
+                "request": key,
+                "stage": stage,
+                "sample_index": entry.sample,
+                "policy": entry.policy,
+                "engine": entry.engine,
+                "sampling": entry.sampling,
+                "prompt_tokens": len(entry.prompt),
+                "cached_tokens": entry.completion.cached,
+                "decoded_tokens": None if entry.completion.error else len(entry.completion.token_ids),
+                "seconds": entry.completion.seconds,
+                "attempts": entry.attempts,
+                "error": entry.completion.error,
+            }
+            for key, entry in ledger.get(list(keys)).items()
+        ],
+        schema=column_types(Requests),
+        orient="row",
+    )

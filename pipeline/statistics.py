@@ -1,0 +1,116 @@
+"""Estimates from counts and samples, with their intervals.
+
+Knows no table: what was counted is the caller's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+Z95 = 1.959963984540054
+"""Standard normal quantile of a two-sided 95 % interval."""
+
+
+class MeanInterval(NamedTuple):
+    """A mean and its 95 % interval. None: not defined on so few tasks."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+def wilson(successes: ArrayLike, count: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Wilson's 95 % interval of a proportion.
+
+    Args:
+        successes: `[N]`, of `count`; may be a sum of graded rewards.
+        count: `[N]`, trials.
+
+    Returns:
+        Lower and upper ends, `[N]` float64 in [0, 1]; NaN where nothing was tried.
+
+    Source: Wilson (1927), without continuity correction.
+    """
+    right, tried = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(count, np.float64))
+    some = tried > 0
+    trials = np.where(some, tried, 1.0)
+    share = right / trials
+    middle = (share + Z95**2 / (2 * trials)) / (1 + Z95**2 / trials)
+    half = Z95 / (1 + Z95**2 / trials) * np.sqrt(share * (1 - share) / trials + Z95**2 / (4 * trials**2))
+    low = np.where(right <= 0, 0.0, np.clip(middle - half, 0.0, 1.0))
+    high = np.where(right >= tried, 1.0, np.clip(middle + half, 0.0, 1.0))
+    return np.where(some, low, np.nan), np.where(some, high, np.nan)
+
+
+def auc(score: ArrayLike, positive: ArrayLike) -> float | None:
+    """Chance that a positive scores above a negative, a tie counting half: the area under the ROC curve.
+
+    Args:
+        score: `[N]` float; those that are NaN are dropped.
+        positive: `[N]` bool.
+
+    Returns:
+        In [0, 1]. None: there is no positive or no negative.
+    """
+    scores, positives = np.asarray(score, np.float64), np.asarray(positive, bool)
+    scores, positives = scores[~np.isnan(scores)], positives[~np.isnan(scores)]
+    yes = int(positives.sum())
+    no = len(positives) - yes
+    if yes == 0 or no == 0:
+        return None
+    _, place, size = np.unique(scores, return_inverse=True, return_counts=True)
+    rank = np.cumsum(size) - (size - 1) / 2  # mean rank of equal scores, from 1
+    return float((rank[place][positives].sum() - yes * (yes + 1) / 2) / (yes * no))
+
+
+def cluster_mean_interval(values_per_task: Sequence[ArrayLike]) -> MeanInterval:
+    """Mean over tasks of each task's mean, and its normal 95 % interval.
+
+    Samples of one task are alike, so the task is the unit: the interval comes from the spread of task means.
+
+    Args:
+        values_per_task: for each task one number or `[K]` of them; NaN are dropped, and so are tasks left empty.
+
+    Returns:
+        The mean is None without a task, the interval with fewer than two.
+    """
+    tasks = [np.atleast_1d(np.asarray(values, np.float64)) for values in values_per_task]
+    means = np.array([known.mean() for values in tasks if len(known := values[~np.isnan(values)])])
+    if len(means) == 0:
+        return MeanInterval(None, None, None)
+    mean = float(means.mean())
+    if len(means) == 1:
+        return MeanInterval(mean, None, None)
+    half = Z95 * float(means.std(ddof=1)) / np.sqrt(len(means))
+    return MeanInterval(mean, float(mean - half), float(mean + half))
+
+
+def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> np.ndarray:
+    """Chance that at least one of `k` samples is right, from `n` samples of which `c` are.
+
+    Args:
+        n: `[N]` int, samples drawn.
+        c: `[N]` int, right ones among them.
+        k: 1 or more.
+
+    Returns:
+        `[N]` float64, `1 - C(n - c, k) / C(n, k)`, unbiased; NaN where fewer than `k` were drawn.
+
+    Source: Chen et al. (2021), Evaluating Large Language Models Trained on Code.
+
+    Raises:
+        ValueError: `k` is less than 1.
+    """
+    if k < 1:
+        raise ValueError(f"pass@{k} is not defined; k must be 1 or more")
+    drawn, right = np.broadcast_arrays(np.asarray(n, np.int64), np.asarray(c, np.int64))
+    enough = drawn >= k
+    among = np.where(enough, drawn, k)
+    none_right = np.ones(drawn.shape)
+    for taken in range(k):
+        none_right *= np.maximum(among - right - taken, 0) / (among - taken)
+    return np.where(enough, 1.0 - none_right, np.nan)

@@ -1,0 +1,93 @@
+"""The store: tables as Parquet shards in a folder, read lazily, written a shard at a time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+
+from pipeline.errors import BadTable
+from pipeline.store.layout import EVERY_ROUND, Place, find_places
+from pipeline.store.ledger import Ledger
+from pipeline.store.write import META, Written, write_shard
+from schemas import TABLES
+from schemas.base import SCHEMA_VERSION, arrow_schema
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """A folder of tables and the ledger of requests beside them."""
+
+    root: Path
+
+    def write(self, table: str, rows: pl.DataFrame, at: Place, *, inputs: dict[str, str]) -> Written:
+        """Replace one shard; see `write_shard`."""
+        return write_shard(at.path(self.root, table), table, rows, inputs=inputs)
+
+    def meta(self, table: str, at: Place) -> dict | None:
+        """What the file says of itself: digest, inputs, schema version. None: no such shard.
+
+        Raises:
+            BadTable: the file is of a newer schema, or none of ours.
+        """
+        path = at.path(self.root, table)
+        if not path.exists():
+            return None
+        found = (pq.read_schema(path).metadata or {}).get(META)
+        if found is None:
+            raise BadTable(f"{path} was not written by branchpoint", remedy="move it out of the store")
+        meta = json.loads(found)
+        if meta["schema_version"] > SCHEMA_VERSION:
+            raise BadTable(
+                f"{path} has schema version {meta['schema_version']}, this branchpoint reads up to {SCHEMA_VERSION}",
+                remedy="update branchpoint",
+            )
+        return meta
+
+    def digest(self, table: str, at: Place) -> str:
+        """Digest of a shard's rows; empty where there is none."""
+        meta = self.meta(table, at)
+        return meta["digest"] if meta else ""
+
+    def rows(self, table: str, at: Place) -> int:
+        """Rows of a shard; 0 where there is none."""
+        path = at.path(self.root, table)
+        return pq.read_metadata(path).num_rows if path.exists() else 0
+
+    def is_current(self, tables: tuple[str, ...], at: Place, inputs: dict[str, str]) -> bool:
+        """Whether every one of these shards is there and was made from just these inputs."""
+        return all((meta := self.meta(table, at)) is not None and meta["inputs"] == inputs for table in tables)
+
+    def places(self, table: str, **of: str | None) -> list[Place]:
+        """The shards of a table, by `suite`, `round` and `stage`."""
+        return find_places(self.root, table, **of)
+
+    def read(self, table: str, places: list[Place], *, columns: list[str] | None = None) -> pl.DataFrame:
+        """The rows of some shards, in the order of the table's key within each task."""
+        schema = TABLES[table]
+        names = columns or schema.column_names()
+        empty = pl.from_arrow(arrow_schema(schema).empty_table()).select(names)
+        frames = [
+            pl.from_arrow(pq.read_table(path, columns=names, use_threads=False, partitioning=None))
+            for place in places
+            if (path := place.path(self.root, table)).exists()
+        ]
+        rows = pl.concat([empty, *frames])
+        keys = [key for key in ("task", *schema.primary_key()) if key in names]
+        return rows.sort(list(dict.fromkeys(keys))) if keys else rows
+
+    def tasks(self, suite: str, *, split: str | None = None) -> pl.DataFrame:
+        """The tasks of a suite."""
+        rows = self.read("tasks", self.places("tasks", suite=suite, round=EVERY_ROUND))
+        return rows if split is None else rows.filter(pl.col("split") == split)
+
+    def tasks_digest(self, suite: str, shard: str) -> str:
+        """Digest of a shard's tasks."""
+        return self.digest("tasks", Place(suite, EVERY_ROUND, "tasks", shard))
+
+    def ledger(self) -> Ledger:
+        """The ledger of requests; close it when done."""
+        return Ledger(self.root / "ledger.sqlite")

@@ -1,0 +1,122 @@
+"""Tasks from a file of one's own: JSON lines, Parquet, or a dataset of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import BadInput
+from pipeline.tasks.answers import find_answer, split_solution
+from pipeline.tasks.row import TaskRow
+
+VERIFIER = "math"
+_SUFFIXES = (".jsonl", ".parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """path: of a .jsonl or .parquet file (relative to the suite's file), or the name of a Hub dataset.
+
+    columns:  names in the file of question, answer and solution.
+    split:    of a Hub dataset, which one is read.
+    held_out: share of the tasks kept for evaluation, chosen by the question's hash.
+    limit:    at most so many rows; 0 all.
+    """
+
+    path: str
+    columns: dict[str, str] = field(default_factory=dict)
+    split: str = "train"
+    held_out: float = 0.2
+    limit: int = 0
+
+
+def read(options: Options, *, base: Path = Path()) -> Iterator[TaskRow]:
+    """The tasks of the file, in its order.
+
+    An answer in GSM8K's form (`… #### 42`) is taken apart into solution and answer; without an answer
+    column the solution must state one (`####` or `\\boxed{}`).
+
+    Raises:
+        BadInput: the file cannot be read, or a row has no question or answer; names file and row.
+    """
+    question, answer, solution = (options.columns.get(name, name) for name in ("question", "answer", "solution"))
+    for number, row in enumerate(_rows(options, base), start=1):
+        if options.limit and number > options.limit:
+            return
+        where = f"{options.path}, row {number}"
+        text = row.get(question)
+        if not isinstance(text, str) or not text.strip():
+            raise BadInput(
+                f"{where}: no {question!r}", remedy="every row needs a question; name the column under columns"
+            )
+        reference = row.get(solution)
+        given = row.get(answer)
+        given = None if given is None else str(given).strip()
+        if given and "####" in given:
+            reference, given = split_solution(given)
+        if not given and isinstance(reference, str):
+            given = find_answer(reference)
+        if not given:
+            raise BadInput(
+                f"{where}: no answer", remedy=f"give {answer!r}, or a solution that ends in '#### …' or \\boxed{{…}}"
+            )
+        yield TaskRow(
+            split="held_out" if _share(text) < options.held_out else "train",
+            question=text,
+            answer=given,
+            reference_solution=reference if isinstance(reference, str) and reference.strip() else None,
+            info=None,
+        )
+
+
+def _share(question: str) -> float:
+    """A number in [0, 1) from the question alone, blanks and case aside."""
+    folded = " ".join(question.lower().split())
+    return int.from_bytes(hashlib.sha256(folded.encode()).digest()[:8]) / 2**64
+
+
+def _rows(options: Options, base: Path) -> Iterator[dict[str, Any]]:
+    path = base / options.path
+    if path.suffix in _SUFFIXES:
+        if not path.is_file():
+            raise BadInput(f"{path} does not exist", remedy="correct the path in the suite")
+        yield from _json_lines(path) if path.suffix == ".jsonl" else _parquet(path)
+        return
+    import datasets
+
+    try:
+        yield from datasets.load_dataset(options.path, split=options.split, streaming=True)
+    except (OSError, ValueError) as error:
+        raise BadInput(
+            f"{options.path} is neither a .jsonl or .parquet file nor a dataset that loads: {str(error).splitlines()[0]}",
+            remedy="correct the path in the suite",
+        ) from error
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise BadInput(f"{path}:{number} is not JSON: {error}", remedy="mend or remove the line") from error
+            if not isinstance(row, dict):
+                raise BadInput(f"{path}:{number} is no JSON object", remedy="one object a line")
+            yield row
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(1024):
+            yield from batch.to_pylist()
+    except pa.ArrowInvalid as error:
+        raise BadInput(f"{path} is no Parquet file: {error}", remedy="write it again") from error

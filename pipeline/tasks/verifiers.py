@@ -1,0 +1,76 @@
+"""Verifiers: is the final answer of a text right. Text is untrusted; nothing of it is run.
+
+A verifier that fails says so; it never turns a failure into a zero.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+from pipeline.errors import BadConfig
+from pipeline.tasks.answers import find_answer
+
+VERSION = "1"
+_SECONDS = 5
+_MISHAPS = (ValueError, ArithmeticError, TypeError, LookupError, RecursionError, AttributeError, TimeoutError)
+
+
+class Verdict(NamedTuple):
+    """reward: 1 right, 0 wrong, None where the verifier failed with `error`."""
+
+    reward: float | None
+    parsed_answer: str | None
+    error: str | None
+
+
+class Question(NamedTuple):
+    """What a verifier may know of a task."""
+
+    answer: str
+    info: str | None
+
+
+@lru_cache(maxsize=64)
+def _scorer(dataset: str) -> Callable:
+    import reasoning_gym
+
+    return reasoning_gym.get_score_answer_fn(dataset)
+
+
+def _reasoning_gym(question: Question, answer: str) -> bool:
+    """The dataset's own score, right only if full: its partial credit pays an answer that contains the right one."""
+    info = json.loads(question.info or "{}")
+    entry = {"answer": question.answer, "metadata": info.get("metadata", {})}
+    return _scorer(info["dataset"])(answer, entry) >= 1.0
+
+
+def _math(question: Question, answer: str) -> bool:
+    """Equal as mathematics (math-verify); text that reads the same is equal too."""
+    if answer == question.answer.strip():
+        return True
+    from math_verify import parse, verify
+
+    timed = _SECONDS if threading.current_thread() is threading.main_thread() else None
+    expected = parse(f"${question.answer}$", parsing_timeout=timed)
+    given = parse(f"${answer}$", parsing_timeout=timed)
+    return bool(verify(expected, given, timeout_seconds=timed))
+
+
+VERIFIERS: dict[str, Callable[[Question, str], bool]] = {"reasoning_gym": _reasoning_gym, "math": _math}
+
+
+def verify(verifier: str, question: Question, text: str) -> Verdict:
+    """Judge the final answer of a text. A text without an answer is wrong."""
+    if verifier not in VERIFIERS:
+        raise BadConfig(f"verifier {verifier!r} does not exist", remedy=f"choose one of {', '.join(VERIFIERS)}")
+    answer = find_answer(text)
+    if answer is None:
+        return Verdict(0.0, None, None)
+    try:
+        return Verdict(float(VERIFIERS[verifier](question, answer)), answer, None)
+    except _MISHAPS as error:
+        return Verdict(None, answer, f"{type(error).__name__}: {error}"[:200])

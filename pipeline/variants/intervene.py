@@ -1,0 +1,109 @@
+"""Interventions (InT): read the check of an attempt, keep or drop the step it proposes, build the training row.
+
+Source: InT (Yang et al., 2026). Where the paper is silent the rules are those named at each function.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.variants.answers import read_index, read_object
+
+Clone = Literal["prefix+intervention", "intervention_only", "with_suffix", "no_filter"]
+MASKED = -100
+
+ALREADY_CORRECT = "rollout already correct"
+NO_ERROR = "no error found"
+INVALID_INDEX = "invalid error index"
+EMPTY = "empty intervention"
+LEAK = "intervention states the final answer"
+NO_SUCCESS = "no successful continuation"
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A step proposed in place of the first wrong one.
+
+    first_error: 0-based; None where none was found or the answer could not be read.
+    text:        the step; empty where none was given.
+    dropped:     why it goes no further; None while it may.
+    """
+
+    first_error: int | None
+    text: str
+    dropped: str | None
+
+
+def read_proposal(answer: str, *, steps: int, reference_answer: str) -> Proposal:
+    """Read the editor's answer about a failed attempt of so many steps.
+
+    The reasons to drop it come in the order: no error found, invalid error index (also: unreadable), empty
+    intervention, intervention states the final answer.
+    """
+    found = read_object(answer)
+    if found is None or "first_error_index" not in found:
+        return Proposal(None, "", INVALID_INDEX)
+    if found["first_error_index"] is None:
+        return Proposal(None, "", NO_ERROR)
+    index = read_index(found["first_error_index"])
+    if index is None or not 0 <= index < steps:
+        return Proposal(None, "", INVALID_INDEX)
+    text = found.get("intervention")
+    text = text.strip() if isinstance(text, str) else ""
+    if not text:
+        return Proposal(index, "", EMPTY)
+    return Proposal(index, text, LEAK if states_answer(text, reference_answer) else None)
+
+
+def states_answer(text: str, answer: str) -> bool:
+    """Whether a text contains the answer, not as part of a longer number or word.
+
+    No word character or '.' may stand before it, and neither a word character nor '.digit' after it;
+    blanks and `$` around the answer are trimmed.
+    """
+    bare = answer.strip().strip("$").strip()
+    return bool(bare) and re.search(rf"(?<![\w.]){re.escape(bare)}(?!\w|\.\d)", text) is not None
+
+
+def patch_row(
+    prompt: Sequence[int],
+    prefix: Sequence[Sequence[int]],
+    intervention: Sequence[int],
+    *,
+    clone: Clone = "prefix+intervention",
+    suffix: Sequence[int] = (),
+) -> tuple[list[int], list[int]]:
+    """The token ids and labels of an InT row.
+
+    The wrong step and all that followed it are absent, and no end token is appended: the text stops in the
+    middle of a solution on purpose.
+
+    Args:
+        prompt: tokens of the prompt, never trained.
+        prefix: tokens of each right step before the first wrong one.
+        intervention: tokens of the new step.
+        clone: what is trained: prefix and intervention, the intervention alone, or a successful
+            continuation too (`suffix`).
+
+    Returns:
+        input_ids and labels, equally long, -100 where not trained.
+    """
+    before = [token for step in prefix for token in step]
+    after = list(suffix) if clone == "with_suffix" else []
+    input_ids = [*prompt, *before, *intervention, *after]
+    labels = [MASKED] * len(prompt) + list(input_ids[len(prompt) :])
+    if clone == "intervention_only":
+        labels[len(prompt) : len(prompt) + len(before)] = [MASKED] * len(before)
+    return input_ids, labels
+
+
+def keep_reason(proposal: Proposal, *, outcome: float, successes: int, min_successes: int = 1) -> str | None:
+    """Why a candidate is dropped, first reason in order; None for one that is kept."""
+    if outcome >= 1:
+        return ALREADY_CORRECT
+    if proposal.dropped is not None:
+        return proposal.dropped
+    return NO_SUCCESS if successes < min_successes else None

@@ -1,0 +1,331 @@
+"""Trainers on a fresh two-layer Llama: what goes in is what is stored, and what comes out is a policy."""
+
+import json
+import math
+import random
+import shutil
+import socket
+
+import polars as pl
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from pipeline.errors import BadConfig, BadInput, BadModel
+from pipeline.prompts import load_pack
+from trainers import runs
+from trainers.data import PAIR_COLUMNS, PATCH_COLUMNS, pair_dataset, patch_dataset, token_digest
+from trainers.dpo import DpoConfig, dpo_trainer, train_dpo
+from trainers.sft import SftConfig, sft_trainer, train_sft
+from trainers.tiny.tokenizer import build_tokenizer
+
+FAST = {"steps": 20, "batch_size": 4, "learning_rate": 1e-3}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    called = []
+    monkeypatch.setattr(socket.socket, "connect", lambda _, address: called.append(address))
+    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **facts: called.append(facts))
+    monkeypatch.delenv("CI", raising=False)
+    yield
+    assert called == []
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """A policy with weights drawn at random."""
+    path = tmp_path_factory.mktemp("policies") / "fresh"
+    tokenizer = build_tokenizer(load_pack("tiny"))
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=math.ceil(len(tokenizer) / 32) * 32,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    model.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id, 2], max_new_tokens=9)
+    with runs.quiet():
+        model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+def draw(rng, length):
+    return [rng.randrange(5, 290) for _ in range(length)]
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Six pairs of ragged lengths; no answer ends with the end token, one holds the padding token."""
+    rng = random.Random(1)
+    return pl.DataFrame(
+        {
+            "row": [f"pair {row}" for row in range(6)],
+            "prompt_ids": [draw(rng, 4 + row) for row in range(6)],
+            "chosen_ids": [[0, *draw(rng, 2 + row)] for row in range(6)],
+            "rejected_ids": [draw(rng, 7 - row) for row in range(6)],
+        },
+        schema_overrides={name: pl.List(pl.Int32) for name in PAIR_COLUMNS},
+    )
+
+
+@pytest.fixture(scope="module")
+def patches():
+    """Six rows; three tokens of prompt and the last two tokens are not trained."""
+    rng = random.Random(2)
+    ids = [draw(rng, 8 + row) for row in range(6)]
+    return pl.DataFrame(
+        {
+            "row": [f"patch {row}" for row in range(6)],
+            "input_ids": ids,
+            "labels": [[-100] * 3 + row[3:-2] + [-100] * 2 for row in ids],
+        },
+        schema_overrides={name: pl.List(pl.Int32) for name in PATCH_COLUMNS},
+    )
+
+
+def load(path):
+    with runs.quiet():
+        return AutoModelForCausalLM.from_pretrained(path)
+
+
+@torch.no_grad()
+def token_logprobs(model, ids):
+    """`[T-1]`: log-probability of each token but the first, from logits."""
+    logits = model(torch.tensor([ids])).logits[0, :-1]
+    return torch.log_softmax(logits.double(), dim=-1)[torch.arange(len(ids) - 1), ids[1:]]
+
+
+def preference(model, pairs):
+    """Log-probability of each chosen answer less that of the rejected one."""
+    return [
+        (token_logprobs(model, prompt + chosen)[len(prompt) - 1 :].sum()).item()
+        - (token_logprobs(model, prompt + rejected)[len(prompt) - 1 :].sum()).item()
+        for prompt, chosen, rejected in pairs.select(PAIR_COLUMNS).iter_rows()
+    ]
+
+
+def negative_log_likelihood(model, patches):
+    """Mean over all trained tokens."""
+    found = [
+        -logprob.item()
+        for ids, labels in patches.select(PATCH_COLUMNS).iter_rows()
+        for logprob, label in zip(token_logprobs(model, ids), labels[1:], strict=True)
+        if label != -100
+    ]
+    return sum(found) / len(found)
+
+
+def test_dpo_batch_has_the_stored_ids(policy, pairs, tmp_path):
+    parent = runs.read_policy(policy)
+    with runs.quiet():
+        trainer = dpo_trainer(pairs, policy=parent, config=DpoConfig(batch_size=6), scratch=str(tmp_path))
+        batch = next(iter(trainer.get_train_dataloader()))
+    seen = {
+        (tuple(ids[kept == 1].tolist()), tuple(ids[answer == 1].tolist()))
+        for ids, kept, answer in zip(batch["input_ids"], batch["attention_mask"], batch["completion_mask"], strict=True)
+    }
+    assert seen == {
+        (tuple(prompt + answer), tuple(answer))
+        for prompt, *answers in pairs.select(PAIR_COLUMNS).iter_rows()
+        for answer in answers
+    }
+
+
+def test_dpo_prefers_the_chosen(policy, pairs, tmp_path):
+    seen = []
+    report = train_dpo(pairs, policy=policy, out=tmp_path / "dpo", config=DpoConfig(**FAST), on_progress=seen.append)
+    assert report.first_loss == pytest.approx(math.log(2), abs=1e-6)
+    assert report.last_loss < report.first_loss
+    assert report.curves[0]["rewards/margins"] == pytest.approx(0, abs=1e-5)
+    assert report.curves[-1]["rewards/margins"] > 0.1
+    before, after = preference(load(policy), pairs), preference(load(tmp_path / "dpo"), pairs)
+    assert all(new > old + 1 for new, old in zip(after, before, strict=True))
+    assert [(p.step, p.steps) for p in seen] == [(step, 20) for step in range(1, 21)]
+    assert seen[-1].loss == report.last_loss
+    assert (report.steps, report.rows, report.skipped) == (20, 6, 0)
+
+
+def test_dpo_reference_scored_beforehand_is_the_same(policy, pairs, tmp_path, capfd):
+    online = train_dpo(pairs, policy=policy, out=tmp_path / "online", config=DpoConfig(**FAST))
+    config = DpoConfig(**FAST, precompute_reference=True)
+    beforehand = train_dpo(pairs, policy=policy, out=tmp_path / "beforehand", config=config)
+    assert beforehand.last_loss == pytest.approx(online.last_loss, abs=1e-5)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_dpo_added_likelihood(policy, pairs, tmp_path):
+    config = DpoConfig(steps=1, batch_size=6, sft_weight=0.5)
+    report = train_dpo(pairs, policy=policy, out=tmp_path / "rpo", config=config)
+    model = load(policy)
+    chosen = torch.cat(
+        [
+            token_logprobs(model, prompt + chosen)[len(prompt) - 1 :]
+            for prompt, chosen, _ in pairs.select(PAIR_COLUMNS).iter_rows()
+        ]
+    )
+    assert report.first_loss == pytest.approx(math.log(2) - 0.5 * chosen.mean().item(), abs=1e-5)
+
+
+def test_dpo_leaves_long_pairs_out(policy, pairs, tmp_path):
+    config = DpoConfig(steps=1, batch_size=6, max_length=12)
+    report = train_dpo(pairs, policy=policy, out=tmp_path / "short", config=config)
+    lengths = [len(p) + max(len(c), len(r)) for p, c, r in pairs.select(PAIR_COLUMNS).iter_rows()]
+    kept = sum(length <= 12 for length in lengths)
+    assert 0 < kept < 6
+    assert (report.rows, report.skipped) == (kept, 6 - kept)
+    with pytest.raises(BadInput, match="raise max_length"):
+        train_dpo(pairs, policy=policy, out=tmp_path / "none", config=DpoConfig(max_length=2))
+
+
+def test_sft_loss_is_that_of_the_labels(policy, patches, tmp_path):
+    parent = runs.read_policy(policy)
+
+    def loss(rows):
+        with runs.quiet():
+            trainer = sft_trainer(rows, policy=parent, config=SftConfig(batch_size=6), scratch=str(tmp_path))
+            batch = next(iter(trainer.get_train_dataloader()))
+            ids = {tuple(row[mask == 1].tolist()) for row, mask in zip(batch["input_ids"], batch["attention_mask"])}
+            assert ids == {tuple(row) for row in rows["input_ids"].to_list()}
+            return trainer.compute_loss(trainer.model, batch).item()
+
+    by_hand = negative_log_likelihood(load(policy), patches)
+    assert loss(patches) == pytest.approx(by_hand, abs=1e-5)
+    other_end = [[*row[:-2], 7, 8] for row in patches["input_ids"].to_list()]
+    masked = patches.with_columns(pl.Series("input_ids", other_end, pl.List(pl.Int32)))
+    assert loss(masked) == pytest.approx(by_hand, abs=1e-5)
+    other_label = [[*row[:5], 7, *row[6:]] for row in patches["labels"].to_list()]
+    trained = patches.with_columns(pl.Series("labels", other_label, pl.List(pl.Int32)))
+    assert abs(loss(trained) - by_hand) > 1e-3
+
+
+def test_sft_learns_the_rows(policy, patches, tmp_path):
+    config = SftConfig(steps=30, batch_size=4, learning_rate=1e-3)
+    report = train_sft(patches, policy=policy, out=tmp_path / "sft", config=config)
+    before, after = (
+        negative_log_likelihood(load(policy), patches),
+        negative_log_likelihood(load(tmp_path / "sft"), patches),
+    )
+    assert after < before - 0.5
+    assert report.last_loss < report.first_loss
+
+
+def test_saved_folder_is_a_policy_like_its_parent(policy, patches, tmp_path):
+    out = tmp_path / "policies" / "sft"
+    for _ in range(2):  # the second replaces the first
+        train_sft(patches, policy=policy, out=out, config=SftConfig(**FAST))
+        weights = (out / "model.safetensors").read_bytes()
+        text = (out / "lineage.json").read_text()
+    assert [path.name for path in out.parent.iterdir()] == ["sft"]
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        assert (out / name).read_bytes() == (policy / name).read_bytes()
+    assert json.loads((out / "config.json").read_text()) == json.loads((policy / "config.json").read_text())
+    assert {path.suffix for path in out.iterdir()} == {".safetensors", ".json", ".jinja", ".md", ".png"}
+    assert (out / "model.safetensors").stat().st_mode == (out / "config.json").stat().st_mode
+    model, parent = load(out), runs.read_policy(policy)
+    assert model.dtype == torch.float32
+    assert model.config.use_cache
+    lineage = json.loads(text)
+    assert lineage["parent_fingerprint"] == parent.fingerprint
+    assert lineage["data_digest"] == token_digest(patches, PATCH_COLUMNS)
+    assert lineage["config"]["steps"] == 20
+    train_sft(patches, policy=policy, out=out, config=SftConfig(**FAST))
+    assert (out / "model.safetensors").read_bytes() == weights
+    assert (out / "lineage.json").read_text() == text
+
+
+def test_digest_is_of_the_tokens_and_their_order(pairs):
+    digest = token_digest(pairs, PAIR_COLUMNS)
+    assert token_digest(pl.concat([pairs, pairs])[6:], PAIR_COLUMNS) == digest
+    assert token_digest(pairs.with_columns(row=pl.lit("x")), PAIR_COLUMNS) == digest
+    assert token_digest(pairs.reverse(), PAIR_COLUMNS) != digest
+
+
+def test_datasets_keep_ids(pairs, patches):
+    for rows, columns, dataset in (
+        (pairs, PAIR_COLUMNS, pair_dataset(pairs)),
+        (patches, PATCH_COLUMNS, patch_dataset(patches)),
+    ):
+        assert dataset.column_names == list(columns)
+        assert dataset[:] == rows.select(columns).to_dict(as_series=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param({}, "no rows", id="no rows"),
+        pytest.param({"input_ids": [[5, 320]], "labels": [[-100, 6]]}, "token 320 is outside", id="foreign token"),
+        pytest.param({"input_ids": [[5] * 65], "labels": [[6] * 65]}, "65 tokens, the policy has 64", id="too long"),
+        pytest.param({"input_ids": [[5, 6]], "labels": [[-100, -100]]}, "no token is trained", id="nothing trained"),
+        pytest.param({"input_ids": [[5, 6]]}, "lack labels", id="no labels"),
+    ],
+)
+def test_bad_rows(policy, tmp_path, change, words):
+    columns = change or {"input_ids": [], "labels": []}
+    rows = pl.DataFrame(columns, schema={name: pl.List(pl.Int32) for name in columns})
+    with pytest.raises(BadInput, match=words):
+        train_sft(rows, policy=policy, out=tmp_path / "out", config=SftConfig(steps=1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_pairs(policy, pairs, tmp_path):
+    with pytest.raises(BadInput, match="no rows"):
+        train_dpo(pairs[:0], policy=policy, out=tmp_path / "out", config=DpoConfig())
+
+
+def test_no_policy(policy, pairs, tmp_path):
+    def train(path):
+        with pytest.raises(BadModel, match=path.name) as caught:
+            train_dpo(pairs, policy=path, out=tmp_path / "out", config=DpoConfig(steps=1))
+        assert len(str(caught.value).splitlines()) == 1
+
+    train(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    train(tmp_path / "empty")
+    shutil.copytree(policy, tmp_path / "broken")
+    weights = (policy / "model.safetensors").read_bytes()
+    (tmp_path / "broken" / "model.safetensors").write_bytes(weights[:5000])
+    train(tmp_path / "broken")
+    config = json.loads((policy / "config.json").read_text())
+    (tmp_path / "broken" / "model.safetensors").write_bytes(weights)
+    (tmp_path / "broken" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    train(tmp_path / "broken")
+
+
+def test_out_is_something_else(policy, pairs, tmp_path):
+    (tmp_path / "thesis.txt").write_text("four years")
+    with pytest.raises(BadConfig, match="is no policy"):
+        train_dpo(pairs, policy=policy, out=tmp_path, config=DpoConfig(steps=1))
+    assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "field", [{"loss_type": "sigmoyd"}, {"beta": 0.0}, {"sft_weight": -1.0}, {"steps": 0}, {"warmup_ratio": 1.0}]
+)
+def test_bad_recipe(field):
+    with pytest.raises(BadConfig, match=next(iter(field))):
+        DpoConfig(**field)
+
+
+def test_diverging_run_stops(policy, patches, tmp_path):
+    with pytest.raises(BadConfig, match="the loss is"):
+        train_sft(patches, policy=policy, out=tmp_path / "out", config=SftConfig(steps=20, learning_rate=1e30))
+    assert list(tmp_path.iterdir()) == []
