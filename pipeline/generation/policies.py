@@ -73,7 +73,8 @@ def _read_policy(name: str, path: Path) -> Policy:
         raise BadModel(
             f"{path} is no model: it has no tokenizer.json", remedy="save the tokenizer into the same folder"
         )
-    return Policy(name, path, _fingerprint(path), _end_ids(path, config), max_length)
+    changed = max(file.stat().st_mtime_ns for file in path.iterdir())
+    return Policy(name, path, _fingerprint(path, changed), _end_ids(path, config), max_length)
 
 
 def _end_ids(path: Path, config: dict) -> tuple[int, ...]:
@@ -86,8 +87,12 @@ def _end_ids(path: Path, config: dict) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=32)
-def _fingerprint(path: Path) -> str:
-    """Hex digest of config, tokenizer and weights; of files over 64 MiB the two ends and the size."""
+def _fingerprint(path: Path, changed: int) -> str:
+    """Hex digest of config, tokenizer and weights; of files over 64 MiB the two ends and the size.
+
+    changed: when the newest file was written, so that a folder written anew is read anew.
+    """
+    del changed
     digest = hashlib.sha256()
     names = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
     for file in sorted(p for p in path.iterdir() if p.name in names or p.suffix == ".safetensors"):

@@ -1,4 +1,4 @@
-"""Writes a shard of a table: validate, sort, write beside, rename. Nothing else writes Parquet here.
+"""Writes rows of a table: validate, sort, write beside, rename. Nothing else writes Parquet here.
 
 The same rows and the same pyarrow give the same bytes. A task's rows never straddle a row group.
 """
@@ -9,6 +9,8 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +32,7 @@ META = b"branchpoint"
 
 
 class Written(NamedTuple):
-    """A shard as it now lies in the store."""
+    """A file as it now lies on the disk; `digest` is of its rows."""
 
     path: Path
     rows: int
@@ -70,15 +72,15 @@ def content_digest(data: pa.Table) -> str:
     return sink.hexdigest()[:32]
 
 
-def _group_edges(data: pa.Table) -> list[int]:
-    """Row offsets at which row groups end: at task borders, within the size limits where a task allows."""
+def group_edges(data: pa.Table, *, max_bytes: int = ROW_GROUP_BYTES, max_rows: int = ROW_GROUP_ROWS) -> list[int]:
+    """Row offsets at which groups end: at task borders, within the limits where a task allows."""
     rows = data.num_rows
     if rows == 0 or "task" not in data.column_names:
         return [rows]
     task = data["task"].combine_chunks()
     changes = pc.not_equal(task.slice(1), task.slice(0, rows - 1)).to_numpy(zero_copy_only=False)
     borders = np.append(np.flatnonzero(changes) + 1, rows)
-    limit = min(ROW_GROUP_ROWS, max(1, int(rows * ROW_GROUP_BYTES / max(1, data.nbytes))))
+    limit = min(max_rows, max(1, int(rows * max_bytes / max(1, data.nbytes))))
     edges, start = [], 0
     while start < rows:
         within = borders[(borders > start) & (borders <= start + limit)]
@@ -102,19 +104,41 @@ def _encoding(schema: pa.Schema) -> dict:
     return {"use_dictionary": dictionary or False, "use_byte_stream_split": split or False}
 
 
-def write_shard(path: Path, table: str, rows: pl.DataFrame, *, inputs: dict[str, str]) -> Written:
-    """Validate and write one shard, replacing what was there in one rename.
+@contextmanager
+def disk_errors(path: Path, *, setting: str) -> Iterator[None]:
+    """Turn a disk's refusal into an error that names the variable with which to go elsewhere.
+
+    Raises:
+        StoreFull: the disk is full or may not be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise StoreFull(
+                f"cannot write {path}: {os.strerror(error.errno)}",
+                remedy=f"free some space or choose another place with {setting}, then run again; it goes on there",
+            ) from error
+        raise
+
+
+def as_arrow(table: type[Table], rows: pl.DataFrame) -> pa.Table:
+    """Rows in the Arrow types of their table."""
+    schema = arrow_schema(table)
+    return pa.table([rows[field.name].to_arrow().cast(field.type) for field in schema], schema=schema)
+
+
+def write_parquet(path: Path, table: str, data: pa.Table, *, inputs: dict[str, str]) -> Written:
+    """Write one file of a table, replacing what was there in one rename.
 
     Args:
         path: the file's final name.
-        rows: the columns of the table, any order.
-        inputs: what the rows were made from (digests, parameters, versions); kept in the file.
+        data: valid rows in the order they shall have.
+        inputs: what the rows were made from; kept in the file.
 
     Raises:
-        BadTable: the rows break a rule; nothing is written.
-        StoreFull: the disk refused; nothing is left behind.
+        OSError: the disk refused; nothing is left behind.
     """
-    data = _as_arrow(TABLES[table], validated(table, rows))
     digest = content_digest(data)
     meta = {"table": table, "schema_version": SCHEMA_VERSION, "digest": digest, "inputs": inputs}
     data = data.replace_schema_metadata({META: json.dumps(meta, sort_keys=True).encode()})
@@ -131,23 +155,30 @@ def write_shard(path: Path, table: str, rows: pl.DataFrame, *, inputs: dict[str,
             **_encoding(data.schema),
         ) as writer:
             start = 0
-            for end in _group_edges(data):
+            for end in group_edges(data):
                 writer.write_table(data.slice(start, end - start), row_group_size=max(1, end - start))
                 start = end
         with part.open("rb") as handle:
             os.fsync(handle.fileno())
         part.replace(path)
-    except OSError as error:
+    except OSError:
         part.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-            raise StoreFull(
-                f"cannot write {path}: {os.strerror(error.errno)}",
-                remedy="free some space or choose another store with BRANCHPOINT_STORE, then run again; it goes on there",
-            ) from error
         raise
     return Written(path, data.num_rows, digest)
 
 
-def _as_arrow(table: type[Table], rows: pl.DataFrame) -> pa.Table:
-    schema = arrow_schema(table)
-    return pa.table([rows[field.name].to_arrow().cast(field.type) for field in schema], schema=schema)
+def write_shard(path: Path, table: str, rows: pl.DataFrame, *, inputs: dict[str, str]) -> Written:
+    """Validate and write one shard, replacing what was there in one rename.
+
+    Args:
+        path: the file's final name.
+        rows: the columns of the table, any order.
+        inputs: what the rows were made from (digests, parameters, versions); kept in the file.
+
+    Raises:
+        BadTable: the rows break a rule; nothing is written.
+        StoreFull: the disk refused; nothing is left behind.
+    """
+    data = as_arrow(TABLES[table], validated(table, rows))
+    with disk_errors(path, setting="BRANCHPOINT_STORE"):
+        return write_parquet(path, table, data, inputs=inputs)

@@ -23,9 +23,22 @@ from pipeline.tasks.suites import load_suite, suite_tasks
 from schemas.words import SPLITS
 from trainers.tiny.tokenizer import QUESTION
 
-SHARES = {"solve": 0.38, "reflect": 0.20, "retry": 0.14, "intervene": 0.16, "judge": 0.12}
 RESERVED_PER_BAND = 1000
 SLIPS = (1, -1, 1, -1, 10, -10, 10, -10, 2, -2, 9, -9, 11, -11, 100, -100, 20, -20)
+
+
+@dataclass(frozen=True, slots=True)
+class Syllabus:
+    """What is taught in a stretch of training.
+
+    shares:    of the lessons, by role.
+    one_digit: share of problems whose terms have one digit; the others have two.
+    lengths:   numbers of terms drawn from, for one digit and for two.
+    """
+
+    shares: dict[str, float]
+    one_digit: float
+    lengths: tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +71,12 @@ def reserved_expressions() -> frozenset[str]:
     return frozenset(problem.expression for text in questions if (problem := read_sum(text)) is not None)
 
 
-def draw_problem(rng: random.Random, reserved: frozenset[str]) -> Sum:
-    """A sum of two to seven terms of one or two digits, not of the suite."""
+def draw_problem(rng: random.Random, syllabus: Syllabus, reserved: frozenset[str]) -> Sum:
+    """A sum the syllabus allows, not of the suite."""
     while True:
-        digits = 1 if rng.random() < 0.25 else 2
+        digits = 1 if rng.random() < syllabus.one_digit else 2
         low, high = (0, 9) if digits == 1 else (10, 99)
-        terms = tuple(rng.randint(low, high) for _ in range(rng.choice((2, 3, 3, 4, 4, 5, 5, 6, 6, 7))))
+        terms = tuple(rng.randint(low, high) for _ in range(rng.choice(syllabus.lengths[digits - 1])))
         problem = Sum(terms=terms, operators=tuple(rng.choice("+-") for _ in terms[1:]))
         if problem.expression not in reserved:
             return problem
@@ -119,23 +132,28 @@ def intervention_on(attempt: Attempt) -> str:
 class Teacher:
     """Draws lessons. `attempts` is filled by whoever samples the policy."""
 
-    def __init__(self, pack: PromptPack, *, seed: int):
-        self.pack, self.rng = pack, random.Random(seed)
+    def __init__(self, pack: PromptPack, syllabus: Syllabus, *, seed: int):
+        self.pack, self.syllabus, self.rng = pack, syllabus, random.Random(seed)
         self.reserved = reserved_expressions()
         self.attempts: list[Attempt] = []
+
+    def problem(self) -> Sum:
+        """A problem to teach."""
+        return draw_problem(self.rng, self.syllabus, self.reserved)
 
     def _attempt(self) -> Attempt:
         if self.attempts and self.rng.random() < 0.8:
             return self.rng.choice(self.attempts)
-        return spoiled_attempt(draw_problem(self.rng, self.reserved), self.rng)
+        return spoiled_attempt(self.problem(), self.rng)
 
     def lessons(self, count: int) -> Iterator[Lesson]:
-        roles = self.rng.choices(list(SHARES), weights=list(SHARES.values()), k=count)
+        shares = self.syllabus.shares
+        roles = self.rng.choices(list(shares), weights=list(shares.values()), k=count)
         for role in roles:
             yield getattr(self, f"_{role}")()
 
     def _solve(self) -> Lesson:
-        problem = draw_problem(self.rng, self.reserved)
+        problem = self.problem()
         return Lesson(
             "solve",
             self.pack.messages("solve", question=question(problem)),

@@ -20,28 +20,81 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pipeline.prompts import Messages, load_pack
 from pipeline.tasks.arithmetic import first_error
-from trainers.tiny.lessons import Attempt, Lesson, Teacher, draw_problem, question
+from trainers.tiny.lessons import Attempt, Lesson, Syllabus, Teacher, question
 from trainers.tiny.tokenizer import build_tokenizer
+
+WARMUP = 150
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of training with a syllabus and a learning rate of its own.
+
+    learning_rate: at its peak, after `WARMUP` steps; a cosine over `steps` takes it to a fiftieth.
+    cut:           steps actually taken of the `steps` the cosine was laid out for.
+    sampling:      steps of the phase at which the policy's own attempts are sampled.
+    """
+
+    syllabus: Syllabus
+    steps: int
+    learning_rate: float
+    sampling: tuple[int, ...]
+    cut: int | None = None
+
+    @property
+    def length(self) -> int:
+        return self.steps if self.cut is None else self.cut
+
+
+FIRST = Phase(
+    Syllabus(
+        shares={"solve": 0.38, "reflect": 0.20, "retry": 0.14, "intervene": 0.16, "judge": 0.12},
+        one_digit=0.25,
+        lengths=((2, 3, 3, 4, 4, 5, 5, 6, 6, 7), (2, 3, 3, 4, 4, 5, 5, 6, 6, 7)),
+    ),
+    steps=6000,
+    cut=2200,
+    learning_rate=2.5e-3,
+    sampling=(2000,),
+)
+SECOND = Phase(
+    Syllabus(
+        shares={"solve": 0.46, "reflect": 0.17, "retry": 0.12, "intervene": 0.13, "judge": 0.12},
+        one_digit=0.85,
+        lengths=((3, 4, 5, 6, 6, 7, 8, 8, 9, 10), (2, 2, 3, 3, 4)),
+    ),
+    steps=3600,
+    learning_rate=2.0e-3,
+    sampling=(1200, 1900, 2600),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class TinyConfig:
-    """The recipe. Sizes in tokens, learning rate at its peak."""
+    """The recipe. Sizes in tokens."""
 
     layers: int = 5
     width: int = 128
     feed_forward: int = 352
     head_size: int = 32
-    steps: int = 6000
+    phases: tuple[Phase, ...] = (FIRST, SECOND)
     batch_tokens: int = 4096
-    learning_rate: float = 2.5e-3
-    warmup: int = 150
     weight_decay: float = 0.02
-    first_sampling: int = 2000
-    sample_every: int = 1000
     attempts: int = 3072
     seed: int = 20261124
     checkpoint_every: int = 200
+
+    def at(self, step: int) -> tuple[Phase, int]:
+        """The phase of a step and the step's number in it."""
+        for phase in self.phases:
+            if step < phase.length:
+                return phase, step
+            step -= phase.length
+        raise IndexError(step)
+
+    @property
+    def steps(self) -> int:
+        return sum(phase.length for phase in self.phases)
 
 
 def new_model(config: TinyConfig, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -105,7 +158,7 @@ def sample(
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         padded = tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
-        out = model.generate(**padded, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=110)
+        out = model.generate(**padded, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=170)
         texts = tokenizer.batch_decode(out[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)
         for row, text in zip(rows, texts, strict=True):
             answers[row] = text
@@ -117,7 +170,7 @@ def sample_attempts(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, teacher: Teacher, *, count: int
 ) -> tuple[list[Attempt], float]:
     """Failed attempts of the policy with its own reports on them, and the share that succeeded."""
-    problems = [draw_problem(teacher.rng, teacher.reserved) for _ in range(count)]
+    problems = [teacher.problem() for _ in range(count)]
     solved = sample(model, tokenizer, [teacher.pack.messages("solve", question=question(p)) for p in problems])
     failed = [
         (problem, text.split("\n"))
@@ -138,12 +191,12 @@ def sample_attempts(
     return attempts, 1 - len(failed) / count
 
 
-def learning_rate(step: int, config: TinyConfig) -> float:
+def learning_rate(phase: Phase, step: int) -> float:
     """Linear warm-up, then a cosine to a fiftieth of the peak."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+    if step < WARMUP:
+        return phase.learning_rate * (step + 1) / WARMUP
+    done = (step - WARMUP) / max(1, phase.steps - WARMUP)
+    return phase.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def train(config: TinyConfig, *, out: Path, say: Callable[[str], None] = print) -> None:
@@ -153,7 +206,7 @@ def train(config: TinyConfig, *, out: Path, say: Callable[[str], None] = print) 
     tokenizer = build_tokenizer(pack)
     model = new_model(config, tokenizer)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
+        model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=config.weight_decay
     )
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, first, attempts = out / "checkpoint.pt", 0, []
@@ -163,19 +216,21 @@ def train(config: TinyConfig, *, out: Path, say: Callable[[str], None] = print) 
         optimizer.load_state_dict(state["optimizer"])
         first, attempts = state["step"], [Attempt(_sum(p), s, r) for p, s, r in state["attempts"]]
         say(f"going on from step {first}")
-    teacher = Teacher(pack, seed=config.seed + first)
+    teacher = Teacher(pack, config.at(first)[0].syllabus, seed=config.seed + first)
     teacher.attempts = attempts
     stream = batches(teacher, tokenizer, batch_tokens=config.batch_tokens)
     started, tokens, losses = time.monotonic(), 0, []
     model.train()
     for step in range(first, config.steps):
-        if step >= config.first_sampling and (step - config.first_sampling) % config.sample_every == 0:
+        phase, within = config.at(step)
+        teacher.syllabus = phase.syllabus
+        if within in phase.sampling:
             fresh, solved = sample_attempts(model, tokenizer, teacher, count=config.attempts)
             teacher.attempts = (teacher.attempts + fresh)[-4000:]
             say(f"step {step}: sampled {config.attempts} attempts, {solved:.3f} right")
         input_ids, labels = next(stream)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
+            group["lr"] = learning_rate(phase, within)
         loss = model(input_ids=input_ids, labels=labels, use_cache=False).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,0 +1,69 @@
+"""The workplace as Dagster sees it: a thin adapter that hands out our own plain objects."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+
+from pipeline.report import OnProgress, Progress
+from pipeline.settings import Settings
+from pipeline.stages.work import Work, make_work
+
+EVERY_SECONDS = 30.0
+
+
+class Workplace(dg.ConfigurableResource):
+    """Where store, policies and releases lie, and with which policy and engine a round is made.
+
+    Empty paths mean those of the environment (BRANCHPOINT_STORE and so on).
+    """
+
+    policy: str = "tiny"
+    engine: str = "vllm"
+    store: str = ""
+    policies: str = ""
+    release: str = ""
+
+    def settings(self) -> Settings:
+        """The paths as a value."""
+        found = Settings.from_environment()
+        given = {name: Path(value) for name in ("store", "policies", "release") if (value := getattr(self, name))}
+        return Settings(**{name: given.get(name, getattr(found, name)) for name in Settings.__slots__})
+
+    def open(self, context: dg.AssetExecutionContext, *, policy: str = "") -> Work:
+        """The surroundings of a stage for the partition of a run."""
+        keys = context.partition_key.keys_by_dimension
+        return make_work(
+            self.settings(),
+            suite=keys["suite"],
+            round=keys["round"],
+            policy=policy or self.policy,
+            engine=self.engine,
+            on_progress=_listener or every_so_often(context.log.info),
+        )
+
+
+_listener: OnProgress | None = None
+
+
+def listen(on_progress: OnProgress | None) -> None:
+    """Send the progress of runs in this process somewhere else than the run's log."""
+    global _listener
+    _listener = on_progress
+
+
+def every_so_often(say: Callable[[str], None], *, seconds: float = EVERY_SECONDS) -> OnProgress:
+    """Progress as a line of text, at most one in so many seconds."""
+    last = time.monotonic()
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            say(
+                f"{progress.stage}: {progress.done} of {progress.total} {progress.what}, "
+                f"{progress.tokens} tokens, {progress.reused} found again"
+            )
+
+    return on_progress

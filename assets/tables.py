@@ -1,0 +1,88 @@
+"""What assets tell the UI of their tables: column schemas beforehand, numbers and checks afterwards."""
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+
+import dagster as dg
+from pydantic import create_model
+
+from pipeline.report import Report
+from pipeline.stages.work import Work
+from pipeline.stages.verdicts import GENERATING
+from pipeline.store.checks import CHECKS
+from pipeline.store.layout import EVERY_ROUND
+from schemas import TABLES
+from schemas.base import column_docs, describe
+
+MOST_NUMBERS = 12
+
+
+def table_metadata(*tables: str) -> dict[str, object]:
+    """Static metadata of an asset that writes these tables; the first is the one whose columns are shown."""
+    columns = [
+        dg.TableColumn(
+            name=column.name,
+            type=column.type,
+            description=column.description,
+            constraints=dg.TableColumnConstraints(nullable=column.nullable),
+        )
+        for column in column_docs(TABLES[tables[0]])
+    ]
+    return {
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        "dagster/table_name": tables[0],
+        "tables": {table: describe(TABLES[table]) for table in tables},
+    }
+
+
+def table_checks(key: str | Sequence[str], *tables: str) -> list[dg.AssetCheckSpec]:
+    """The blocking checks of an asset, one for each property of each of its tables."""
+    asset = dg.AssetKey(key if isinstance(key, str) else list(key))
+    return [
+        dg.AssetCheckSpec(name=f"{table}_{name}", asset=asset, blocking=True, description=check.__doc__)
+        for table in tables
+        for name, check in CHECKS[table].items()
+    ]
+
+
+def launch_form(config: type) -> type[dg.Config]:
+    """A launchpad form with the fields and defaults of a stage's configuration."""
+    hints = typing.get_type_hints(config)
+    fields = {field.name: (hints[field.name], field.default) for field in dataclasses.fields(config)}
+    return create_model(config.__name__, __base__=dg.Config, __doc__=config.__doc__, **fields)
+
+
+def filled(config: type, form: dg.Config) -> object:
+    """The stage's configuration from a filled form."""
+    return config(**form.model_dump())
+
+
+def result(work: Work, report: Report, *, tables: Sequence[str] = ()) -> dg.MaterializeResult:
+    """A stage's report as a materialisation, with the checks of its tables."""
+    numbers = dict(list(report.numbers.items())[:MOST_NUMBERS])
+    metadata = {name: round(value, 4) if isinstance(value, float) else value for name, value in numbers.items()}
+    metadata |= {f"rows of {table}": rows for table, rows in report.rows.items()}
+    if tables:
+        metadata["dagster/partition_row_count"] = report.rows[tables[0]]
+        metadata["dagster/uri"] = str(work.settings.store / tables[0])
+    metadata |= {"seconds": round(report.seconds, 1), "shards made now": report.fresh, "shards": report.shards}
+    return dg.MaterializeResult(
+        metadata=metadata,
+        data_version=dg.DataVersion(report.digest) if report.digest else None,
+        check_results=[found for table in tables for found in _check(work, table, report.stage)],
+    )
+
+
+def _check(work: Work, table: str, stage: str) -> list[dg.AssetCheckResult]:
+    store = work.store
+    round = EVERY_ROUND if table == "tasks" else work.round
+    stages = [stage]
+    if table == "nodes":  # sound only together with the nodes they hang on
+        stages = list(GENERATING[: GENERATING.index(stage) + 1])
+    places = [place for one in stages for place in store.places(table, suite=work.suite.name, round=round, stage=one)]
+    found = {name: check(store, table, places) for name, check in CHECKS[table].items()}
+    return [
+        dg.AssetCheckResult(passed=finding.passed, check_name=f"{table}_{name}", description=finding.detail)
+        for name, finding in found.items()
+    ]

@@ -1,0 +1,89 @@
+"""Stage: a policy on the held-out split: pass@k with intervals over tasks, and what it gained over a baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+
+from pipeline.generation.engine import Sampling
+from pipeline.generation.engines import engine_fingerprint, open_tokens
+from pipeline.report import Report
+from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.statistics import MeanInterval, cluster_mean_interval, pass_at_k
+from pipeline.tasks.verifiers import Question, verify
+from schemas import Evals
+from schemas.base import column_types
+
+VERSION = "1"
+SPLIT = "held_out"
+
+
+@dataclass(frozen=True, slots=True)
+class EvalConfig:
+    """samples: a task. baseline: policy the gain is counted from, task by task; empty for none."""
+
+    samples: int = 4
+    temperature: float = 1.0
+    top_p: float = 1.0
+    baseline: str = ""
+
+
+def write_evals(work: Work, config: EvalConfig = EvalConfig()) -> Report:
+    """Evaluate the policy of the work on the held-out tasks."""
+    tasks = work.store.tasks(work.suite.name, split=SPLIT)
+    digest = " ".join(work.store.tasks_digest(work.suite.name, shard) for shard in shards_of(tasks))
+    base = replace(work, policy_name=config.baseline) if config.baseline else None
+    made_from = inputs(
+        VERSION,
+        config=config,
+        policy=engine_fingerprint(work.engine, work.policy),
+        baseline=engine_fingerprint(base.engine, base.policy) if base else "",
+        prompts=work.pack.digest,
+        tasks=digest,
+    )
+    shards = Shards(work, work.policy.name, ("evals",))
+    for name, _, parts in shards.stale({SPLIT: tasks}, lambda shard: made_from):
+        rewards = held_out_rewards(work, tasks, config)
+        figures = {f"pass@{k}": _pass(rewards, k) for k in (1, 2, 4, 8, 16, 32) if k <= config.samples}
+        if base:
+            before = held_out_rewards(base, tasks, config)
+            gain = np.nanmean(rewards, axis=1) - np.nanmean(before, axis=1)
+            figures[f"pass@1 less {base.policy.name}"] = cluster_mean_interval(list(gain))
+        rows = [
+            {"policy": work.policy.name, "suite": work.suite.name, "split": SPLIT, "metric": metric, "count": len(rewards)}
+            | {"value": found.mean, "low": found.low, "high": found.high}
+            for metric, found in figures.items()
+        ]
+        shards.write(name, parts, evals=pl.DataFrame(rows, schema=column_types(Evals), orient="row"))
+    evals = shards.read("evals")
+    return shards.finish(**dict(evals.select("metric", "value").iter_rows()))
+
+
+def held_out_rewards(work: Work, tasks: pl.DataFrame, config: EvalConfig) -> np.ndarray:
+    """Rewards of `samples` answers a task: `[N, samples]` float64, NaN where the verifier failed."""
+    tokens, sampling = open_tokens(work.policy), Sampling(config.temperature, config.top_p, work.suite.max_tokens)
+    rows = list(tasks.iter_rows(named=True))
+    with work.sampler(f"evals {work.policy.name}", total=len(rows) * config.samples) as sampler:
+        asked = []
+        for row in rows:
+            prompt = tokens.render(work.pack.messages("solve", question=row["question"]))
+            asked.append([sampler.request(prompt, sampling, sample=index) for index in range(config.samples)])
+        entries = sampler.run(request for requests in asked for request in requests)
+    rewards = np.full((len(rows), config.samples), np.nan)
+    for index, (row, requests) in enumerate(zip(rows, asked, strict=True)):
+        question = Question(row["answer"], row["info"])
+        for sample, request in enumerate(requests):
+            answer = entries[request.key].completion
+            if answer.error is None:
+                verdict = verify(row["verifier"], question, tokens.decode(answer.token_ids))
+                rewards[index, sample] = np.nan if verdict.reward is None else verdict.reward
+    return rewards
+
+
+def _pass(rewards: np.ndarray, k: int) -> MeanInterval:
+    """Unbiased pass@k, the mean over tasks with its interval."""
+    judged = (~np.isnan(rewards)).sum(axis=1)
+    right = (rewards >= 1).sum(axis=1)
+    return cluster_mean_interval(list(pass_at_k(judged, right, k)))

@@ -1,0 +1,53 @@
+"""Stage: step labels by one labeller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.errors import BadConfig
+from pipeline.labels import LABELLERS
+from pipeline.report import Report
+from pipeline.stages.growing import digests
+from pipeline.stages.verdicts import GENERATING, STAGE as VERDICTS, round_verdicts
+from pipeline.stages.work import Shards, Work, inputs, shards_of
+
+VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class StepLabelConfig:
+    """labeller: key of LABELLERS."""
+
+    labeller: str = "monte_carlo"
+
+
+def write_step_labels(work: Work, config: StepLabelConfig = StepLabelConfig()) -> Report:
+    """Label the steps of the round's attempts.
+
+    Raises:
+        BadConfig: there is no such labeller.
+    """
+    if config.labeller not in LABELLERS:
+        raise BadConfig(f"labeller {config.labeller!r} does not exist", remedy=f"choose one of {', '.join(LABELLERS)}")
+    shards = Shards(work, config.labeller, ("step_labels",))
+    made_from = inputs(VERSION, config=config)
+    by_shard = shards_of(work.store.tasks(work.suite.name, split="train"))
+    for name, _, parts in shards.stale(
+        by_shard,
+        lambda shard: {
+            **made_from,
+            "nodes": digests(work, shard, stages=GENERATING),
+            "verdicts": digests(work, shard, stages=(VERDICTS,), tables=("verdicts",)),
+        },
+    ):
+        nodes = work.store.read("nodes", [work.place(stage, name) for stage in GENERATING])
+        labels = LABELLERS[config.labeller](nodes, round_verdicts(work, name))
+        shards.write(name, parts, step_labels=labels)
+    labels = shards.read("step_labels")
+    return shards.finish(
+        labelled=labels.height,
+        hard_share=labels["hard"].mean(),
+        mean_soft=labels["soft"].mean(),
+        mean_k=labels["k"].mean(),
+        tokens=int(labels["tokens"].sum() or 0),
+    )
