@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from pipeline.report import OnProgress, Progress
+from pipeline.report import OnProgress, Progress, Report
 from pipeline.settings import Settings
 from pipeline.stages.work import Work, make_work
 
@@ -45,12 +45,19 @@ class Workplace(dg.ConfigurableResource):
 
 
 _listener: OnProgress | None = None
+_reader: Callable[[Report], None] | None = None
 
 
-def listen(on_progress: OnProgress | None) -> None:
-    """Send the progress of runs in this process somewhere else than the run's log."""
-    global _listener
-    _listener = on_progress
+def listen(on_progress: OnProgress | None, on_report: Callable[[Report], None] | None) -> None:
+    """Send progress and reports of runs in this process to somebody; progress then no longer goes to the log."""
+    global _listener, _reader
+    _listener, _reader = on_progress, on_report
+
+
+def announce(report: Report) -> None:
+    """Tell whoever listens that a stage is done."""
+    if _reader is not None:
+        _reader(report)
 
 
 def every_so_often(say: Callable[[str], None], *, seconds: float = EVERY_SECONDS) -> OnProgress:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import create_model
 
+from assets.resources import announce
 from pipeline.report import Report
 from pipeline.stages.work import Work
 from pipeline.stages.verdicts import GENERATING
@@ -60,6 +61,7 @@ def filled(config: type, form: dg.Config) -> object:
 
 def result(work: Work, report: Report, *, tables: Sequence[str] = ()) -> dg.MaterializeResult:
     """A stage's report as a materialisation, with the checks of its tables."""
+    announce(report)
     numbers = dict(list(report.numbers.items())[:MOST_NUMBERS])
     metadata = {name: round(value, 4) if isinstance(value, float) else value for name, value in numbers.items()}
     metadata |= {f"rows of {table}": rows for table, rows in report.rows.items()}

@@ -17,11 +17,13 @@ class Settings:
     store:     tables and request ledger.
     policies:  trained policies, one folder each.
     release:   staged releases, one folder each.
+    suites:    one's own suites, one TOML file each.
     """
 
     store: Path = Path("store")
     policies: Path = Path("policies")
     release: Path = Path("release")
+    suites: Path = Path("suites")
 
     @classmethod
     def from_environment(cls) -> Settings:

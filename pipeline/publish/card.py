@@ -5,12 +5,11 @@ Text of tasks and models is untrusted here: it stands in a fence longer than any
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.publish.facts import ConfigFacts, ReleaseFacts
 from pipeline.publish.features import table_features
 from schemas import TABLES
 from schemas.base import SCHEMA_VERSION, column_docs, describe
@@ -24,137 +23,6 @@ DEFAULT = "nodes"
 _LONGEST_TEXT = 600
 _MOST_STEPS, _MOST_IDS = 24, 24
 _UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class SplitFacts:
-    """A split of a config; bytes are those of its rows in Arrow."""
-
-    name: str
-    rows: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigFacts:
-    """A config, which is one table; file_bytes are those of its Parquet files."""
-
-    name: str
-    digest: str
-    splits: tuple[SplitFacts, ...]
-    file_bytes: int
-
-    @property
-    def rows(self) -> int:
-        return sum(split.rows for split in self.splits)
-
-    @property
-    def bytes(self) -> int:
-        return sum(split.bytes for split in self.splits)
-
-
-@dataclass(frozen=True, slots=True)
-class StageFacts:
-    """What a stage left in the store: rows by table, and what they were made from."""
-
-    name: str
-    rows: dict[str, int]
-    inputs: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class RequestFacts:
-    """Requests of one stage to one policy under one sampling."""
-
-    stage: str
-    engine: str
-    policy: str
-    sampling: str
-    requests: int
-    failed: int
-    prompt_tokens: int
-    decoded_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class VerifierFacts:
-    """A verifier and its verdicts; failed: those without a reward."""
-
-    name: str
-    version: str
-    verdicts: int
-    failed: int
-
-
-@dataclass(frozen=True, slots=True)
-class MethodFacts:
-    """A credit method or labeller: what it does and where it is from, in the words of its docstring."""
-
-    name: str
-    config: str
-    summary: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class OriginFacts:
-    """Leaves that came about in one way. pass_rate: mean reward of the judged ones; None without any."""
-
-    origin: str
-    leaves: int
-    judged: int
-    truncated: int
-    pass_rate: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class ExampleStep:
-    """A node on the way to the example's leaf; notes: what credit and labels say of it."""
-
-    node: int
-    origin: str
-    text: str
-    token_ids: tuple[int, ...]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One answer as it lies in the data. reward and parsed_answer: None where the verdict has none."""
-
-    task: str
-    tree: str
-    question: str
-    answer: str
-    steps: tuple[ExampleStep, ...]
-    reward: float | None
-    parsed_answer: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseFacts:
-    """All that a card says. tokens: in all nodes; sampled_tokens: in sampled ones."""
-
-    suite: str
-    round: str
-    licence: str
-    language: str
-    configs: tuple[ConfigFacts, ...]
-    tasks: dict[str, int]
-    trees: int = 0
-    nodes: int = 0
-    tokens: int = 0
-    sampled_tokens: int = 0
-    origins: tuple[OriginFacts, ...] = ()
-    requests: tuple[RequestFacts, ...] = ()
-    verifiers: tuple[VerifierFacts, ...] = ()
-    methods: tuple[MethodFacts, ...] = ()
-    stages: tuple[StageFacts, ...] = ()
-    example: Example | None = None
-    names: frozenset[str] = field(init=False)
-
-    def __post_init__(self):
-        object.__setattr__(self, "names", frozenset(config.name for config in self.configs))
 
 
 def release_card(facts: ReleaseFacts) -> str:
@@ -235,8 +103,10 @@ def _escape(char: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Our own words in Markdown: what looks like HTML or emphasis is neither."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("*", "\\*")
+    """Our own words in Markdown: outside code spans, what looks like HTML or emphasis is neither."""
+    spans = re.split(r"(`[^`]*`)", text)
+    spans[::2] = [span.replace("&", "&amp;").replace("<", "&lt;").replace("*", "\\*") for span in spans[::2]]
+    return "".join(spans)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
@@ -288,12 +158,9 @@ def _making(facts: ReleaseFacts) -> str:
             "engine's number format and version. The seed of a request is taken from its content."
         )
         head = ("stage", "engine", "policy", "sampling", "requests", "failed", "tokens sent", "tokens decoded")
-        rows = (
-            (code(r.stage), code(r.engine), code(r.policy), code(r.sampling))
-            + (r.requests, r.failed, r.prompt_tokens, r.decoded_tokens)
-            for r in facts.requests
-        )
-        parts.append(_table(head, rows))
+        texts = [map(code, (r.stage, r.engine, r.policy, r.sampling)) for r in facts.requests]
+        counts = [(r.requests, r.failed, r.prompt_tokens, r.decoded_tokens) for r in facts.requests]
+        parts.append(_table(head, ((*text, *count) for text, count in zip(texts, counts, strict=True))))
     if facts.verifiers:
         parts.append("Verifiers, which compare the final answer of a leaf with the task's reference answer.")
         rows = ((code(v.name), code(v.version), v.verdicts, v.failed) for v in facts.verifiers)
@@ -316,9 +183,13 @@ def _making(facts: ReleaseFacts) -> str:
 
 
 def _numbers(facts: ReleaseFacts) -> str:
-    leaves, judged = sum(o.leaves for o in facts.origins), sum(o.judged for o in facts.origins)
     rows = [(f"tasks, {split}", count) for split, count in facts.tasks.items()]
-    rows += [("trees", facts.trees), ("nodes", facts.nodes), ("leaves", leaves), ("leaves with a reward", judged)]
+    rows += [
+        ("trees", facts.trees),
+        ("nodes", facts.nodes),
+        ("leaves", facts.leaves),
+        ("leaves with a reward", facts.judged),
+    ]
     rows += [("tokens in nodes", facts.tokens), ("of these sampled where they stand", facts.sampled_tokens)]
     parts = ["## Numbers", _table(("", "count"), rows)]
     if facts.origins:
@@ -364,7 +235,6 @@ def _cut(text: str) -> str:
 
 
 def _limits(facts: ReleaseFacts) -> str:
-    leaves, judged = sum(o.leaves for o in facts.origins), sum(o.judged for o in facts.origins)
     held_out = [config.name for config in facts.configs if _count(config, "held_out")]
     failed = sum(request.failed for request in facts.requests)
     limits = [
@@ -383,10 +253,11 @@ def _limits(facts: ReleaseFacts) -> str:
             "Retries and interventions begin from failed attempts and some saw a hint: their pass rates "
             "are not the policy's."
         )
-    if judged < leaves:
-        limits.append(f"{leaves - judged:,} of {leaves:,} leaves have no reward; unknown is null, never 0.")
+    if facts.judged < facts.leaves:
+        lost = facts.leaves - facts.judged
+        limits.append(f"{lost:,} of {facts.leaves:,} leaves have no reward; unknown is null, never 0.")
     if failed:
-        limits.append(f"{failed:,} requests failed for good and left no nodes.")
+        limits.append(f"Requests that failed for good, and so left no nodes: {failed:,}.")
     return "## Known limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
@@ -396,7 +267,7 @@ def _loading(facts: ReleaseFacts) -> str:
     query = f"select count(*) from '{{folder}}/{first}/*.parquet'"
     if {"nodes", "verdicts"} <= facts.names:
         query = (
-            "select origin, count(*) as leaves, avg(reward) as pass_rate\n"
+            "select origin, count(*) as verdicts, avg(reward) as pass_rate\n"
             "    from '{folder}/nodes/*.parquet' join '{folder}/verdicts/*.parquet' using (tree, node)\n"
             "    group by origin order by origin"
         )
@@ -439,13 +310,3 @@ def _digests(facts: ReleaseFacts) -> str:
         "splits, in order of task and key, whatever the files' encoding; `manifest.json` has the SHA-256 of each file."
         f"\n\n{_table(('config', 'rows', 'digest'), rows)}"
     )
-
-
-def compact(value: str, *, longest: int = 160) -> str:
-    """A JSON object without its braces' blanks, or the value itself; cut where it is long."""
-    try:
-        found = json.loads(value)
-    except ValueError:
-        found = None
-    shown = json.dumps(found, separators=(",", ":"), sort_keys=True) if isinstance(found, dict) else value
-    return shown if len(shown) <= longest else f"{shown[:longest]}…"

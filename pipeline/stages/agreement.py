@@ -26,11 +26,10 @@ _SCORES = {"credit": "advantage", "step_labels": "soft"}
 
 def write_agreement(work: Work) -> Report:
     """Area under the ROC curve of every credit method and labeller of the round, with intervals over tasks."""
-    places = {
-        table: work.store.places(table, suite=work.suite.name, round=work.round) for table in ("nodes", *_SCORES)
-    }
+    places = {table: work.store.places(table, suite=work.suite.name, round=work.round) for table in ("nodes", *_SCORES)}
     made_from = inputs(
-        VERSION, **{table: " ".join(work.store.digest(table, place) for place in found) for table, found in places.items()}
+        VERSION,
+        **{table: " ".join(work.store.digest(table, place) for place in found) for table, found in places.items()},
     )
     shards = Shards(work, STAGE, ("evals",))
     for name, _, parts in shards.stale({"train": None}, lambda shard: made_from):

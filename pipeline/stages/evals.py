@@ -52,7 +52,13 @@ def write_evals(work: Work, config: EvalConfig = EvalConfig()) -> Report:
             gain = np.nanmean(rewards, axis=1) - np.nanmean(before, axis=1)
             figures[f"pass@1 less {base.policy.name}"] = cluster_mean_interval(list(gain))
         rows = [
-            {"policy": work.policy.name, "suite": work.suite.name, "split": SPLIT, "metric": metric, "count": len(rewards)}
+            {
+                "policy": work.policy.name,
+                "suite": work.suite.name,
+                "split": SPLIT,
+                "metric": metric,
+                "count": len(rewards),
+            }
             | {"value": found.mean, "low": found.low, "high": found.high}
             for metric, found in figures.items()
         ]

@@ -107,7 +107,7 @@ def make_work(
     Raises:
         BadConfig, BadModel: the suite, the engine or the policy is none.
     """
-    work = Work(settings, load_suite(suite), round, policy, engine, on_progress)
+    work = Work(settings, load_suite(suite, folder=settings.suites), round, policy, engine, on_progress)
     work.place("check", "name")
     work.policy  # noqa: B018 - raises now rather than after an hour
     return work

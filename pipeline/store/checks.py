@@ -83,7 +83,9 @@ def token_exact(store: Store, table: str, places: Sequence[Place]) -> Finding:
                     or not np.array_equal(ids, np.concatenate([entry.prompt, entry.completion.token_ids]))
                     or not np.array_equal(logprobs, entry.completion.logprobs)
                 ):
-                    return Finding(False, f"leaf {leaf['node']} of {leaf['tree']} differs from request {leaf['request']}")
+                    return Finding(
+                        False, f"leaf {leaf['node']} of {leaf['tree']} differs from request {leaf['request']}"
+                    )
     return Finding(True, f"{leaves} leaves equal their requests, ids and log-probabilities")
 
 

@@ -25,6 +25,8 @@ from schemas.base import Table, arrow_schema, column_docs, describe
 
 DATABASE = "branchpoint.duckdb"
 _OFFLINE = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+_QUIET = "set enable_progress_bar = false"
+"""DuckDB's own bar goes to stdout, among the rows, and keeps it from seeing Ctrl-C."""
 _AT_ONCE = 1000
 _TYPES = {
     pa.string(): "varchar",
@@ -43,6 +45,9 @@ _PLACE = {
 }
 """Read off the file's name rather than by hive_partitioning, which would hide a table's own column of that name.
 DuckDB prunes files by a filter on them all the same."""
+
+_SHOWN = "select nodes.node, nodes.parent, nodes.origin, nodes.text, leaves.reward"
+_JUDGED = "left join leaves on leaves.tree = nodes.tree and leaves.node = nodes.node order by nodes.node"
 
 
 class Answer(NamedTuple):
@@ -63,6 +68,16 @@ class Count(NamedTuple):
     shards: int
 
 
+class ShownNode(NamedTuple):
+    """A node as people look at it. reward: null where no verdict stands."""
+
+    node: int
+    parent: int | None
+    origin: str
+    text: str
+    reward: float | None
+
+
 def open_database(store: Store, path: Path | None = None) -> duckdb.DuckDBPyConnection:
     """A database with the store's views and macros.
 
@@ -78,14 +93,19 @@ def open_database(store: Store, path: Path | None = None) -> duckdb.DuckDBPyConn
     except duckdb.IOException as error:
         raise StoreFull(_one_line(error), remedy="free some space or choose another store") from error
     try:
+        connection.execute(_QUIET)
+        connection.begin()
         for name, table in TABLES.items():
             connection.execute(_view(store.root, name, table))
             for statement in _comments(name, table):
                 connection.execute(statement)
         connection.execute(resources.files(__package__).joinpath("views.sql").read_text())
+        connection.commit()
     except duckdb.Error as error:
         connection.close()
-        raise BadTable(f"{store.root}: {_one_line(error)}", remedy="move what is not a shard out of the store") from error
+        raise BadTable(
+            f"{store.root}: {_one_line(error)}", remedy="move what is not a shard out of the store"
+        ) from error
     return connection
 
 
@@ -118,6 +138,7 @@ def run_query(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Seque
 
     Raises:
         BadConfig: DuckDB refuses the query, now or while its rows are read; its reason in one line.
+        KeyboardInterrupt: it was interrupted.
     """
     with _refusals():
         done = connection.execute(sql, parameters or None)
@@ -146,6 +167,37 @@ def count_rows(store: Store) -> list[Count]:
     return counts
 
 
+def tree_nodes(connection: duckdb.DuckDBPyConnection, tree: str) -> list[ShownNode]:
+    """The nodes of a tree, parents first.
+
+    Raises:
+        BadConfig: there is no such tree; names the one most like it.
+    """
+    found = [
+        ShownNode(*row) for row in run_query(connection, f"{_SHOWN} from subtree(?, 0) as nodes {_JUDGED}", [tree]).rows
+    ]
+    if not found:
+        like = "select tree from nodes group by tree order by jaro_winkler_similarity(tree, ?) desc, tree limit 1"
+        nearest = next((row[0] for row in run_query(connection, like, [tree]).rows), None)
+        remedy = f"did you mean {nearest!r}?" if nearest else "the store has no trees; run `branchpoint rollouts` first"
+        raise BadConfig(f"there is no tree {tree!r}", remedy=remedy)
+    return found
+
+
+def path_nodes(connection: duckdb.DuckDBPyConnection, tree: str, node: int) -> list[ShownNode]:
+    """The nodes from the root of a tree to a node.
+
+    Raises:
+        BadConfig: there is no such tree or node.
+    """
+    sql = f"{_SHOWN} from path(?, ?) as nodes {_JUDGED}"
+    found = [ShownNode(*row) for row in run_query(connection, sql, [tree, node]).rows]
+    if not found:
+        last = tree_nodes(connection, tree)[-1].node
+        raise BadConfig(f"tree {tree!r} has no node {node}", remedy=f"its nodes are 0 to {last}")
+    return found
+
+
 def _rows(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
     while True:
         with _refusals():
@@ -159,8 +211,16 @@ def _rows(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
 def _refusals() -> Iterator[None]:
     try:
         yield
+    except duckdb.InterruptException as error:
+        raise KeyboardInterrupt from error
+    except RuntimeError as error:
+        if "interrupted" not in str(error):
+            raise
+        raise KeyboardInterrupt from error
     except duckdb.Error as error:
-        raise BadConfig(_one_line(error), remedy="correct the query; `branchpoint tables` lists what there is") from error
+        raise BadConfig(
+            _one_line(error), remedy="correct the query; `branchpoint tables` lists what there is"
+        ) from error
 
 
 def _one_line(error: duckdb.Error) -> str:

@@ -1,5 +1,5 @@
 -- What the database has beside a view a table: the judged answers, and macros over trees.
--- Parameters of a macro hide columns of the same name, so columns are qualified throughout.
+-- No parameter may be called as a column of a view it meets: DuckDB would take the one for the other.
 
 create or replace view leaves as
 -- Every answer with the verdict that stands: of the newest version of its verifier that gave a reward.
@@ -20,36 +20,36 @@ from nodes
 left join standing using (tree, node)
 where nodes.finish is not null and nodes.kind = 'step';
 
-create or replace macro path(tree, node) as table
+create or replace macro path(of_tree, of_node) as table
 -- The nodes from the root to a node, by parent.
 with recursive
-whole as materialized (select nodes.* from nodes where nodes.tree = tree),
+whole as materialized (select nodes.* from nodes where nodes.tree = of_tree),
 up(step, above) as (
-    select whole.node, whole.parent from whole where whole.node = node
+    select whole.node, whole.parent from whole where whole.node = of_node
     union all
     select whole.node, whole.parent from up join whole on whole.node = up.above
 )
 select whole.* from whole semi join up on whole.node = up.step
 order by whole.node;
 
-create or replace macro subtree(tree, node) as table
+create or replace macro subtree(of_tree, of_node) as table
 -- A node and all that grew below it.
 with recursive
-whole as materialized (select nodes.* from nodes where nodes.tree = tree),
+whole as materialized (select nodes.* from nodes where nodes.tree = of_tree),
 below(step) as (
-    select whole.node from whole where whole.node = node
+    select whole.node from whole where whole.node = of_node
     union all
     select whole.node from below join whole on whole.parent = below.step
 )
 select whole.* from whole semi join below on whole.node = below.step
 order by whole.node;
 
-create or replace macro siblings(tree, node) as table
+create or replace macro siblings(of_tree, of_node) as table
 -- The other children of a node's parent. None of a root.
-with whole as materialized (select nodes.* from nodes where nodes.tree = tree),
-self as (select whole.parent as above from whole where whole.node = node)
+with whole as materialized (select nodes.* from nodes where nodes.tree = of_tree),
+self as (select whole.parent as above from whole where whole.node = of_node)
 select whole.* from whole join self on whole.parent = self.above
-where whole.node <> node
+where whole.node <> of_node
 order by whole.node
 ;
 

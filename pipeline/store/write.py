@@ -64,12 +64,30 @@ def validated(table: str, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def content_digest(data: pa.Table) -> str:
-    """Hex digest of the rows: equal for equal rows, whatever the file's encoding."""
+    """Hex digest of the rows: equal for equal rows, however they are chunked or encoded."""
     sink = hashlib.sha256()
-    sink.update(f"{SCHEMA_VERSION}\n{data.schema.remove_metadata()}\n".encode())
-    for batch in data.combine_chunks().to_batches():
-        sink.update(batch.serialize())
+    sink.update(f"{SCHEMA_VERSION}\n{data.schema.remove_metadata()}\n{data.num_rows}\n".encode())
+    for column in data.columns:
+        _digest_into(sink, column)
     return sink.hexdigest()[:32]
+
+
+def _digest_into(sink, column: pa.ChunkedArray) -> None:
+    """Feed nulls, lengths and values of a column, in an order that chunks do not change."""
+    sink.update(np.packbits(column.is_null().to_numpy()).tobytes())
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        sink.update(pc.list_value_length(column).fill_null(0).to_numpy().astype("<i8").tobytes())
+        _digest_into(sink, pa.chunked_array([pc.list_flatten(column).combine_chunks()]))
+    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        sink.update(pc.binary_length(column).fill_null(0).to_numpy().astype("<i8").tobytes())
+        sink.update("".join(column.fill_null("").to_pylist()).encode())
+    else:
+        sink.update(
+            column.cast(pa.uint8() if pa.types.is_boolean(column.type) else column.type)
+            .fill_null(0)
+            .to_numpy()
+            .tobytes()
+        )
 
 
 def group_edges(data: pa.Table, *, max_bytes: int = ROW_GROUP_BYTES, max_rows: int = ROW_GROUP_ROWS) -> list[int]:

@@ -205,9 +205,7 @@ def train(config: TinyConfig, *, out: Path, say: Callable[[str], None] = print) 
     pack = load_pack("tiny")
     tokenizer = build_tokenizer(pack)
     model = new_model(config, tokenizer)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, first, attempts = out / "checkpoint.pt", 0, []
     if checkpoint.exists():

@@ -50,17 +50,18 @@ class Suite:
     base: Path
 
 
-def load_suite(name: str) -> Suite:
-    """An embedded suite by name, or one's own by the path of its TOML file.
+def load_suite(name: str, *, folder: Path = Path("suites")) -> Suite:
+    """An embedded suite by name, or one's own: `<folder>/<name>.toml`, or the path of a TOML file.
 
     Raises:
         BadConfig: there is none, or a key of the file is unknown, missing or of the wrong kind.
     """
     if name in SUITES:
         text, base = resources.files(__name__).joinpath(f"{name}.toml").read_text(), Path()
-    elif name.endswith(".toml"):
+    elif name.endswith(".toml") or (folder / f"{name}.toml").is_file():
+        path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
         try:
-            text, base = Path(name).read_text(), Path(name).parent
+            text, base = path.read_text(), path.parent
         except OSError as error:
             raise BadConfig(f"suite {name} cannot be read: {error.strerror}", remedy="correct the path") from error
     else:

@@ -1,0 +1,205 @@
+"""`make demo`: the whole graph once, in this process, on the embedded suite and policy.
+
+Uses the instance that `make ui` shows. What is current is left alone, so a second run regenerates nothing.
+"""
+
+import argparse
+import logging
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import dagster as dg
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from assets.definitions import ASSETS
+from assets.partitions import add_partitions
+from assets.resources import Workplace, listen
+from pipeline.errors import BranchpointError
+from pipeline.report import Progress as Step
+from pipeline.report import Report
+from pipeline.settings import Settings, quiet_engines
+from pipeline.stages.work import make_work
+from pipeline.store.store import Store
+
+LINE_SECONDS = 10.0
+SETTINGS = {
+    "trees": {"attempts": 2, "branches": 4},
+    "retries": {"per_task": 1},
+    "interventions": {"per_task": 1, "continuations": 4},
+}
+"""Where the demo asks for less than a real run would, so that it ends in minutes."""
+
+
+class Teller:
+    """Shows what a run is doing: a live bar on a terminal, a line now and then elsewhere, a line a finished stage."""
+
+    def __init__(self, console: Console):
+        self._console, self._last = console, 0.0
+        self._bar = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("starting", total=None)
+        self._bar.start()
+        self.reports: list[Report] = []
+
+    def progress(self, step: Step) -> None:
+        what = f"{step.stage}: {step.what}" + (f", {step.tokens} tokens" if step.tokens else "")
+        self._bar.update(self._task, description=what, completed=step.done, total=step.total or None)
+        if not self._console.is_terminal and time.monotonic() - self._last > LINE_SECONDS:
+            self._last = time.monotonic()
+            self._console.print(f"  {what}, {step.done} of {step.total}", markup=False, highlight=False)
+
+    def report(self, report: Report) -> None:
+        self.reports.append(report)
+        figures = "  ".join(f"{name} {_short(value)}" for name, value in list(report.numbers.items())[:6])
+        state = f"{report.seconds:6.1f} s" if report.fresh else " current"
+        self._console.print(f"{state}  {report.stage:<24} {figures}", markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the graph for one suite and round; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="branchpoint-demo", description=main.__doc__)
+    parser.add_argument(
+        "--suite", default="chain_sum", help="embedded suite, or one of suites/*.toml (default chain_sum)"
+    )
+    parser.add_argument("--round", default="r0", help="name of the round (default r0)")
+    parser.add_argument("--policy", default="tiny", help="embedded policy, a trained one, or a folder (default tiny)")
+    options = parser.parse_args(argv)
+    console = Console(stderr=False)
+    settings = Settings.from_environment()
+    try:
+        make_work(settings, suite=options.suite, round=options.round, policy=options.policy)
+        return _run(options, settings, console)
+    except BranchpointError as error:
+        print(f"branchpoint-demo: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("branchpoint-demo: stopped; what is recorded is kept, run again to go on", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace, settings: Settings, console: Console) -> int:
+    quiet_engines()
+    _quiet()
+    started, teller = time.monotonic(), Teller(console)
+    listen(teller.progress, teller.report)
+    console.print(
+        f"suite {options.suite}, round {options.round}, policy {options.policy}: {len(ASSETS)} assets, in this process",
+        highlight=False,
+    )
+    instance = dg.DagsterInstance.from_config(str(Path.cwd()))
+    try:
+        outcome = dg.materialize(
+            ASSETS,
+            instance=instance,
+            partition_key=add_partitions(instance, suite=options.suite, round=options.round),
+            resources={"workplace": Workplace(policy=options.policy)},
+            run_config={
+                "ops": {name: {"config": config} for name, config in SETTINGS.items()},
+                "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+            },
+            raise_on_error=False,
+        )
+    finally:
+        listen(None, None)
+        teller.close()
+        instance.dispose()
+    checks = outcome.get_asset_check_evaluations()
+    failed = [check for check in checks if not check.passed]
+    if not outcome.success:
+        _say_why(outcome, failed)
+        return 2
+    _last_screen(options, settings, console, teller, checks=len(checks), seconds=time.monotonic() - started)
+    return 0
+
+
+def _quiet() -> None:
+    """Third parties' warnings are not the user's business."""
+    warnings.filterwarnings("ignore")
+    for name in ("dagster", "vllm", "transformers", "trl", "datasets", "torch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _say_why(outcome: dg.ExecuteInProcessResult, failed: list) -> None:
+    """One line: which asset failed and why."""
+    for check in failed:
+        print(
+            f"branchpoint-demo: check {check.check_name} of {check.asset_key.to_user_string()}: {check.description}",
+            file=sys.stderr,
+        )
+    for event in outcome.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error.cause is not None:
+                error = error.cause
+            print(f"branchpoint-demo: {event.step_key}: {error.message.strip().splitlines()[0]}", file=sys.stderr)
+            return
+
+
+def _last_screen(
+    options: argparse.Namespace, settings: Settings, console: Console, teller: Teller, *, checks: int, seconds: float
+) -> None:
+    store = Store(settings.store)
+    rows = Table(title="rows a table", title_justify="left", box=None, pad_edge=False)
+    rows.add_column("table")
+    rows.add_column("rows", justify="right")
+    from schemas import TABLES
+
+    suite = make_work(settings, suite=options.suite, round=options.round, policy=options.policy).suite.name
+    for table in TABLES:
+        count = sum(store.rows(table, place) for place in store.places(table, suite=suite))
+        rows.add_row(table, f"{count:,}")
+    evals = store.read("evals", store.places("evals", suite=suite, round=options.round))
+    passes = Table(title="held-out pass@1 (95 % interval over tasks)", title_justify="left", box=None, pad_edge=False)
+    scores = Table(
+        title="ranks the first wrong step (AUC against the oracle)", title_justify="left", box=None, pad_edge=False
+    )
+    for table in (passes, scores):
+        for column in ("", "", "interval"):
+            table.add_column(column)
+    for row in evals.sort("policy", "metric").iter_rows(named=True):
+        if row["metric"] == "pass@1" or row["metric"].startswith("pass@1 less"):
+            name = row["policy"] if row["metric"] == "pass@1" else f"  {row['metric'].removeprefix('pass@1 ')}"
+            passes.add_row(name, *_interval(row))
+        if row["metric"] == "oracle_auc":
+            scores.add_row(row["policy"], *_interval(row))
+    for table in (rows, passes, scores):
+        console.print()
+        console.print(table)
+    fresh = sum(report.fresh > 0 for report in teller.reports)
+    folder = settings.release / f"{suite}-{options.round}"
+    console.print(
+        f"\n{checks} checks passed, {fresh} of {len(teller.reports)} stages made now, {seconds:.0f} s\n"
+        f"store    {settings.store}\nrelease  {folder}\n"
+        'next     make ui    or    .venv/bin/branchpoint sql "from evals order by policy, metric"',
+        highlight=False,
+    )
+
+
+def _interval(row: dict) -> tuple[str, str]:
+    if row["value"] is None:
+        return "unknown", ""
+    sign = "+" if "less" in row["metric"] else ""
+    between = "" if row["low"] is None else f"{row['low']:{sign}.3f} to {row['high']:{sign}.3f}"
+    return f"{row['value']:{sign}.3f}", between
+
+
+def _short(value: float | int) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,296 @@
+"""The command `branchpoint`: runs a stage as the UI does, asks the store, shows a tree.
+
+Imports nothing heavy itself; a stage is imported when its command is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, replace
+from functools import partial
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+
+from pipeline import show
+from pipeline.cli_options import add_config_options, check_choice, choices, closest, read_config
+from pipeline.cli_progress import progress_on
+from pipeline.errors import BadConfig, BranchpointError, StoreFull
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from pipeline.store.query import ShownNode
+    from pipeline.store.store import Store
+
+SUITE, ROUND = "chain_sum", "r0"
+BAD_USE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+
+
+class Stage(NamedTuple):
+    """A stage function and the class of its configuration, if it has one; imported on use."""
+
+    module: str
+    function: str
+    config: str | None
+    summary: str
+
+
+STAGES: dict[str, Stage] = {
+    "tasks": Stage("pipeline.stages.tasks", "write_tasks", None, "read the tasks of a suite"),
+    "rollouts": Stage("pipeline.stages.rollouts", "write_rollouts", "RolloutConfig", "sample a group from every task"),
+    "trees": Stage("pipeline.stages.trees", "write_trees", "TreeConfig", "branch from inner steps"),
+    "retries": Stage("pipeline.stages.retries", "write_retries", "RetryConfig", "reflect on failures and try again"),
+    "interventions": Stage(
+        "pipeline.stages.interventions", "write_interventions", "InterventionConfig", "replace first wrong steps"
+    ),
+    "verdicts": Stage("pipeline.stages.verdicts", "write_verdicts", None, "judge whatever is unjudged"),
+    "credit": Stage("pipeline.stages.credit", "write_credit", "CreditConfig", "credit every step under a method"),
+    "step-labels": Stage("pipeline.stages.step_labels", "write_step_labels", "StepLabelConfig", "label every step"),
+    "pairs": Stage("pipeline.stages.pairs", "write_pairs", "PairConfig", "build preference pairs"),
+    "patches": Stage("pipeline.stages.patches", "write_patches", "PatchConfig", "build InT training rows"),
+    "evals": Stage("pipeline.stages.evals", "write_evals", "EvalConfig", "evaluate a policy on held-out tasks"),
+    "agreement": Stage(
+        "pipeline.stages.agreement", "write_agreement", None, "measure credit and labels against the step oracle"
+    ),
+    "release": Stage("pipeline.stages.release", "write_release", "ReleaseConfig", "stage a dataset for the Hub"),
+}
+
+
+class Question(NamedTuple):
+    """A command that only reads the store."""
+
+    run: Callable[[argparse.Namespace], None]
+    summary: str
+    arguments: dict[str, dict[str, Any]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. What the user can mend is one line on stderr.
+
+    Args:
+        arguments: those of the process where none are given.
+
+    Returns:
+        0; 2 where the user must mend something; 130 where interrupted; 141 where the reader of stdout went.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except BranchpointError as error:
+        print(f"branchpoint: {show.plain(' '.join(str(error).split()))}", file=sys.stderr)
+        return BAD_USE
+    except KeyboardInterrupt:
+        print(
+            "branchpoint: interrupted; what is recorded is kept, the same command goes on from there", file=sys.stderr
+        )
+        return INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    parser, commands = _parser()
+    name = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if name is not None and name not in commands:
+        raise BadConfig(f"there is no command {name!r}", remedy=f"{closest(name, commands)}see branchpoint --help")
+    if name in STAGES:
+        _add_stage_options(commands[name], STAGES[name])
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        known = re.findall(r"--[\w-]+", (commands[name] if name else parser).format_usage())
+        raise BadConfig(
+            f"{unknown[0]!r} is not understood",
+            remedy=f"{closest(unknown[0], known)}see branchpoint {f'{name} ' if name else ''}--help",
+        )
+    if options.version:
+        print(f"branchpoint {metadata.version('branchpoint')}")
+    elif name is None:
+        raise BadConfig("no command is given", remedy="see branchpoint --help")
+    elif name in STAGES:
+        _run_stage(STAGES[name], options)
+    else:
+        QUESTIONS[name].run(options)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line; spells options in full."""
+
+    def __init__(self, **settings: Any):
+        wide = partial(argparse.HelpFormatter, max_help_position=30)
+        super().__init__(**settings, allow_abbrev=False, formatter_class=wide)
+
+    def error(self, message: str) -> NoReturn:
+        raise BadConfig(message, remedy=f"see {self.prog} --help")
+
+
+def _parser() -> tuple[_Parser, dict[str, _Parser]]:
+    """The parser, and those of the commands; options of a stage are added once it is named."""
+    parser = _Parser(prog="branchpoint", description="Turns rollouts into step-credited datasets.")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    added = parser.add_subparsers(title="commands", metavar="COMMAND")
+    commands = {}
+    for name, command in {**STAGES, **QUESTIONS}.items():
+        about = f"{command.summary[0].upper()}{command.summary[1:]}."
+        commands[name] = added.add_parser(name, help=command.summary, description=about)
+        commands[name].add_argument(
+            "--store", type=Path, metavar="DIR", help="folder of the store; default BRANCHPOINT_STORE or ./store"
+        )
+        commands[name].add_argument("--json", action="store_true", help="print JSON")
+    for name, question in QUESTIONS.items():
+        for argument, settings in question.arguments.items():
+            commands[name].add_argument(argument, **settings)
+    return parser, commands
+
+
+def _add_stage_options(parser: _Parser, stage: Stage) -> None:
+    from pipeline.stages.work import Work
+
+    defaults = {field.name: field.default for field in fields(Work)}
+    policy, engine = defaults["policy_name"], defaults["engine"]
+    add = parser.add_argument
+    add("--suite", default=SUITE, help=f"name, or path of a .toml file; default {SUITE}")
+    add("--round", default=ROUND, help=f"one policy version's worth of data; default {ROUND}")
+    add("--policy", default=policy, help=f"name, or folder of a model; default {policy}")
+    add("--engine", default=engine, metavar="NAME", help=f"{'|'.join(choices('engine'))}; default {engine}")
+    add("--quiet", action="store_true", help="show no progress")
+    if stage.config:
+        add_config_options(parser, getattr(import_module(stage.module), stage.config))
+
+
+def _run_stage(stage: Stage, options: argparse.Namespace) -> None:
+    from pipeline.stages.work import make_work
+    from pipeline.store.query import write_database
+    from pipeline.tasks.suites import SUITES
+
+    module, settings = import_module(stage.module), _settings(options)
+    if not options.suite.endswith(".toml"):
+        check_choice("suite", options.suite, (*SUITES, *sorted(path.stem for path in settings.suites.glob("*.toml"))))
+    check_choice("engine", options.engine, choices("engine"))
+    configs = (read_config(options, getattr(module, stage.config)),) if stage.config else ()
+    _require_writable(settings.store)
+    with progress_on(sys.stderr, quiet=options.quiet) as on_progress:
+        work = make_work(
+            settings,
+            suite=options.suite,
+            round=options.round,
+            policy=options.policy,
+            engine=options.engine,
+            on_progress=on_progress,
+        )
+        report = getattr(module, stage.function)(work, *configs)
+    for line in (show.report_json(report),) if options.json else show.report_lines(report):
+        print(line)
+    if report.fresh:
+        write_database(work.store)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    settings = Settings.from_environment()
+    return replace(settings, store=options.store) if options.store else settings
+
+
+def _require_writable(store: Path) -> None:
+    """Refuse a store that cannot be written before anything is paid for."""
+    above = store.absolute()
+    while not os.path.lexists(above):
+        above = above.parent
+    remedy = "choose another store with --store or BRANCHPOINT_STORE"
+    if not above.is_dir():
+        raise BadConfig(f"store {store} cannot be: {above} is not a folder", remedy=remedy)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise StoreFull(f"store {store} cannot be written: {above} is read-only here", remedy=remedy)
+
+
+def _ask(options: argparse.Namespace) -> duckdb.DuckDBPyConnection:
+    """A database over the store the options name."""
+    from pipeline.store.query import open_database
+
+    return open_database(_store(options))
+
+
+def _store(options: argparse.Namespace) -> Store:
+    from pipeline.store.store import Store
+
+    root = _settings(options).store
+    if not root.is_dir():
+        raise BadConfig(
+            f"there is no store at {root}",
+            remedy="run `branchpoint tasks` first, or name it with --store or BRANCHPOINT_STORE",
+        )
+    return Store(root)
+
+
+def _sql(options: argparse.Namespace) -> None:
+    from pipeline.store.query import run_query
+
+    if options.json and options.csv:
+        raise BadConfig("--json and --csv are both given", remedy="choose one")
+    form = show.print_json if options.json else show.print_csv if options.csv else show.print_table
+    with _ask(options) as connection:
+        answer = run_query(connection, options.query)
+        if answer.columns:
+            form(answer.columns, answer.rows, to=sys.stdout)
+
+
+def _tables(options: argparse.Namespace) -> None:
+    from pipeline.store.query import Count, count_rows
+
+    counts = count_rows(_store(options))
+    (show.print_json if options.json else show.print_table)(Count._fields, counts, to=sys.stdout)
+
+
+def _show(options: argparse.Namespace) -> None:
+    from pipeline.store.query import tree_nodes
+
+    with _ask(options) as connection:
+        _print_nodes(tree_nodes(connection, options.tree), show.tree_lines, options)
+
+
+def _path(options: argparse.Namespace) -> None:
+    from pipeline.store.query import path_nodes
+
+    with _ask(options) as connection:
+        nodes = path_nodes(connection, options.tree, options.node)
+        _print_nodes(nodes, lambda found: map(show.node_line, found), options)
+
+
+def _print_nodes(
+    nodes: Sequence[ShownNode], lines: Callable[[Sequence[ShownNode]], Iterable[str]], options: argparse.Namespace
+) -> None:
+    if options.json:
+        show.print_json(nodes[0]._fields, nodes, to=sys.stdout)
+    else:
+        for line in lines(nodes):
+            print(line)
+
+
+_TREE = {"metavar": "TREE", "help": "such as chain_sum/3x2/train/000000@r0"}
+QUESTIONS: dict[str, Question] = {
+    "sql": Question(
+        _sql,
+        "ask the store in SQL",
+        {
+            "query": {"metavar": "QUERY", "help": "a view a table; macros path, subtree, siblings, pass_at"},
+            "--csv": {"action": "store_true", "help": "print CSV"},
+        },
+    ),
+    "tables": Question(_tables, "count the rows of the store by table and stage", {}),
+    "show": Question(_show, "show a tree as indented text", {"tree": _TREE}),
+    "path": Question(
+        _path,
+        "show the steps from the root to a node",
+        {"tree": _TREE, "node": {"metavar": "NODE", "type": int, "help": "number in the tree"}},
+    ),
+}
+"""Commands that read the store and change nothing."""

@@ -1,0 +1,133 @@
+"""Turns the fields of a stage's configuration into options of its command, and options back into it.
+
+Knows no stage. A default stands in the configuration's class alone; so does what a field means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+import types
+from collections.abc import Iterable
+from dataclasses import fields
+from importlib import import_module
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from pipeline.errors import BadConfig
+
+
+class Registry(NamedTuple):
+    """Where the words a field may hold are listed: a dict, a tuple or a Literal."""
+
+    module: str
+    name: str
+
+
+CHOICES: dict[str, Registry] = {
+    "engine": Registry("pipeline.generation.engines", "ENGINES"),
+    "method": Registry("pipeline.credit", "METHODS"),
+    "labeller": Registry("pipeline.labels", "LABELLERS"),
+    "clone": Registry("pipeline.variants.intervene", "Clone"),
+}
+"""Fields, and the options common to all stages, whose words are listed somewhere; imported on use."""
+
+
+class _Reader(NamedTuple):
+    """How a value of a field is read from the command line."""
+
+    type: type
+    many: bool = False
+    words: tuple[str, ...] = ()
+
+
+def closest(word: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'? ` where something known is close to the word, else nothing."""
+    known = list(known)
+    begun = [name for name in known if word and name.startswith(word)]
+    found = begun or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {found[0]!r}? " if found else ""
+
+
+def check_choice(what: str, word: str, known: Iterable[str]) -> None:
+    """Refuse a word that is none of those known.
+
+    Raises:
+        BadConfig: names the closest.
+    """
+    known = list(known)
+    if word not in known:
+        raise BadConfig(
+            f"{what} {word!r} does not exist", remedy=f"{closest(word, known)}choose one of {', '.join(known)}"
+        )
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The words a field or common option may hold; empty where any will do."""
+    if name not in CHOICES:
+        return ()
+    found = getattr(import_module(CHOICES[name].module), CHOICES[name].name)
+    return get_args(found) or tuple(found)
+
+
+def add_config_options(parser: argparse.ArgumentParser, config: type) -> None:
+    """Add an option a field of a configuration whose fields all have defaults."""
+    group = parser.add_argument_group("options of this stage")
+    defaults, hints, meanings = config(), get_type_hints(config), _meanings(config)
+    for field in fields(config):
+        default, reader = getattr(defaults, field.name), _reader(field.name, hints[field.name])
+        shown = " ".join(map(str, default)) if reader.many else default
+        parts = (
+            meanings.get(field.name, ""),
+            "|".join(reader.words),
+            f"default {'none' if shown in ('', None) else shown}",
+        )
+        settings: dict[str, Any] = {
+            "dest": _dest(field.name),
+            "default": default,
+            "help": "; ".join(part for part in parts if part).replace("%", "%%"),
+        }
+        flag = "--" + field.name.replace("_", "-")
+        if reader.type is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
+        else:
+            settings["metavar"] = "NAME" if reader.words else reader.type.__name__.upper()
+            group.add_argument(flag, type=reader.type, nargs="+" if reader.many else None, **settings)
+
+
+def read_config(options: argparse.Namespace, config: type) -> Any:
+    """The configuration that the options spell.
+
+    Raises:
+        BadConfig: a value is none of the words its field may hold; names the closest.
+    """
+    hints, values = get_type_hints(config), {}
+    for field in fields(config):
+        value, reader = getattr(options, _dest(field.name)), _reader(field.name, hints[field.name])
+        for word in (value if reader.many else (value,)) if reader.words else ():
+            check_choice(field.name, word, reader.words)
+        values[field.name] = tuple(value) if reader.many else value
+    return config(**values)
+
+
+def _dest(field: str) -> str:
+    """Where a field's value lies in the namespace, apart from the options common to all."""
+    return f"config.{field}"
+
+
+def _reader(name: str, hint: Any) -> _Reader:
+    words = choices(name)
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    if get_origin(hint) is tuple:
+        return _reader(name, get_args(hint)[0])._replace(many=True)
+    if get_origin(hint) is Literal:
+        return _Reader(str, words=words or get_args(hint))
+    return _Reader(hint, words=words)
+
+
+def _meanings(config: type) -> dict[str, str]:
+    """What the class's docstring says of its fields, written `field: meaning.` one after another."""
+    names = "|".join(re.escape(field.name) for field in fields(config))
+    parts = re.split(rf"(?:^|(?<=\s))({names}):\s", " ".join((config.__doc__ or "").split()))
+    return {name: text.strip().rstrip(".") for name, text in zip(parts[1::2], parts[2::2], strict=True)}

@@ -1,0 +1,49 @@
+"""Stage: a round as the folder of a dataset repository, ready to be uploaded."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from pipeline.publish.release import stage_release
+from pipeline.report import Report
+from pipeline.stages.work import Work
+
+STAGE = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseConfig:
+    """licence: identifier of the Hub's list. language: ISO 639 code of questions and answers."""
+
+    licence: str = "cc-by-4.0"
+    language: str = "en"
+
+
+def write_release(work: Work, config: ReleaseConfig = ReleaseConfig()) -> Report:
+    """Stage the round's tables with a card under the releases.
+
+    Raises:
+        BadConfig: licence or language is none, or something else lies in the folder's place.
+        BadTable: the round is empty or does not fit the suite's tasks.
+    """
+    started, suite = time.monotonic(), work.suite.name
+    staged = stage_release(
+        work.store,
+        suite=suite,
+        round=work.round,
+        folder=work.settings.release / f"{suite}-{work.round}",
+        licence=config.licence,
+        language=config.language,
+    )
+    return Report(
+        STAGE,
+        suite,
+        work.round,
+        rows=staged.rows,
+        numbers={"configs": len(staged.rows), "bytes": staged.bytes},
+        fresh=int(staged.fresh),
+        shards=1,
+        seconds=time.monotonic() - started,
+        digest=staged.digest,
+    )
