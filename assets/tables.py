@@ -9,8 +9,8 @@ from pydantic import create_model
 
 from assets.resources import announce
 from pipeline.report import Report
-from pipeline.stages.work import Work
 from pipeline.stages.verdicts import GENERATING
+from pipeline.stages.work import Work
 from pipeline.store.checks import CHECKS
 from pipeline.store.layout import EVERY_ROUND
 from schemas import TABLES

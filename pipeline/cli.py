@@ -1,4 +1,4 @@
-"""The command `branchpoint`: runs a stage as the UI does, asks the store, shows a tree.
+"""The command `branchpoint`: runs a stage as the UI does, asks the store, shows a tree, measures itself.
 
 Imports nothing heavy itself; a stage is imported when its command is given.
 """
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from pipeline import show
+from pipeline.bench import BENCHES
+from pipeline.bench.shape import Shape
 from pipeline.cli_options import add_config_options, check_choice, choices, closest, read_config
 from pipeline.cli_progress import progress_on
 from pipeline.errors import BadConfig, BranchpointError, StoreFull
@@ -64,11 +66,12 @@ STAGES: dict[str, Stage] = {
 
 
 class Question(NamedTuple):
-    """A command that only reads the store."""
+    """A command that changes nothing. of_store: it asks the store that the options name."""
 
     run: Callable[[argparse.Namespace], None]
     summary: str
     arguments: dict[str, dict[str, Any]]
+    of_store: bool = True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,9 +146,10 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     for name, command in {**STAGES, **QUESTIONS}.items():
         about = f"{command.summary[0].upper()}{command.summary[1:]}."
         commands[name] = added.add_parser(name, help=command.summary, description=about)
-        commands[name].add_argument(
-            "--store", type=Path, metavar="DIR", help="folder of the store; default BRANCHPOINT_STORE or ./store"
-        )
+        if name in STAGES or QUESTIONS[name].of_store:
+            commands[name].add_argument(
+                "--store", type=Path, metavar="DIR", help="folder of the store; default BRANCHPOINT_STORE or ./store"
+            )
         commands[name].add_argument("--json", action="store_true", help="print JSON")
     for name, question in QUESTIONS.items():
         for argument, settings in question.arguments.items():
@@ -275,6 +279,23 @@ def _print_nodes(
             print(line)
 
 
+def _bench(options: argparse.Namespace) -> None:
+    for name in options.names:
+        check_choice("bench", name, BENCHES)
+    shape = Shape(tasks=options.tasks, seed=options.seed)
+    from pipeline.bench.metric import Metric
+    from pipeline.bench.run import print_metrics, run_benches
+
+    with progress_on(sys.stderr) as on_progress:
+        metrics = run_benches(tuple(dict.fromkeys(options.names)) or tuple(BENCHES), shape, on_progress)
+        if options.json:
+            show.print_json(Metric._fields, metrics, to=sys.stdout)
+            return
+        measured = list(metrics)
+    print_metrics(measured, shape, to=sys.stdout)
+
+
+_SHAPE = Shape()
 _TREE = {"metavar": "TREE", "help": "such as chain_sum/3x2/train/000000@r0"}
 QUESTIONS: dict[str, Question] = {
     "sql": Question(
@@ -292,5 +313,15 @@ QUESTIONS: dict[str, Question] = {
         "show the steps from the root to a node",
         {"tree": _TREE, "node": {"metavar": "NODE", "type": int, "help": "number in the tree"}},
     ),
+    "bench": Question(
+        _bench,
+        "measure Branchpoint on a drawn forest",
+        {
+            "names": {"metavar": "NAME", "nargs": "*", "help": f"{'|'.join(BENCHES)}; default all"},
+            "--tasks": {"type": int, "default": _SHAPE.tasks, "help": f"trees to draw; default {_SHAPE.tasks}"},
+            "--seed": {"type": int, "default": _SHAPE.seed, "help": f"of what is drawn; default {_SHAPE.seed}"},
+        },
+        of_store=False,
+    ),
 }
-"""Commands that read the store and change nothing."""
+"""Commands that change no store."""

@@ -12,7 +12,7 @@ class Evals(Table):
         primary_key=True, description="What was measured: a policy, credit/<method> or step_labels/<labeller>."
     )
     suite = dy.String(primary_key=True, description="Suite it was measured on.")
-    split = dy.String(description="Split it was measured on.")
+    split = dy.String(primary_key=True, description="Split it was measured on.")
     metric = dy.String(primary_key=True, description="pass@1, pass@8, oracle_auc, tokens, ...")
     value = dy.Float64(nullable=True, description="The figure. Null: undefined on these data.")
     low = dy.Float64(nullable=True, description="Lower end of the 95 % interval. Null: none computed.")

@@ -2,21 +2,22 @@
 
 import dataframely as dy
 
-from schemas.base import Table
+from schemas.base import Table, one_of
 
 
 class Pairs(Table):
     """A preference between two answers to the same prompt."""
 
     task = dy.String(description="Task both answers belong to.")
-    row = dy.String(primary_key=True, description="tree/chosen leaf/rejected leaf.")
+    row = dy.String(primary_key=True, description="tree/source/chosen leaf/rejected leaf.")
     suite = dy.String(description="Suite of the task.")
     tree = dy.String(description="Tree both leaves belong to.")
     chosen_node = dy.Int32(min=0, description="Leaf of the chosen answer.")
     rejected_node = dy.Int32(min=0, description="Leaf of the rejected answer.")
     source = dy.String(
-        description="outcome: right against wrong; retry: repaired against failed; "
-        "step: an edited step against the wrong one after the same prefix."
+        regex=one_of(("outcome", "step", "retry")),
+        description="outcome: a right sample against a wrong one; step: a right continuation against a wrong one of "
+        "the same prefix; retry: a repaired attempt against the failed one it was made from.",
     )
     prompt_ids = dy.List(dy.Int32(min=0), description="Tokens both answers follow.")
     chosen_ids = dy.List(dy.Int32(min=0), min_length=1, description="Tokens of the chosen answer after the prompt.")

@@ -10,6 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
+from pipeline.errors import BadConfig
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -18,6 +20,13 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 128
+
+    def __post_init__(self):
+        if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.max_tokens >= 1):
+            raise BadConfig(
+                f"sampling {self.as_json()} cannot be",
+                remedy="temperature is at least 0, top_p above 0 and at most 1, max_tokens at least 1",
+            )
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)

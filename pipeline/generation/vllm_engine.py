@@ -12,11 +12,13 @@ import numpy as np
 from pipeline.errors import BadModel
 from pipeline.generation.engine import Completion, Request
 from pipeline.generation.policies import Policy
+from pipeline.generation.quiet import quiet_output
 from pipeline.settings import quiet_engines
 
 quiet_engines()
 
-from vllm import LLM, SamplingParams  # noqa: E402
+with quiet_output():
+    from vllm import LLM, SamplingParams
 
 IN_FLIGHT = 256
 WAITING = 2 * IN_FLIGHT
@@ -46,22 +48,23 @@ class VllmEngine:
         self._dtype = dtype
         length = min(max_length, policy.max_length)
         try:
-            self._llm = LLM(
-                str(policy.path),
-                skip_tokenizer_init=True,
-                dtype=dtype,
-                enforce_eager=True,
-                enable_prefix_caching=True,
-                max_model_len=length,
-                max_num_seqs=IN_FLIGHT,
-                gpu_memory_utilization=0.85,
-                disable_log_stats=True,
-                use_tqdm_on_load=False,
-                # A prompt cut in two would rewind its request's generator, which a CPU generator cannot do.
-                enable_chunked_prefill=False,
-                max_num_batched_tokens=max(8192, length),
-                seed=0,
-            )
+            with quiet_output():
+                self._llm = LLM(
+                    str(policy.path),
+                    skip_tokenizer_init=True,
+                    dtype=dtype,
+                    enforce_eager=True,
+                    enable_prefix_caching=True,
+                    max_model_len=length,
+                    max_num_seqs=IN_FLIGHT,
+                    gpu_memory_utilization=0.85,
+                    disable_log_stats=True,
+                    use_tqdm_on_load=False,
+                    # A prompt cut in two would rewind its request's generator, which a CPU generator cannot do.
+                    enable_chunked_prefill=False,
+                    max_num_batched_tokens=max(8192, length),
+                    seed=0,
+                )
         except (ValueError, RuntimeError, OSError, KeyError) as error:
             reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise BadModel(

@@ -11,8 +11,9 @@ from pipeline.credit.columns import credit_frame, trees_from_nodes
 from pipeline.errors import BadConfig
 from pipeline.report import Report
 from pipeline.stages.growing import digests
-from pipeline.stages.verdicts import GENERATING, STAGE as VERDICTS, round_verdicts
-from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.stages.verdicts import GENERATING, round_verdicts
+from pipeline.stages.verdicts import STAGE as VERDICTS
+from pipeline.stages.work import Shards, Work, inputs
 
 VERSION = "1"
 
@@ -35,7 +36,7 @@ def write_credit(work: Work, config: CreditConfig = CreditConfig()) -> Report:
     method = METHODS[config.method]
     shards = Shards(work, config.method, ("credit",))
     made_from = inputs(VERSION, config=method.params())
-    by_shard = shards_of(work.store.tasks(work.suite.name, split="train"))
+    by_shard = work.shards()
     for name, _, parts in shards.stale(
         by_shard,
         lambda shard: {

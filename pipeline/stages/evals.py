@@ -10,7 +10,7 @@ import polars as pl
 from pipeline.generation.engine import Sampling
 from pipeline.generation.engines import engine_fingerprint, open_tokens
 from pipeline.report import Report
-from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.stages.work import Shards, Work, check_counts, inputs
 from pipeline.statistics import MeanInterval, cluster_mean_interval, pass_at_k
 from pipeline.tasks.verifiers import Question, verify
 from schemas import Evals
@@ -32,8 +32,10 @@ class EvalConfig:
 
 def write_evals(work: Work, config: EvalConfig = EvalConfig()) -> Report:
     """Evaluate the policy of the work on the held-out tasks."""
-    tasks = work.store.tasks(work.suite.name, split=SPLIT)
-    digest = " ".join(work.store.tasks_digest(work.suite.name, shard) for shard in shards_of(tasks))
+    check_counts(config, samples=1)
+    by_shard = work.shards(SPLIT)
+    tasks = pl.concat(by_shard.values())
+    digest = " ".join(work.store.tasks_digest(work.suite.name, shard) for shard in by_shard)
     base = replace(work, policy_name=config.baseline) if config.baseline else None
     made_from = inputs(
         VERSION,

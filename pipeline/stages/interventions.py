@@ -17,7 +17,7 @@ from pipeline.generation.engines import open_tokens
 from pipeline.report import Report
 from pipeline.stages.growing import Grower, digests, read_shard, read_verdicts
 from pipeline.stages.judging import judge, rewards_by_node
-from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.stages.work import Shards, Work, check_counts, inputs
 from pipeline.trees.fork import Attempt, attempts_of
 from pipeline.trees.grow import Tree, nodes_frame
 from pipeline.variants.intervene import NO_SUCCESS, Proposal, read_proposal
@@ -39,7 +39,7 @@ class InterventionConfig:
     min_successes: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
-    check_tokens: int = 160
+    check_tokens: int = 256
 
 
 @dataclass(slots=True)
@@ -63,8 +63,9 @@ class Case:
 
 def write_interventions(work: Work, config: InterventionConfig = InterventionConfig()) -> Report:
     """Check, edit and continue failed attempts of tasks that have a reference solution."""
+    check_counts(config, per_task=1, continuations=1, min_successes=0, check_tokens=1)
     tokens = open_tokens(work.policy)
-    by_shard = shards_of(work.store.tasks(work.suite.name, split="train"))
+    by_shard = work.shards()
     shards = Shards(work, STAGE, TABLES)
     with work.sampler(STAGE) as sampler:
         made_from = inputs(VERSION, config=config, policy=sampler.fingerprint, prompts=work.pack.digest)
@@ -109,7 +110,7 @@ def _check(
 ) -> list[Case]:
     """Ask the editor about each chosen attempt; append its prompt, its answer and the step it proposes."""
     sampling = Sampling(config.temperature, config.top_p, config.check_tokens)
-    pack, cases = grower.work.pack, []
+    pack, separator, cases = grower.work.pack, grower.work.suite.separator, []
     for tree in trees.values():
         task = tasks[tree.task]
         if task["reference_solution"] is None:
@@ -119,7 +120,8 @@ def _check(
             transcript = pack.transcript([tree[step]["text"] for step in attempt.steps])
             if not grower.tokens.safe(transcript):
                 continue
-            holes = {"question": task["question"], "reference": task["reference_solution"], "steps": transcript}
+            reference = pack.transcript(task["reference_solution"].split(separator))
+            holes = {"question": task["question"], "reference": reference, "steps": transcript}
             prompt = grower.tokens.render(pack.messages("intervene", **holes))
             node = tree.add_prompt(attempt.leaf, prompt, text=transcript, agent="editor")
             cases.append(Case(tree, attempt, grower.request(tree.task, prompt, sampling, sample=0), node))

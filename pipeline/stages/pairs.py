@@ -12,8 +12,9 @@ from pipeline.builders.pairs import distinct, fork_pairs, outcome_pairs, retry_p
 from pipeline.report import Report
 from pipeline.stages.growing import digests
 from pipeline.stages.judging import rewards_by_node
-from pipeline.stages.verdicts import GENERATING, STAGE as VERDICTS, round_verdicts
-from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.stages.verdicts import GENERATING, round_verdicts
+from pipeline.stages.verdicts import STAGE as VERDICTS
+from pipeline.stages.work import Shards, Work, check_counts, inputs
 from pipeline.trees.grow import read_trees
 from schemas import Pairs
 from schemas.base import column_types
@@ -33,9 +34,10 @@ class PairConfig:
 
 def write_pairs(work: Work, config: PairConfig = PairConfig()) -> Report:
     """Build the pairs of the round."""
+    check_counts(config, outcome=0, step=0, retry=0)
     shards = Shards(work, STAGE, ("pairs",))
     made_from = inputs(VERSION, config=config)
-    by_shard = shards_of(work.store.tasks(work.suite.name, split="train"))
+    by_shard = work.shards()
     suite = work.suite.name
     for name, _, parts in shards.stale(
         by_shard,

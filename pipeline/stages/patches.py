@@ -11,7 +11,7 @@ from pipeline.builders.patches import best_interventions, patch
 from pipeline.report import Report
 from pipeline.stages.growing import digests
 from pipeline.stages.verdicts import GENERATING
-from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.stages.work import Shards, Work, check_counts, inputs
 from pipeline.trees.grow import read_trees
 from schemas import Patches
 from schemas.base import column_types
@@ -30,9 +30,10 @@ class PatchConfig:
 
 def write_patches(work: Work, config: PatchConfig = PatchConfig()) -> Report:
     """Build the InT rows of the round."""
+    check_counts(config, per_task=1)
     shards = Shards(work, STAGE, ("patches",))
     made_from = inputs(VERSION, config=config)
-    by_shard = shards_of(work.store.tasks(work.suite.name, split="train"))
+    by_shard = work.shards()
     for name, _, parts in shards.stale(
         by_shard,
         lambda shard: {**made_from, "nodes": digests(work, shard, stages=GENERATING, tables=("nodes", "variants"))},

@@ -15,7 +15,7 @@ from pipeline.generation.engines import open_tokens
 from pipeline.report import Report
 from pipeline.stages.growing import Grower, digests, read_shard, read_verdicts
 from pipeline.stages.judging import judge, rewards_by_node
-from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.stages.work import Shards, Work, check_counts, inputs
 from pipeline.trees.fork import Attempt, attempts_of
 from pipeline.trees.grow import Tree, nodes_frame
 from pipeline.variants.reflect import Reflection, read_reflection
@@ -35,7 +35,7 @@ class RetryConfig:
     per_task: int = 2
     temperature: float = 1.0
     top_p: float = 1.0
-    report_tokens: int = 160
+    report_tokens: int = 256
 
 
 @dataclass(slots=True)
@@ -56,8 +56,9 @@ class Case:
 
 def write_retries(work: Work, config: RetryConfig = RetryConfig()) -> Report:
     """Reflect on failed attempts and retry those whose reflection is valid."""
+    check_counts(config, per_task=1, report_tokens=1)
     tokens = open_tokens(work.policy)
-    by_shard = shards_of(work.store.tasks(work.suite.name, split="train"))
+    by_shard = work.shards()
     shards = Shards(work, STAGE, TABLES)
     with work.sampler(STAGE) as sampler:
         made_from = inputs(VERSION, config=config, policy=sampler.fingerprint, prompts=work.pack.digest)

@@ -11,7 +11,7 @@ from pipeline.generation.engines import open_tokens
 from pipeline.report import Report
 from pipeline.stages.growing import Grower
 from pipeline.stages.judging import judge, pass_rate
-from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.stages.work import Shards, Work, check_counts, inputs
 from pipeline.trees.grow import Tree, nodes_frame
 
 STAGE = "rollouts"
@@ -30,8 +30,9 @@ class RolloutConfig:
 
 def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Report:
     """Sample a group from every training task of the suite."""
+    check_counts(config, group=1)
     tokens = open_tokens(work.policy)
-    by_shard = shards_of(work.store.tasks(work.suite.name, split="train"))
+    by_shard = work.shards()
     sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
     shards = Shards(work, STAGE, TABLES)
     with work.sampler(STAGE, total=config.group * sum(rows.height for rows in by_shard.values())) as sampler:

@@ -8,8 +8,9 @@ from pipeline.errors import BadConfig
 from pipeline.labels import LABELLERS
 from pipeline.report import Report
 from pipeline.stages.growing import digests
-from pipeline.stages.verdicts import GENERATING, STAGE as VERDICTS, round_verdicts
-from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.stages.verdicts import GENERATING, round_verdicts
+from pipeline.stages.verdicts import STAGE as VERDICTS
+from pipeline.stages.work import Shards, Work, inputs
 
 VERSION = "1"
 
@@ -31,7 +32,7 @@ def write_step_labels(work: Work, config: StepLabelConfig = StepLabelConfig()) -
         raise BadConfig(f"labeller {config.labeller!r} does not exist", remedy=f"choose one of {', '.join(LABELLERS)}")
     shards = Shards(work, config.labeller, ("step_labels",))
     made_from = inputs(VERSION, config=config)
-    by_shard = shards_of(work.store.tasks(work.suite.name, split="train"))
+    by_shard = work.shards()
     for name, _, parts in shards.stale(
         by_shard,
         lambda shard: {

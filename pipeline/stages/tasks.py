@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipeline.errors import BadInput
 from pipeline.report import Report
 from pipeline.stages.work import Shards, Work, inputs, shards_of
 from pipeline.store.layout import EVERY_ROUND
@@ -19,11 +20,16 @@ def write_tasks(work: Work) -> Report:
     """
     every = Work(work.settings, work.suite, EVERY_ROUND, work.policy_name, work.engine, work.on_progress)
     tasks = suite_tasks(work.suite)
+    if tasks.is_empty():
+        raise BadInput(f"suite {work.suite.name} has no tasks", remedy="give its bands something to read")
     shards = Shards(every, "tasks", ("tasks",))
     by_shard = shards_of(tasks)
     made_from = {name: inputs(VERSION, rows=content_digest(rows.to_arrow())) for name, rows in by_shard.items()}
     for name, rows, parts in shards.stale(by_shard, lambda shard: made_from[shard]):
         shards.write(name, parts, tasks=rows)
+    for place in work.store.places("tasks", suite=work.suite.name):
+        if place.shard not in by_shard:
+            work.store.drop("tasks", place)
     return shards.finish(
         tasks=tasks.height,
         train=tasks.filter(tasks["split"] == "train").height,

@@ -13,7 +13,7 @@ from pipeline.generation.engines import open_tokens
 from pipeline.report import Report
 from pipeline.stages.growing import Grower, digests, read_shard, read_verdicts
 from pipeline.stages.judging import judge, pass_rate, rewards_by_node
-from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.stages.work import Shards, Work, check_counts, inputs
 from pipeline.trees.fork import attempts_of, inner_steps, mixed_attempts
 from pipeline.trees.grow import nodes_frame
 
@@ -35,8 +35,9 @@ class TreeConfig:
 
 def write_trees(work: Work, config: TreeConfig = TreeConfig()) -> Report:
     """Fork the chosen attempts after each of their inner steps."""
+    check_counts(config, attempts=1, branches=1)
     tokens = open_tokens(work.policy)
-    by_shard = shards_of(work.store.tasks(work.suite.name, split="train"))
+    by_shard = work.shards()
     sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
     shards = Shards(work, STAGE, TABLES)
     with work.sampler(STAGE) as sampler:

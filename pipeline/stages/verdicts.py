@@ -11,7 +11,7 @@ import polars as pl
 from pipeline.report import Report
 from pipeline.stages.growing import digests
 from pipeline.stages.judging import judge, pass_rate
-from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.stages.work import Shards, Work, inputs
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
 from pipeline.trees.grow import read_trees
 
@@ -22,7 +22,7 @@ GENERATING = ("rollouts", "trees", "retries", "interventions")
 
 def write_verdicts(work: Work) -> Report:
     """Judge the leaves that have no verdict of the present verifier."""
-    by_shard = shards_of(work.store.tasks(work.suite.name, split="train"))
+    by_shard = work.shards()
     shards = Shards(work, STAGE, ("verdicts",))
     made_from = inputs(VERSION, verifier=VERIFIER_VERSION)
     for name, tasks, parts in shards.stale(

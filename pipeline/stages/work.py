@@ -15,6 +15,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.errors import BadConfig
 from pipeline.generation.engines import engine_fingerprint, open_engine
 from pipeline.generation.policies import Policy, find_policy
 from pipeline.generation.sampler import Sampler
@@ -60,6 +61,20 @@ class Work:
 
     def place(self, stage: str, shard: str) -> Place:
         return Place(self.suite.name, self.round, stage, shard)
+
+    def shards(self, split: str = "train") -> dict[str, pl.DataFrame]:
+        """The suite's tasks of a split, by shard.
+
+        Raises:
+            BadConfig: the store has none.
+        """
+        tasks = self.store.tasks(self.suite.name, split=split)
+        if tasks.is_empty():
+            raise BadConfig(
+                f"the store has no {split} tasks of suite {self.suite.name}",
+                remedy=f"run `branchpoint tasks --suite {self.suite.name}` first",
+            )
+        return shards_of(tasks)
 
     @contextmanager
     def sampler(self, stage: str, *, total: int = 0, what: str = "requests") -> Iterator[Sampler]:
@@ -111,6 +126,17 @@ def make_work(
     work.place("check", "name")
     work.policy  # noqa: B018 - raises now rather than after an hour
     return work
+
+
+def check_counts(config: Any, **least: int) -> None:
+    """Refuse counts below their least.
+
+    Raises:
+        BadConfig: names the field.
+    """
+    for name, minimum in least.items():
+        if getattr(config, name) < minimum:
+            raise BadConfig(f"{name} is {getattr(config, name)}", remedy=f"give at least {minimum}")
 
 
 def shards_of(tasks: pl.DataFrame) -> dict[str, pl.DataFrame]:

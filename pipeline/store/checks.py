@@ -72,7 +72,7 @@ def token_exact(store: Store, table: str, places: Sequence[Place]) -> Finding:
                 leaves += 1
                 entry = entries.get(leaf["request"])
                 path = [leaf]
-                while path[-1]["node"] != leaf["context"]:
+                while path[-1]["node"] != leaf["context"] and (leaf["tree"], path[-1]["parent"]) in rows:
                     path.append(rows[leaf["tree"], path[-1]["parent"]])
                 path.reverse()
                 ids = np.concatenate([np.asarray(row["token_ids"], dtype=np.int32) for row in path])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadTable
@@ -15,6 +18,19 @@ from pipeline.store.ledger import Ledger
 from pipeline.store.write import META, Written, write_shard
 from schemas import TABLES
 from schemas.base import SCHEMA_VERSION, arrow_schema
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Name the file that is damaged.
+
+    Raises:
+        BadTable: the file is no Parquet, or not all of it.
+    """
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise BadTable(f"{path} is damaged: {error}", remedy="remove it and run its stage again") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +52,8 @@ class Store:
         path = at.path(self.root, table)
         if not path.exists():
             return None
-        found = (pq.read_schema(path).metadata or {}).get(META)
+        with _readable(path):
+            found = (pq.read_schema(path).metadata or {}).get(META)
         if found is None:
             raise BadTable(f"{path} was not written by branchpoint", remedy="move it out of the store")
         meta = json.loads(found)
@@ -55,7 +72,10 @@ class Store:
     def rows(self, table: str, at: Place) -> int:
         """Rows of a shard; 0 where there is none."""
         path = at.path(self.root, table)
-        return pq.read_metadata(path).num_rows if path.exists() else 0
+        if not path.exists():
+            return 0
+        with _readable(path):
+            return pq.read_metadata(path).num_rows
 
     def is_current(self, tables: tuple[str, ...], at: Place, inputs: dict[str, str]) -> bool:
         """Whether every one of these shards is there and was made from just these inputs."""
@@ -70,12 +90,13 @@ class Store:
         schema = TABLES[table]
         names = columns or schema.column_names()
         empty = pl.from_arrow(arrow_schema(schema).empty_table()).select(names)
-        frames = [
-            pl.from_arrow(pq.read_table(path, columns=names, use_threads=False, partitioning=None))
-            for place in places
-            if (path := place.path(self.root, table)).exists()
-        ]
-        rows = pl.concat([empty, *frames])
+        frames = [empty]
+        for place in places:
+            path = place.path(self.root, table)
+            if path.exists():
+                with _readable(path):
+                    frames.append(pl.from_arrow(pq.read_table(path, columns=names, partitioning=None)))
+        rows = pl.concat(frames)
         keys = [key for key in ("task", *schema.primary_key()) if key in names]
         return rows.sort(list(dict.fromkeys(keys))) if keys else rows
 
@@ -87,6 +108,10 @@ class Store:
     def tasks_digest(self, suite: str, shard: str) -> str:
         """Digest of a shard's tasks."""
         return self.digest("tasks", Place(suite, EVERY_ROUND, "tasks", shard))
+
+    def drop(self, table: str, at: Place) -> None:
+        """Remove a shard that its source no longer has."""
+        at.path(self.root, table).unlink(missing_ok=True)
 
     def ledger(self) -> Ledger:
         """The ledger of requests; close it when done."""

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,16 @@ ROW_GROUP_BYTES = 64 * 2**20
 ROW_GROUP_ROWS = 25_000
 CHUNKING = {"min_chunk_size": 64 * 2**10, "max_chunk_size": 256 * 2**10, "norm_level": 0}
 META = b"branchpoint"
+_REFUSALS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENOENT,
+)
 
 
 class Written(NamedTuple):
@@ -58,7 +68,8 @@ def validated(table: str, rows: pl.DataFrame) -> pl.DataFrame:
     counts = failures.counts()
     if counts:
         rule, count = max(counts.items(), key=lambda item: item[1])
-        first = failures.invalid().select(schema.primary_key()).row(0, named=True)
+        broken = failures.details().filter(pl.col(rule) == "invalid")
+        first = broken.select(schema.primary_key()).row(0, named=True)
         raise BadTable(f"{table}: {count} rows break {rule}, the first is {first}", remedy="nothing was written")
     return good.sort(list(dict.fromkeys(keys)))
 
@@ -81,7 +92,7 @@ def _digest_into(sink, column: pa.ChunkedArray) -> None:
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         sink.update(pc.binary_length(column).fill_null(0).to_numpy().astype("<i8").tobytes())
         sink.update("".join(column.fill_null("").to_pylist()).encode())
-    else:
+    elif not pa.types.is_null(column.type):
         sink.update(
             column.cast(pa.uint8() if pa.types.is_boolean(column.type) else column.type)
             .fill_null(0)
@@ -132,7 +143,7 @@ def disk_errors(path: Path, *, setting: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno in _REFUSALS:
             raise StoreFull(
                 f"cannot write {path}: {os.strerror(error.errno)}",
                 remedy=f"free some space or choose another place with {setting}, then run again; it goes on there",
@@ -179,9 +190,9 @@ def write_parquet(path: Path, table: str, data: pa.Table, *, inputs: dict[str, s
         with part.open("rb") as handle:
             os.fsync(handle.fileno())
         part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return Written(path, data.num_rows, digest)
 
 

@@ -53,11 +53,15 @@ def _math(question: Question, answer: str) -> bool:
     if answer == question.answer.strip():
         return True
     from math_verify import parse, verify
+    from math_verify.errors import TimeoutException
 
     timed = _SECONDS if threading.current_thread() is threading.main_thread() else None
-    expected = parse(f"${question.answer}$", parsing_timeout=timed)
-    given = parse(f"${answer}$", parsing_timeout=timed)
-    return bool(verify(expected, given, timeout_seconds=timed))
+    try:
+        expected = parse(f"${question.answer}$", parsing_timeout=timed, raise_on_error=True)
+        given = parse(f"${answer}$", parsing_timeout=timed, raise_on_error=True)
+        return bool(verify(expected, given, timeout_seconds=timed, raise_on_error=True))
+    except TimeoutException as error:
+        raise TimeoutError(f"math-verify takes over {_SECONDS} s") from error
 
 
 VERIFIERS: dict[str, Callable[[Question, str], bool]] = {"reasoning_gym": _reasoning_gym, "math": _math}

@@ -7,12 +7,13 @@ from typing import Any
 
 
 def read_object(text: str) -> dict[str, Any] | None:
-    """The object between the first `{` and the last `}`; None where that is none."""
+    """The object between the first `{` and the last `}`; None where that is none, or holds half a surrogate pair."""
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         return None
     try:
         found = json.loads(text[start : end + 1])
+        json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -95,7 +96,10 @@ def spoiled_attempt(problem: Sum, rng: random.Random) -> Attempt:
 
 
 def report_on(attempt: Attempt, *, at: int | None = None) -> str:
-    """The reflection that is right about an attempt, or one that blames step `at`."""
+    """The reflection that is right about an attempt, or one that blames step `at`.
+
+    Its summary works the sum out anew up to the step it blames, so that a wrong step shows as a difference.
+    """
     wrong = first_error(attempt.problem, attempt.steps) if at is None else at
     if wrong is None:
         return json.dumps(
@@ -110,7 +114,7 @@ def report_on(attempt: Attempt, *, at: int | None = None) -> str:
     reference = reference_steps(attempt.problem)
     return json.dumps(
         {
-            "trajectory_summary": "; ".join(attempt.steps[:wrong]) or "No step was right.",
+            "trajectory_summary": "; ".join(reference[: wrong + 1]),
             "root_cause_analysis": f"Step {wrong} is wrong: {attempt.steps[wrong]}",
             "trajectory_outcome": "failure",
             "improvement_suggestion": reference[min(wrong, len(reference) - 1)],
@@ -123,10 +127,27 @@ def intervention_on(attempt: Attempt) -> str:
     """The answer of the intervene role: checks up to the first wrong step, and that step right."""
     wrong = first_error(attempt.problem, attempt.steps)
     last = len(attempt.steps) if wrong is None else wrong + 1
-    checks = [{"index": index, "verdict": "incorrect" if index == wrong else "correct"} for index in range(last)]
     reference = reference_steps(attempt.problem)
+    checks = [
+        {
+            "index": index,
+            "reason": reference[min(index, len(reference) - 1)],
+            "verdict": "incorrect" if index == wrong else "correct",
+        }
+        for index in range(last)
+    ]
     text = "" if wrong is None else reference[min(wrong, len(reference) - 1)]
     return json.dumps({"step_checks": checks, "first_error_index": wrong, "intervention": text})
+
+
+def _expected(attempt: Attempt, index: int) -> str:
+    """What step `index` should have been, given what the step before it says."""
+    problem, reference = attempt.problem, reference_steps(attempt.problem)
+    before = attempt.steps[index - 1].rpartition(" = ")[2] if index else str(problem.terms[0])
+    if not re.fullmatch(r"-?\d{1,9}", before):
+        return reference[min(index, len(reference) - 1)]
+    rest = Sum((int(before), *problem.terms[index + 1 :]), problem.operators[index:])
+    return reference_steps(rest)[0]
 
 
 class Teacher:
@@ -171,7 +192,7 @@ class Teacher:
         attempt = self._attempt()
         report = attempt.report
         if report is None or self.rng.random() < 0.2:
-            mistaken = self.rng.random() < 0.2
+            mistaken = self.rng.random() < 0.15
             report = report_on(attempt, at=self.rng.randrange(len(attempt.steps)) if mistaken else None)
         return Lesson(
             "retry",
@@ -183,7 +204,7 @@ class Teacher:
         attempt = self._attempt()
         holes = {
             "question": question(attempt.problem),
-            "reference": "\n".join(reference_steps(attempt.problem)),
+            "reference": self.pack.transcript(reference_steps(attempt.problem)),
             "steps": self.pack.transcript(attempt.steps),
         }
         return Lesson("intervene", self.pack.messages("intervene", **holes), intervention_on(attempt))
@@ -201,5 +222,5 @@ class Teacher:
         return Lesson(
             "judge",
             self.pack.messages("judge", **holes),
-            self.pack.right if verdicts[last] else self.pack.wrong,
+            f"{_expected(attempt, last)} {self.pack.right if verdicts[last] else self.pack.wrong}",
         )

@@ -26,8 +26,8 @@ ANSWERS = (
     '{"trajectory_summary": "', '", "root_cause_analysis": ', '"Step ', " is wrong: ",
     '", "trajectory_outcome": "failure", "improvement_suggestion": "', '", "retry_from_step": ',
     ', "trajectory_outcome": "success", "improvement_suggestion": null, "retry_from_step": null}',
-    "No step was right.", "Every step was right.",
-    '{"step_checks": [{"index": ', ', "verdict": "', '"}, {"index": ', '"}], "first_error_index": ',
+    "Every step was right.", " correct", " incorrect",
+    '{"step_checks": [{"index": ', ', "reason": "', '", "verdict": "', '"}, {"index": ', '"}], "first_error_index": ',
     ', "intervention": "', '"}',
 )  # fmt: skip
 

@@ -64,8 +64,19 @@ SECOND = Phase(
         lengths=((3, 4, 5, 6, 6, 7, 8, 8, 9, 10), (2, 2, 3, 3, 4)),
     ),
     steps=3600,
+    cut=1800,
     learning_rate=2.0e-3,
-    sampling=(1200, 1900, 2600),
+    sampling=(1200,),
+)
+THIRD = Phase(
+    Syllabus(
+        shares={"solve": 0.10, "reflect": 0.28, "retry": 0.16, "intervene": 0.28, "judge": 0.18},
+        one_digit=1.0,
+        lengths=((3, 4, 5, 6, 7, 8, 8, 9, 10, 10), ()),
+    ),
+    steps=1900,
+    learning_rate=1.6e-3,
+    sampling=(1100,),
 )
 
 
@@ -77,7 +88,7 @@ class TinyConfig:
     width: int = 128
     feed_forward: int = 352
     head_size: int = 32
-    phases: tuple[Phase, ...] = (FIRST, SECOND)
+    phases: tuple[Phase, ...] = (FIRST, SECOND, THIRD)
     batch_tokens: int = 4096
     weight_decay: float = 0.02
     attempts: int = 3072
@@ -158,7 +169,7 @@ def sample(
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         padded = tokenizer.pad({"input_ids": [ids[row] for row in rows]}, return_tensors="pt")
-        out = model.generate(**padded, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=170)
+        out = model.generate(**padded, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=200)
         texts = tokenizer.batch_decode(out[:, padded["input_ids"].shape[1] :], skip_special_tokens=True)
         for row, text in zip(rows, texts, strict=True):
             answers[row] = text

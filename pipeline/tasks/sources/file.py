@@ -44,8 +44,8 @@ def read(options: Options, *, base: Path = Path()) -> Iterator[TaskRow]:
         BadInput: the file cannot be read, or a row has no question or answer; names file and row.
     """
     question, answer, solution = (options.columns.get(name, name) for name in ("question", "answer", "solution"))
-    for number, row in enumerate(_rows(options, base), start=1):
-        if options.limit and number > options.limit:
+    for count, (number, row) in enumerate(_rows(options, base), start=1):
+        if options.limit and count > options.limit:
             return
         where = f"{options.path}, row {number}"
         text = row.get(question)
@@ -79,7 +79,8 @@ def _share(question: str) -> float:
     return int.from_bytes(hashlib.sha256(folded.encode()).digest()[:8]) / 2**64
 
 
-def _rows(options: Options, base: Path) -> Iterator[dict[str, Any]]:
+def _rows(options: Options, base: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows with their numbers: of the line in JSON lines, of the row elsewhere."""
     path = base / options.path
     if path.suffix in _SUFFIXES:
         if not path.is_file():
@@ -89,15 +90,15 @@ def _rows(options: Options, base: Path) -> Iterator[dict[str, Any]]:
     import datasets
 
     try:
-        yield from datasets.load_dataset(options.path, split=options.split, streaming=True)
+        yield from enumerate(datasets.load_dataset(options.path, split=options.split, streaming=True), start=1)
     except (OSError, ValueError) as error:
         raise BadInput(
-            f"{options.path} is neither a .jsonl or .parquet file nor a dataset that loads: {str(error).splitlines()[0]}",
+            f"{options.path} is no .jsonl or .parquet file and no dataset that loads: {str(error).splitlines()[0]}",
             remedy="correct the path in the suite",
         ) from error
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -108,15 +109,15 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
                 raise BadInput(f"{path}:{number} is not JSON: {error}", remedy="mend or remove the line") from error
             if not isinstance(row, dict):
                 raise BadInput(f"{path}:{number} is no JSON object", remedy="one object a line")
-            yield row
+            yield number, row
 
 
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        for batch in pq.ParquetFile(path).iter_batches(1024):
-            yield from batch.to_pylist()
+        batches = pq.ParquetFile(path).iter_batches(1024)
+        yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
     except pa.ArrowInvalid as error:
         raise BadInput(f"{path} is no Parquet file: {error}", remedy="write it again") from error

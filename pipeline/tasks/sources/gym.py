@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.errors import BadConfig
 from pipeline.tasks.arithmetic import read_sum, reference_steps
 from pipeline.tasks.row import TaskRow
+from schemas.words import SPLITS
 
 VERIFIER = "reasoning_gym"
 
@@ -36,6 +37,11 @@ def read(options: Options, *, base: object = None) -> Iterator[TaskRow]:
     if options.dataset not in DATASETS:
         raise BadConfig(
             f"reasoning-gym has no dataset {options.dataset!r}", remedy="see reasoning_gym.factory.DATASETS"
+        )
+    if unknown := sorted(options.sizes.keys() - set(SPLITS)):
+        raise BadConfig(
+            f"reasoning-gym {options.dataset}: sizes name a split {unknown[0]!r}",
+            remedy=f"the splits are {' and '.join(SPLITS)}",
         )
     for split, size in options.sizes.items():
         try:

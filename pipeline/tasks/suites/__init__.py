@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import polars as pl
 
 from pipeline.errors import BadConfig
 from pipeline.tasks.sources import SOURCES
+from schemas import Tasks
+from schemas.base import column_types
 from schemas.words import SPLITS
 
 SUITES = ("chain_sum",)
@@ -64,6 +66,8 @@ def load_suite(name: str, *, folder: Path = Path("suites")) -> Suite:
             text, base = path.read_text(), path.parent
         except OSError as error:
             raise BadConfig(f"suite {name} cannot be read: {error.strerror}", remedy="correct the path") from error
+        except UnicodeDecodeError as error:
+            raise BadConfig(f"suite {name} is not UTF-8 text", remedy="save it as UTF-8") from error
     else:
         raise BadConfig(
             f"suite {name!r} does not exist",
@@ -73,9 +77,10 @@ def load_suite(name: str, *, folder: Path = Path("suites")) -> Suite:
         content = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadConfig(f"suite {name} is not TOML: {error}", remedy="mend the file") from error
-    bands = tuple(_band(name, band) for band in content.pop("bands", []))
-    if not bands:
-        raise BadConfig(f"suite {name} has no [[bands]]", remedy="add at least one")
+    bands = content.pop("bands", [])
+    if not isinstance(bands, list) or not bands or not all(isinstance(band, dict) for band in bands):
+        raise BadConfig(f"suite {name} has no [[bands]]", remedy="add at least one, in double brackets")
+    bands = tuple(_band(name, band) for band in bands)
     return _fill(Suite, {**content, "bands": bands, "base": base}, where=f"suite {name}")
 
 
@@ -90,9 +95,15 @@ def _band(suite: str, content: dict[str, Any]) -> Band:
 
 
 def _fill(kind: type, content: dict[str, Any], *, where: str) -> Any:
+    hints = get_type_hints(kind)
     known = {field.name for field in fields(kind)}
     if unknown := sorted(content.keys() - known):
         raise BadConfig(f"{where}: unknown key {unknown[0]!r}", remedy=f"the keys are {', '.join(sorted(known))}")
+    for key, value in content.items():
+        wanted = get_origin(hints[key]) or hints[key]
+        fits = wanted is Any or isinstance(value, (int, float) if wanted is float else wanted)
+        if not fits or (isinstance(value, bool) and wanted is not bool):
+            raise BadConfig(f"{where}: {key} is {value!r}, not {wanted.__name__}", remedy="correct its value")
     try:
         return kind(**content)
     except TypeError as error:
@@ -105,7 +116,7 @@ def suite_tasks(suite: Suite) -> pl.DataFrame:
     Raises:
         BadInput, BadConfig: a source cannot be read.
     """
-    return pl.DataFrame(list(_task_rows(suite)), infer_schema_length=None)
+    return pl.DataFrame(list(_task_rows(suite)), schema=column_types(Tasks), orient="row")
 
 
 def _task_rows(suite: Suite) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,399 @@
+"""The store: equal rows give equal bytes, a write happens whole or not at all, and checks find what was spoiled."""
+
+import errno
+import os
+import shutil
+from functools import cache, partial
+from itertools import pairwise
+from pathlib import Path
+from unittest.mock import Mock
+
+import dataframely as dy
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from pipeline.errors import BadConfig, BadTable, StoreFull
+from pipeline.generation.engine import Sampling
+from pipeline.generation.sampler import Sampler
+from pipeline.generation.scripted import ScriptedEngine
+from pipeline.stages.work import request_rows
+from pipeline.store import write as writing
+from pipeline.store.checks import CHECKS
+from pipeline.store.layout import Place, find_places
+from pipeline.store.store import Store
+from pipeline.store.write import as_arrow, content_digest, group_edges, validated, write_parquet
+from pipeline.trees.grow import Tree, nodes_frame
+from pipeline.trees.segment import Step
+from schemas import TABLES
+from schemas.base import column_types
+
+HERE = Place("sums", "r0", "rollouts", "train-000")
+
+
+@cache
+def random_rows(table: str) -> pl.DataFrame:
+    return TABLES[table].sample(8, generator=dy.random.Generator(7))
+
+
+def label(**changes) -> dict:
+    row = dict.fromkeys(column_types(TABLES["step_labels"]))
+    return row | {"task": "a", "tree": "a@r0", "node": 1, "labeller": "monte_carlo", "version": "1"} | changes
+
+
+def labels(*rows: dict) -> pl.DataFrame:
+    return pl.DataFrame(list(rows), schema=column_types(TABLES["step_labels"]), orient="row")
+
+
+def files(root: Path) -> list[str]:
+    return sorted(path.name for path in root.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+class TestPlace:
+    def test_path(self):
+        expected = "s/nodes/suite=sums/round=r0/stage=rollouts/train-000.parquet"
+        assert HERE.path(Path("s"), "nodes").as_posix() == expected
+
+    @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a b", "ä", "a" * 81, "a=b\n"])
+    def test_refuses_names_that_are_no_folders(self, name):
+        with pytest.raises(BadConfig, match="cannot be the name"):
+            Place(name, "r0", "rollouts", "train-000")
+
+    def test_found_sorted_and_by_part(self, tmp_path):
+        places = [Place("sums", round, stage, "train-000") for round in ("r1", "r0") for stage in ("trees", "rollouts")]
+        for place in places:
+            place.path(tmp_path, "nodes").parent.mkdir(parents=True)
+            place.path(tmp_path, "nodes").touch()
+        assert find_places(tmp_path, "nodes") == sorted(places)
+        assert find_places(tmp_path, "nodes", round="r0", stage="trees") == [places[2]]
+        assert find_places(tmp_path, "verdicts") == []
+
+
+class TestSameRowsSameBytes:
+    @pytest.mark.parametrize("table", TABLES)
+    def test_whatever_their_order_and_chunks(self, store, table):
+        rows = random_rows(table)
+        other = Place("sums", "r0", "rollouts", "train-001")
+        shuffled = rows.sample(fraction=1, shuffle=True, seed=1).select(reversed(rows.columns))
+        chunked = pl.concat([shuffled[:3], shuffled[3:]], rechunk=False)
+        first = store.write(table, rows, HERE, inputs={"a": "b"})
+        second = store.write(table, chunked, other, inputs={"a": "b"})
+        assert first.digest == second.digest == store.digest(table, HERE)
+        assert first.path.read_bytes() == second.path.read_bytes()
+        keys = list(dict.fromkeys([*(("task",) if "task" in rows.columns else ()), *TABLES[table].primary_key()]))
+        assert_frame_equal(store.read(table, [HERE]), rows.sort(keys))
+
+    @pytest.mark.parametrize(
+        ("left", "right"),
+        [
+            pytest.param([None, 1], [0, 1], id="null and zero"),
+            pytest.param([None, "a"], ["", "a"], id="null and empty text"),
+            pytest.param(["ab", "c"], ["a", "bc"], id="border between texts"),
+            pytest.param([[1], [2]], [[1, 2], []], id="border between lists"),
+            pytest.param([[1], None], [[1], []], id="null and empty list"),
+            pytest.param([[1, None]], [[1, 0]], id="null and zero in a list"),
+            pytest.param([1.0, 2.0], [2.0, 1.0], id="order"),
+            pytest.param([True, None], [True, False], id="null and false"),
+        ],
+    )
+    def test_digest_tells_apart(self, left, right):
+        kind = pa.infer_type(left)
+        left, right = (pa.table({"x": pa.array(values, kind)}) for values in (left, right))
+        assert content_digest(left) != content_digest(right)
+        halves = pa.concat_tables([left.slice(0, 1), left.slice(1)])
+        assert content_digest(halves) == content_digest(left)
+
+
+def tasks_table(tasks: str) -> pa.Table:
+    return pa.table({"task": list(tasks), "x": pa.array(range(len(tasks)), pa.int32())})
+
+
+class TestRowGroups:
+    @pytest.mark.parametrize(
+        ("tasks", "limits", "edges"),
+        [
+            pytest.param("aabbbc", {"max_rows": 9}, [6], id="all in one"),
+            pytest.param("aabbbc", {"max_rows": 5}, [5, 6], id="as many tasks as fit"),
+            pytest.param("aabbbc", {"max_rows": 4}, [2, 6], id="a task is not cut"),
+            pytest.param("aabbbc", {"max_rows": 1}, [2, 5, 6], id="a task larger than the limit stays whole"),
+            pytest.param("abcdef", {"max_bytes": 1}, [1, 2, 3, 4, 5, 6], id="bytes"),
+            pytest.param("", {}, [0], id="no rows"),
+        ],
+    )
+    def test_edges(self, tasks, limits, edges):
+        assert group_edges(tasks_table(tasks), **limits) == edges
+
+    def test_a_table_without_tasks_is_one_group(self):
+        assert group_edges(pa.table({"x": [1, 2, 3]}), max_rows=1) == [3]
+
+    @settings(deadline=None)
+    @given(st.lists(st.integers(1, 5), min_size=1, max_size=20), st.integers(1, 12))
+    def test_edges_are_task_borders(self, sizes, limit):
+        data = tasks_table("".join(chr(97 + index) * size for index, size in enumerate(sizes)))
+        edges = [0, *group_edges(data, max_rows=limit)]
+        assert edges[-1] == sum(sizes)
+        assert set(edges) <= {0, *np.cumsum(sizes).tolist()}
+        for start, end in pairwise(edges):
+            assert end - start <= limit or len(set(data["task"][start:end].to_pylist())) == 1
+
+    def test_in_the_file(self, store, monkeypatch):
+        monkeypatch.setattr(writing, "group_edges", partial(group_edges, max_rows=4))
+        rows = [label(task=task, tree=f"{task}@r0", node=node) for task in "cab" for node in range(3)]
+        written = store.write("step_labels", labels(*rows), HERE, inputs={})
+        data = pq.ParquetFile(written.path).metadata
+        ranges = [data.row_group(group).column(0).statistics for group in range(data.num_row_groups)]
+        assert [(found.min, found.max) for found in ranges] == [("a", "a"), ("b", "b"), ("c", "c")]
+
+    def test_encodings(self, store):
+        path = store.write("nodes", random_rows("nodes"), HERE, inputs={}).path
+        group = pq.ParquetFile(path).metadata.row_group(0)
+        columns = {group.column(n).path_in_schema: group.column(n) for n in range(group.num_columns)}
+        names = ("token_ids.list.element", "logprobs.list.element", "text")
+        ids, logprobs, text = (set(columns[name].encodings) for name in names)
+        assert "PLAIN" in ids
+        assert not ids & {"RLE_DICTIONARY", "PLAIN_DICTIONARY", "DELTA_BINARY_PACKED"}
+        assert "BYTE_STREAM_SPLIT" in logprobs
+        assert "RLE_DICTIONARY" in text
+        assert {column.compression for column in columns.values()} == {"ZSTD"}
+        assert all(column.has_offset_index for column in columns.values())
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("rows", "rule", "row"),
+        [
+            pytest.param([label(), label(node=2, soft=2.0)], r"1 rows break soft\|max", "'node': 2", id="bound"),
+            pytest.param([label(soft=float("nan"))], r"1 rows break soft\|", "'node': 1", id="not a number"),
+            pytest.param([label(), label()], "2 rows break primary_key", "'node': 1", id="key twice"),
+            pytest.param([label(task=None)], r"break task\|nullability", "'node': 1", id="null"),
+            pytest.param(
+                [label(k=-1), label(node=2, soft=2.0), label(node=3, soft=3.0)],
+                r"2 rows break soft\|max",
+                "'node': 2",
+                id="a row that breaks the rule named",
+            ),
+        ],
+    )
+    def test_names_rule_and_row_and_writes_nothing(self, store, rows, rule, row):
+        with pytest.raises(BadTable, match=rule) as refused:
+            store.write("step_labels", labels(*rows), HERE, inputs={})
+        assert f"the first is {{'tree': 'a@r0', {row}," in str(refused.value)
+        assert files(store.root) == []
+
+    def test_rules_over_columns(self):
+        rows = random_rows("nodes")[:2].with_columns(node=pl.Series([1, 2], dtype=pl.Int32), parent=pl.lit(2))
+        with pytest.raises(BadTable, match="parents_first"):
+            validated("nodes", rows.with_columns(context=pl.lit(0)))
+
+    def test_missing_column(self, store):
+        with pytest.raises(BadTable, match="step_labels: no column soft, low"):
+            store.write("step_labels", labels(label()).drop("soft", "low"), HERE, inputs={})
+
+    def test_wrong_type(self):
+        with pytest.raises(BadTable, match=r"k\|dtype"):
+            validated("step_labels", labels(label()).with_columns(k=pl.lit("many")))
+
+
+class TestWholeOrNotAtAll:
+    @pytest.mark.parametrize(("owner", "name"), [(pq.ParquetWriter, "write_table"), (os, "fsync"), (Path, "replace")])
+    @pytest.mark.parametrize(
+        ("error", "shown"),
+        [
+            pytest.param(OSError(errno.ENOSPC, "full"), StoreFull, id="full disk"),
+            pytest.param(OSError(errno.EIO, "broken"), OSError, id="broken disk"),
+            pytest.param(KeyboardInterrupt(), KeyboardInterrupt, id="interrupted"),
+        ],
+    )
+    def test_the_old_file_stays(self, store, monkeypatch, owner, name, error, shown):
+        before = store.write("step_labels", labels(label()), HERE, inputs={}).path.read_bytes()
+        monkeypatch.setattr(owner, name, Mock(side_effect=error))
+        with pytest.raises(shown):
+            store.write("step_labels", labels(label(node=2)), HERE, inputs={})
+        monkeypatch.undo()
+        assert HERE.path(store.root, "step_labels").read_bytes() == before
+        assert files(store.root) == ["train-000.parquet"]
+        store.write("step_labels", labels(label(node=2)), HERE, inputs={})
+        assert store.read("step_labels", [HERE])["node"].to_list() == [2]
+
+    def test_no_folder_can_be_made(self, store):
+        store.root.write_text("a file")
+        with pytest.raises(StoreFull, match="BRANCHPOINT_STORE"):
+            store.write("step_labels", labels(label()), HERE, inputs={})
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_unwritable_folder(self, store):
+        store.root.mkdir(mode=0o500)
+        with pytest.raises(StoreFull, match="Permission denied"):
+            store.write("step_labels", labels(label()), HERE, inputs={})
+
+
+class TestReading:
+    def test_current_only_by_the_same_inputs(self, store):
+        made_from = {"version": "1", "nodes": "abc"}
+        assert not store.is_current(("step_labels",), HERE, made_from)
+        store.write("step_labels", labels(label()), HERE, inputs=made_from)
+        assert store.is_current(("step_labels",), HERE, made_from)
+        assert not store.is_current(("step_labels",), HERE, made_from | {"nodes": "abd"})
+        assert not store.is_current(("step_labels", "credit"), HERE, made_from)
+
+    def test_newer_schema_is_refused_by_name(self, store, monkeypatch):
+        monkeypatch.setattr(writing, "SCHEMA_VERSION", 99)
+        path = store.write("step_labels", labels(label()), HERE, inputs={}).path
+        with pytest.raises(BadTable, match=rf"{path.name} has schema version 99, this branchpoint reads up to 1"):
+            store.meta("step_labels", HERE)
+
+    def test_a_foreign_file_is_refused_by_name(self, store):
+        path = HERE.path(store.root, "step_labels")
+        path.parent.mkdir(parents=True)
+        pq.write_table(pa.table({"x": [1]}), path)
+        with pytest.raises(BadTable, match=r"train-000\.parquet was not written by branchpoint"):
+            store.meta("step_labels", HERE)
+
+    @pytest.mark.parametrize("read", [Store.meta, Store.rows, lambda store, *at: store.read(at[0], [at[1]])])
+    def test_a_damaged_file_is_refused_by_name(self, store, read):
+        path = store.write("step_labels", labels(label()), HERE, inputs={}).path
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(BadTable, match=r"train-000\.parquet is damaged"):
+            read(store, "step_labels", HERE)
+
+    def test_unknown_stays_null(self, store):
+        rows = labels(label(), label(node=2, soft=0.0, k=0, hard=False, rationale=""))
+        store.write("step_labels", rows, HERE, inputs={})
+        assert store.read("step_labels", [HERE], columns=["soft", "k", "hard", "rationale"]).rows() == [
+            (None, None, None, None),
+            (0.0, 0, False, ""),
+        ]
+
+    def test_shards_merge_by_task_and_key(self, store):
+        there = Place("sums", "r0", "trees", "train-000")
+        store.write("step_labels", labels(label(task="b", tree="b@r0"), label(node=4)), HERE, inputs={})
+        store.write("step_labels", labels(label(node=3)), there, inputs={})
+        rows = store.read("step_labels", [there, HERE, Place("sums", "r9", "trees", "train-000")])
+        assert rows.select("task", "node").rows() == [("a", 3), ("a", 4), ("b", 1)]
+        assert (store.rows("step_labels", HERE), store.rows("credit", HERE)) == (2, 0)
+        assert store.places("step_labels", stage="trees") == [there]
+        store.drop("step_labels", there)
+        assert store.places("step_labels") == [HERE]
+
+    def test_tasks_by_split(self, store):
+        rows = random_rows("tasks").with_columns(split=pl.Series(["train"] * 6 + ["held_out"] * 2))
+        at = Place("sums", "all", "tasks", "train-000")
+        written = store.write("tasks", rows, at, inputs={})
+        assert store.tasks("sums").height == 8
+        assert store.tasks("sums", split="held_out").height == 2
+        assert store.tasks("others").height == 0
+        assert store.tasks_digest("sums", "train-000") == written.digest
+        assert store.tasks_digest("sums", "train-001") == ""
+
+
+LATER = Place("sums", "r0", "trees", "train-000")
+
+
+def grow(store: Store) -> None:
+    """Random rows in every table; nodes and requests from a scripted engine.
+
+    #     0         the prompt 5 6
+    #   1   3       two samples of two steps; both end with token 9
+    #   2   4
+    """
+    for table in TABLES.keys() - {"nodes", "requests"}:
+        store.write(table, random_rows(table), HERE, inputs={})
+    engine = ScriptedEngine(lambda request: [1, 2, 3 + request.sample, 9])
+    tree, prompt = Tree("a", "a@r0"), np.array([5, 6], np.int32)
+    tree.add_prompt(None, prompt, text="?", agent="solver")
+    with store.ledger() as ledger:
+        sampler = Sampler(ledger, "scripted", engine.fingerprint, lambda: engine)
+        asked = [sampler.request(prompt, Sampling(), sample=sample) for sample in (0, 1)]
+        for answer in sampler.run(asked).values():
+            tree.add_answer(0, answer, [Step(0, 2, "one"), Step(2, 4, "two")], kind="step", origin="sample")
+        requests = request_rows(ledger, dict.fromkeys((request.key for request in asked), "a"), stage="rollouts")
+    store.write("nodes", nodes_frame([tree]), HERE, inputs={})
+    store.write("requests", requests, HERE, inputs={})
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Store:
+    store = Store(tmp_path_factory.mktemp("sound") / "store")
+    grow(store)
+    return store
+
+
+@pytest.fixture
+def store_to_spoil(sound, store) -> Store:
+    shutil.copytree(sound.root, store.root)
+    return store
+
+
+def overwrite(store: Store, table: str, rows: pl.DataFrame, *, at: Place = HERE) -> None:
+    """Write rows past the writer's rules."""
+    write_parquet(at.path(store.root, table), table, as_arrow(TABLES[table], rows), inputs={})
+
+
+def twice(store: Store, table: str) -> None:
+    """A row of one stage in another, too."""
+    overwrite(store, table, store.read(table, [HERE])[:1], at=LATER)
+
+
+def emptied(store: Store, table: str) -> None:
+    overwrite(store, table, store.read(table, [HERE]).clear())
+
+
+def altered(store: Store, table: str) -> None:
+    """Other rows under what the file said of the old ones."""
+    path = HERE.path(store.root, table)
+    data = as_arrow(TABLES[table], store.read(table, [HERE]).with_columns(task=pl.lit("z")))
+    pq.write_table(data.replace_schema_metadata(pq.read_schema(path).metadata), path)
+
+
+def not_finite(store: Store, table: str) -> None:
+    rows = store.read(table, [HERE])
+    name = next(name for name, dtype in rows.schema.items() if dtype == pl.Float32)
+    overwrite(store, table, rows.with_columns(pl.lit(float("nan"), pl.Float32).alias(name)))
+
+
+SPOILED = {"keys_unique": twice, "any_rows": emptied, "digests_match": altered, "finite": not_finite}
+
+
+class TestChecks:
+    @pytest.mark.parametrize(("table", "check"), [(table, name) for table, found in CHECKS.items() for name in found])
+    def test_sound_rows_pass(self, sound, table, check):
+        assert CHECKS[table][check](sound, table, [HERE]).passed
+
+    @pytest.mark.parametrize(
+        ("table", "check"), [(table, name) for table, found in CHECKS.items() for name in found if name in SPOILED]
+    )
+    def test_spoiled_rows_fail(self, store_to_spoil, table, check):
+        SPOILED[check](store_to_spoil, table)
+        assert not CHECKS[table][check](store_to_spoil, table, store_to_spoil.places(table)).passed
+
+    @pytest.mark.parametrize(
+        ("check", "number", "column", "value", "said"),
+        [
+            pytest.param("parents_present", 2, "parent", 7, "name a parent that is not there", id="lost parent"),
+            pytest.param("parents_present", 2, "context", 7, "name a context", id="lost context"),
+            pytest.param("parents_present", 2, "copied_from", 7, "name a copied_from", id="lost original"),
+            pytest.param("token_exact", 2, "parent", 7, "leaf 2 of a@r0", id="path broken"),
+            pytest.param("token_exact", 2, "token_ids", [3, 8], "leaf 2 of a@r0", id="a token of a leaf"),
+            pytest.param("token_exact", 3, "token_ids", [1, 8], "leaf 4 of a@r0", id="a token above a leaf"),
+            pytest.param("token_exact", 0, "token_ids", [5, 7], "leaf 2 of a@r0", id="a token of the prompt"),
+            pytest.param("token_exact", 4, "logprobs", [-0.5, -0.25], "leaf 4 of a@r0", id="a log-probability"),
+            pytest.param("token_exact", 2, "request", "gone", "request gone", id="request not in the ledger"),
+        ],
+    )
+    def test_spoiled_nodes_fail(self, store_to_spoil, check, number, column, value, said):
+        rows = store_to_spoil.read("nodes", [HERE])
+        values = [value if row["node"] == number else row[column] for row in rows.iter_rows(named=True)]
+        overwrite(store_to_spoil, "nodes", rows.with_columns(pl.Series(column, values, dtype=rows.schema[column])))
+        finding = CHECKS["nodes"][check](store_to_spoil, "nodes", [HERE])
+        assert not finding.passed
+        assert said in finding.detail

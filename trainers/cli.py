@@ -1,0 +1,91 @@
+"""The command `branchpoint-train`: policies from a round's rows, and the embedded policy from nothing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from pipeline import show
+from pipeline.cli_options import add_config_options, check_choice, read_config
+from pipeline.cli_progress import progress_on
+from pipeline.errors import BadConfig, BranchpointError
+from pipeline.report import Report
+from pipeline.settings import Settings, quiet_engines
+from pipeline.stages.work import Work, make_work
+from trainers.stages import DpoRecipe, IntRecipe, train_dpo_policy, train_int_policy
+
+
+class Run(NamedTuple):
+    """A training stage with its recipe."""
+
+    train: Callable[[Work, object], Report]
+    recipe: type
+    summary: str
+
+
+RUNS = {
+    "dpo": Run(train_dpo_policy, DpoRecipe, "direct preference optimisation on the round's pairs"),
+    "int": Run(train_int_policy, IntRecipe, "supervised training on the round's interventions (InT)"),
+}
+TINY = "train the embedded policy from nothing, or go on with it; about an hour on two cores"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line; spells options in full."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BadConfig(message, remedy=f"see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; 0, or 2 with one line on stderr where the user must mend something, 130 where interrupted."""
+    try:
+        _run(list(sys.argv[1:] if arguments is None else arguments))
+    except BranchpointError as error:
+        print(f"branchpoint-train: {show.plain(' '.join(str(error).split()))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("branchpoint-train: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(arguments: list[str]) -> None:
+    parser = _Parser(prog="branchpoint-train", description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    for name, run in RUNS.items():
+        command = commands.add_parser(name, help=run.summary, description=run.summary, allow_abbrev=False)
+        command.add_argument("--suite", default="chain_sum", help="name, or path of a .toml file; default chain_sum")
+        command.add_argument("--round", default="r0", help="default r0")
+        command.add_argument("--policy", default="tiny", help="where training starts from; default tiny")
+        command.add_argument("--json", action="store_true", help="print JSON")
+        command.add_argument("--quiet", action="store_true", help="show no progress")
+        add_config_options(command, run.recipe)
+    tiny = commands.add_parser("tiny", help=TINY, description=TINY, allow_abbrev=False)
+    tiny.add_argument("--out", type=Path, required=True, help="folder of the new policy and its checkpoint")
+    named = next((word for word in arguments if not word.startswith("-")), None)
+    if named is not None:
+        check_choice("command", named, (*RUNS, "tiny"))
+    options = parser.parse_args(arguments)
+    quiet_engines()
+    if options.command == "tiny":
+        from trainers.tiny.train import TinyConfig, train
+
+        train(TinyConfig(), out=options.out, say=partial(print, flush=True))
+        return
+    run = RUNS[options.command]
+    with progress_on(sys.stderr, quiet=options.quiet) as on_progress:
+        work = make_work(
+            Settings.from_environment(),
+            suite=options.suite,
+            round=options.round,
+            policy=options.policy,
+            on_progress=on_progress,
+        )
+        report = run.train(work, read_config(options, run.recipe))
+    for line in (show.report_json(report),) if options.json else show.report_lines(report):
+        print(line)
