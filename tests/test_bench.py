@@ -13,6 +13,7 @@ import pytest
 from pipeline import cli
 from pipeline.bench import BENCHES
 from pipeline.bench import cli as cli_bench
+from pipeline.bench import store as store_bench
 from pipeline.bench.clock import median_seconds
 from pipeline.bench.credit import largest_difference, plain_rows
 from pipeline.bench.draw import draw_forest
@@ -53,7 +54,8 @@ def few_processes(monkeypatch):
 
 @pytest.mark.parametrize("name", BENCHES)
 def test_metrics_are_named_and_divided(name, few_processes):
-    pytest.importorskip("dagster")
+    if name == "cli":
+        pytest.importorskip("dagster")
     metrics = list(run_benches([name], SMALL, silent))
     assert {metric.metric for metric in metrics} == NAMES[name]
     for metric in metrics:
@@ -86,9 +88,9 @@ def test_every_loop_is_of_a_method():
     assert set(ROW_LOOPS) <= set(METHODS)
 
 
-#      0            the question
-#   1     4         two samples; a third, 5, is not judged
-#  2 3      5       a fork
+#       0         the question
+#    1    4  5    three samples, the last not judged
+#   2 3           a fork
 HAND = [
     Row(-1, 0, None, [9]),
     Row(0, 0, None, [1, 2]),
@@ -178,7 +180,7 @@ def test_largest_difference_sees_every_column():
     assert largest_difference(found, same._replace(advantage=[0.0, 3.0])) == 2
     assert largest_difference(found, same._replace(mask=[True, True])) == 1
     assert largest_difference(found, same._replace(token_advantages=[[0.0], [NA, 2.5]])) == 0.5
-    with pytest.raises(ValueError, match="value 1 is nan by the method, 0.0 by the loop"):
+    with pytest.raises(ValueError, match=r"value 1 is nan by the method, 0\.0 by the loop"):
         largest_difference(found, same._replace(value=[0.5, 0.0]))
     with pytest.raises(ValueError, match="column mask is in only one"):
         largest_difference(found, same._replace(mask=None))
@@ -214,7 +216,7 @@ def test_forest_is_what_stages_would_leave(shape, tmp_path):
         if above and above["depth"] == 0:
             assert row["origin"] == "sample"
         elif above:
-            assert (row["origin"] == above["origin"]) >= (row["request"] == above["request"])
+            assert row["origin"] in ("branch", above["origin"])
     written = nodes.filter("sampled").group_by("request").agg(pl.col("finish").count(), pl.col("origin").n_unique())
     assert written["finish"].unique().to_list() == [1]
     assert written["origin"].unique().to_list() == [1]
@@ -284,7 +286,7 @@ def test_store_counts_bytes_of_its_files(tmp_path):
     assert beside["none"].numerator > beside["zstd 3"].numerator
 
 
-def test_paths_are_whole():
+def test_paths_are_whole(monkeypatch):
     nodes, verdicts = draw_forest(FULL)
     trees = trees_from_nodes(nodes, verdicts)
     leaves = np.flatnonzero(trees.leaves())
@@ -297,7 +299,9 @@ def test_paths_are_whole():
         assert row["answer_ids"] == step["token_ids"] + end["token_ids"]
         assert row["logprobs"] == step["logprobs"] + end["logprobs"]
         assert (row["prompt"], row["answer"]) == (prompt["text"], step["text"] + end["text"])
-    assert jsonl_bytes(nodes, trees)[0] == len(frame.write_ndjson().encode())
+    for at_once in (1, 2, 3):
+        monkeypatch.setattr(store_bench, "TREES_AT_ONCE", at_once)
+        assert jsonl_bytes(nodes, trees)[0] == len(frame.write_ndjson().encode())
 
 
 def test_calls_take_turns():

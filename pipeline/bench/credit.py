@@ -94,9 +94,8 @@ def largest_difference(found: CreditColumns, defined: RowCredit) -> float:
         known = ~np.isnan(numbers)
         unlike = np.flatnonzero(known == np.isnan(values.astype(np.float64)))
         if len(unlike):
-            raise ValueError(
-                f"{column} {unlike[0]}: {values[unlike[0]]} by the method, {numbers[unlike[0]]} by the loop"
-            )
+            at = unlike[0]
+            raise ValueError(f"{column} {at} is {values[at]} by the method, {numbers[at]} by the loop")
         largest = max(largest, float(np.abs(values[known] - numbers[known]).max(initial=0.0)))
     return largest
 

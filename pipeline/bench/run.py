@@ -29,7 +29,7 @@ def run_benches(names: Sequence[str], shape: Shape, on_progress: OnProgress) -> 
     Args:
         names: keys of BENCHES.
         shape: the forest that all of them see.
-        on_progress: told after every bench.
+        on_progress: told before every bench.
     """
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="branchpoint-bench-") as folder:

@@ -56,10 +56,11 @@ def _sizes(store: Store, nodes: pl.DataFrame, trees: Trees, params: Params) -> I
 def jsonl_bytes(nodes: pl.DataFrame, trees: Trees) -> tuple[int, int]:
     """Bytes of JSON lines, a line a leaf with all of its path: as they are, and compressed some trees at a time."""
     plain, packed, codec = 0, 0, pa.Codec("zstd", compression_level=LEVEL)
-    for first in range(0, int(trees.tree.max()) + 1, TREES_AT_ONCE):
-        leaves = np.flatnonzero(trees.leaves() & (trees.tree >= first) & (trees.tree < first + TREES_AT_ONCE))
+    leaves = np.flatnonzero(trees.leaves())
+    firsts = range(TREES_AT_ONCE, int(trees.tree.max()) + 1, TREES_AT_ONCE)
+    for some in np.split(leaves, np.searchsorted(trees.tree[leaves], firsts)):
         lines = io.BytesIO()
-        paths_frame(nodes, trees, leaves).write_ndjson(lines)
+        paths_frame(nodes, trees, some).write_ndjson(lines)
         plain += lines.tell()
         packed += codec.compress(lines.getvalue()).size
     return plain, packed

@@ -11,7 +11,7 @@ import numpy as np
 class Step(NamedTuple):
     """Tokens `start` to `end` of an answer; the separator's tokens belong to the step it closes.
 
-    text: without the separator and without control tokens.
+    text: without separators at its ends and without control tokens.
     """
 
     start: int
@@ -56,4 +56,8 @@ def cut_steps(
 
 
 def _bare(text: str, separator: str) -> str:
-    return text.removesuffix(separator)
+    while text.startswith(separator):
+        text = text.removeprefix(separator)
+    while text.endswith(separator):
+        text = text.removesuffix(separator)
+    return text
