@@ -24,7 +24,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def golden(method: str, op: str | None = None) -> list:
-    cases = [case for case in json.loads((GOLDEN / f"{method}.json").read_text())["cases"]]
+    cases = json.loads((GOLDEN / f"{method}.json").read_text())["cases"]
     found = [case for case in cases if op is None or case["params"].get("op") == op]
     assert found, f"no case of {op} in {method}"
     return [pytest.param(case["params"], case["input"], case["expected"], id=case["name"]) for case in found]
@@ -107,7 +107,7 @@ class TestInterventionGolden:
         assert labels == expected["labels"]
         assert "\n\n".join([*(step["text"] for step in prefix), proposal.text]) == expected["text"]
 
-    def test_every_reason_to_keep_or_drop_is_met(self):
+    def test_the_cases_both_keep_and_drop(self):
         dropped = {case.values[2]["dropped"] for case in golden("int")}
         assert dropped >= {None, LEAK, "no successful continuation"}
 
@@ -257,7 +257,7 @@ class TestReflection:
     def test_reads(self, text, found):
         assert read_reflection(text, steps=4) == found
 
-    @pytest.mark.parametrize("depth", [10, 900, 10**4])
+    @pytest.mark.parametrize("depth", [10, 100, 10**4])
     def test_deep_extras_neither_crash_nor_vanish(self, depth):
         text = RETRY.report[:-1] + ', "extra": ' + "[" * depth + "]" * depth + "}"
         found = read_reflection(text, steps=4)

@@ -31,6 +31,7 @@ RUNS = {
     "dpo": Run(train_dpo_policy, DpoRecipe, "direct preference optimisation on the round's pairs"),
     "int": Run(train_int_policy, IntRecipe, "supervised training on the round's interventions (InT)"),
 }
+MEASURE = "measure a policy in the five roles of the embedded one, on held-out sums"
 TINY = "train the embedded policy from nothing, or go on with it; about an hour on two cores"
 
 
@@ -67,15 +68,22 @@ def _run(arguments: list[str]) -> None:
         add_config_options(command, run.recipe)
     tiny = commands.add_parser("tiny", help=TINY, description=TINY, allow_abbrev=False)
     tiny.add_argument("--out", type=Path, required=True, help="folder of the new policy and its checkpoint")
+    measure = commands.add_parser("measure", help=MEASURE, description=MEASURE, allow_abbrev=False)
+    measure.add_argument("--policy", default="tiny", help="name, or folder of a policy; default tiny")
     named = next((word for word in arguments if not word.startswith("-")), None)
     if named is not None:
-        check_choice("command", named, (*RUNS, "tiny"))
+        check_choice("command", named, (*RUNS, "tiny", "measure"))
     options = parser.parse_args(arguments)
     quiet_engines()
     if options.command == "tiny":
         from trainers.tiny.train import TinyConfig, train
 
         train(TinyConfig(), out=options.out, say=partial(print, flush=True))
+        return
+    if options.command == "measure":
+        from trainers.tiny.measure import measure as figures_of
+
+        figures_of(options.policy, policies=Settings.from_environment().policies)
         return
     run = RUNS[options.command]
     with progress_on(sys.stderr, quiet=options.quiet) as on_progress:
