@@ -105,6 +105,9 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to: Text
         )
 
 
+UNBOUNDED = 100_000
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to: TextIO) -> None:
     """The first rows as a table, as wide as the terminal; as wide as they are where there is none."""
     from rich import box
@@ -119,9 +122,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to: Te
         table.add_column(Text(plain(name)), justify="right" if numeric else "left", overflow="fold")
     for row in shown[:TABLE_ROWS]:
         table.add_row(*(Text(_cell(value), style="dim" if value is None else "") for value in row))
-    console = Console(file=to, highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, console.measure(table).maximum)
+    console = Console(file=to, highlight=False, width=None if to.isatty() else UNBOUNDED)
     console.print(table)
     if len(shown) > TABLE_ROWS:
         print(f"the first {TABLE_ROWS} rows; --csv or --json gives all", file=to)

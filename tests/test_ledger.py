@@ -49,7 +49,6 @@ class TestContentKey:
             pytest.param(request(sampling=replace(SAMPLING, max_tokens=5)), id="max_tokens"),
             pytest.param(request(1), id="sample"),
             pytest.param(request(fingerprint="q"), id="fingerprint"),
-            pytest.param(request(1, fingerprint="1|p"), id="border between sample and fingerprint"),
         ],
     )
     def test_changes_with(self, other):
@@ -132,8 +131,10 @@ class TestLedger:
 
     def test_cannot_be_opened(self, tmp_path):
         (tmp_path / "file").touch()
-        with pytest.raises(StoreFull, match="choose another store"):
-            Ledger(tmp_path / "file" / "ledger.sqlite")
+        (tmp_path / "foreign.sqlite").write_text("no database" * 999)
+        for path in (tmp_path / "file" / "ledger.sqlite", tmp_path / "foreign.sqlite"):
+            with pytest.raises(StoreFull, match="choose another store"):
+                Ledger(path)
 
     def test_cannot_be_written(self, ledger):
         ledger._db.execute("pragma query_only=on")

@@ -242,7 +242,7 @@ def test_attempts_of_one_origin_with_a_verdict():
     add(tree, 1, "x", "y", origin="branch")
     add(tree, 0, "z")
     tree = reopened(tree)
-    rewards = {(tree.tree, 3): 1.0, (tree.tree, 5): 0.0, (tree.tree, 7): 1.0, ("other@r0", 8): 1.0}
+    rewards = {(tree.tree, 3): 1.0, (tree.tree, 5): 0.0, (tree.tree, 7): 1.0, (tree.tree, 2): 1.0, ("other@r0", 8): 1.0}
     assert attempts_of(tree, rewards) == [Attempt(3, (1, 2, 3), 1.0), Attempt(5, (4, 5), 0.0)]
     assert attempts_of(tree, rewards, origin="branch") == [Attempt(7, (1, 6, 7), 1.0)]
 

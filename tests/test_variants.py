@@ -231,6 +231,9 @@ class TestReflection:
         expected = found if found is INVALID else Reflection(True, False, 3, json.dumps(report))
         assert read_reflection(json.dumps(report), steps=4) == expected
 
+    def test_the_first_step_may_be_blamed(self):
+        assert validate_reflection(REPORT | {"retry_from_step": 0}, steps=1).pivot == 0
+
     def test_success_needs_nothing_more(self):
         report = {"trajectory_summary": "s", "root_cause_analysis": None, "trajectory_outcome": "success"}
         found = Reflection(valid=True, perfect=True, pivot=None, report=json.dumps(report))

@@ -57,28 +57,30 @@ class Sampler:
         self.spent.reused += len(asked) - len(missing)
         self.on_answer(self.spent)
         if missing:
-            engine = self.open_engine()
-            for batch in self._batches(engine.generate(missing)):
-                self.ledger.put(
-                    ((asked[completion.key], completion) for completion in batch),
-                    policy=self.fingerprint,
-                    engine=self.engine_name,
-                )
+            self._pay(asked, self.open_engine().generate(missing))
             found |= self.ledger.get([request.key for request in missing])
         return found
 
-    def _batches(self, completions: Iterator[Completion]) -> Iterator[list[Completion]]:
-        batch: list[Completion] = []
+    def _pay(self, asked: dict[str, Request], completions: Iterator[Completion]) -> None:
+        """Record completions as they come, a few at a time; also those in hand when the engine fails."""
+        batch: list[tuple[Request, Completion]] = []
         since = time.monotonic()
-        for completion in completions:
-            batch.append(completion)
-            self.spent.paid += 1
-            self.spent.decoded += len(completion.token_ids)
-            self.spent.cached += completion.cached or 0
-            self.spent.failed += completion.error is not None
-            self.on_answer(self.spent)
-            if len(batch) >= _FLUSH_COUNT or time.monotonic() - since > _FLUSH_SECONDS:
-                yield batch
-                batch, since = [], time.monotonic()
-        if batch:
-            yield batch
+
+        def flush() -> None:
+            nonlocal since
+            self.ledger.put(batch, policy=self.fingerprint, engine=self.engine_name)
+            batch.clear()
+            since = time.monotonic()
+
+        try:
+            for completion in completions:
+                batch.append((asked[completion.key], completion))
+                self.spent.paid += 1
+                self.spent.decoded += len(completion.token_ids)
+                self.spent.cached += completion.cached or 0
+                self.spent.failed += completion.error is not None
+                self.on_answer(self.spent)
+                if len(batch) >= _FLUSH_COUNT or time.monotonic() - since > _FLUSH_SECONDS:
+                    flush()
+        finally:
+            flush()

@@ -1,4 +1,4 @@
-"""Stage: reflect on failed attempts, then try again (R3L), from the start as single-turn tasks have no state to restore.
+"""Stage: reflect on failed attempts, then try each again from the task's own prompt (R3L).
 
 The guided attempt keeps the prompt it was sampled under; its distilled copy hangs under the task's own prompt.
 """

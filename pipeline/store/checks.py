@@ -59,7 +59,7 @@ def parents_present(store: Store, table: str, places: Sequence[Place]) -> Findin
 
 
 def token_exact(store: Store, table: str, places: Sequence[Place]) -> Finding:
-    """The path of every sampled leaf is, token for token, what its request sent and got; so are its log-probabilities."""
+    """Every sampled leaf's path is, token for token, what its request sent and got, log-probabilities included."""
     nodes = store.read(table, list(places)).filter(~pl.col("tree").is_null())
     leaves = 0
     with store.ledger() as ledger:

@@ -55,7 +55,7 @@ class Ledger:
             self._db.execute("pragma journal_mode=wal")
             self._db.execute("pragma synchronous=normal")
             self._db.execute(_CREATE)
-        except (OSError, sqlite3.OperationalError) as error:
+        except (OSError, sqlite3.DatabaseError) as error:
             raise StoreFull(f"cannot open {path}: {error}", remedy="free some space or choose another store") from error
 
     def __enter__(self) -> Ledger:

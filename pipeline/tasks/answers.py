@@ -10,13 +10,13 @@ LONGEST = 200
 
 
 def find_answer(text: str) -> str | None:
-    """The answer as written, trimmed; None where the text gives none or one of over 200 characters."""
+    """The answer as written, without blanks and emphasis around it; None where the text gives none or one of over 200 characters."""
     found = _HASHES.findall(text)
     answer = found[-1] if found else _last_boxed(text)
     if answer is None:
         found = _FINAL.findall(text)
         answer = found[-1].rstrip(".") if found else None
-    answer = answer.strip() if answer else None
+    answer = answer.strip(" \t*") if answer else None
     return answer if answer and len(answer) <= LONGEST else None
 
 

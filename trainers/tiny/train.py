@@ -80,6 +80,19 @@ THIRD = Phase(
 )
 
 
+FOURTH = Phase(
+    Syllabus(
+        shares={"solve": 0.34, "reflect": 0.20, "retry": 0.20, "intervene": 0.16, "judge": 0.10},
+        one_digit=1.0,
+        lengths=((3, 4, 5, 6, 7, 8, 8, 9, 10, 10), ()),
+        slip=0.065,
+    ),
+    steps=400,
+    learning_rate=5.0e-4,
+    sampling=(220,),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class TinyConfig:
     """The recipe. Sizes in tokens."""
@@ -88,7 +101,7 @@ class TinyConfig:
     width: int = 128
     feed_forward: int = 352
     head_size: int = 32
-    phases: tuple[Phase, ...] = (FIRST, SECOND, THIRD)
+    phases: tuple[Phase, ...] = (FIRST, SECOND, THIRD, FOURTH)
     batch_tokens: int = 4096
     weight_decay: float = 0.02
     attempts: int = 3072

@@ -105,7 +105,8 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+                json.dumps(row, ensure_ascii=False).encode()  # half a surrogate pair is text no file takes
+            except (ValueError, RecursionError) as error:
                 raise BadInput(f"{path}:{number} is not JSON: {error}", remedy="mend or remove the line") from error
             if not isinstance(row, dict):
                 raise BadInput(f"{path}:{number} is no JSON object", remedy="one object a line")
