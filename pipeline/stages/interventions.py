@@ -120,7 +120,7 @@ def _check(
             transcript = pack.transcript([tree[step]["text"] for step in attempt.steps])
             if not grower.tokens.safe(transcript):
                 continue
-            reference = pack.transcript(task["reference_solution"].split(separator))
+            reference = task["reference_solution"].rstrip() + separator
             holes = {"question": task["question"], "reference": reference, "steps": transcript}
             prompt = grower.tokens.render(pack.messages("intervene", **holes))
             node = tree.add_prompt(attempt.leaf, prompt, text=transcript, agent="editor")

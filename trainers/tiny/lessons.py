@@ -221,7 +221,7 @@ class Teacher:
         attempt = self._attempt()
         holes = {
             "question": question(attempt.problem),
-            "reference": self.pack.transcript(reference_steps(attempt.problem)),
+            "reference": "\n".join(reference_steps(attempt.problem)) + "\n",
             "steps": self.pack.transcript(attempt.steps),
         }
         return Lesson("intervene", self.pack.messages("intervene", **holes), intervention_on(attempt))

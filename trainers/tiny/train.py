@@ -93,6 +93,19 @@ FOURTH = Phase(
 )
 
 
+FIFTH = Phase(
+    Syllabus(
+        shares={"solve": 0.12, "reflect": 0.12, "retry": 0.10, "intervene": 0.60, "judge": 0.06},
+        one_digit=1.0,
+        lengths=((3, 4, 5, 6, 7, 8, 8, 9, 10, 10), ()),
+        slip=0.065,
+    ),
+    steps=700,
+    learning_rate=7.0e-4,
+    sampling=(),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class TinyConfig:
     """The recipe. Sizes in tokens."""
@@ -101,7 +114,7 @@ class TinyConfig:
     width: int = 128
     feed_forward: int = 352
     head_size: int = 32
-    phases: tuple[Phase, ...] = (FIRST, SECOND, THIRD, FOURTH)
+    phases: tuple[Phase, ...] = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
     batch_tokens: int = 4096
     weight_decay: float = 0.02
     attempts: int = 3072
