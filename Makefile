@@ -18,7 +18,7 @@ demo: $(READY)
 test: $(READY)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2
 
 ui: $(READY)
 	@$(BIN)/dg dev
