@@ -6,7 +6,6 @@ A verifier that fails says so; it never turns a failure into a zero.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
@@ -52,16 +51,9 @@ def _math(question: Question, answer: str) -> bool:
     """Equal as mathematics (math-verify); text that reads the same is equal too."""
     if answer == question.answer.strip():
         return True
-    from math_verify import parse, verify
-    from math_verify.errors import TimeoutException
+    from pipeline.tasks.mathematics import equal
 
-    timed = _SECONDS if threading.current_thread() is threading.main_thread() else None
-    try:
-        expected = parse(f"${question.answer}$", parsing_timeout=timed, raise_on_error=True)
-        given = parse(f"${answer}$", parsing_timeout=timed, raise_on_error=True)
-        return bool(verify(expected, given, timeout_seconds=timed, raise_on_error=True))
-    except TimeoutException as error:
-        raise TimeoutError(f"math-verify takes over {_SECONDS} s") from error
+    return equal(question.answer, answer, seconds=_SECONDS)
 
 
 VERIFIERS: dict[str, Callable[[Question, str], bool]] = {"reasoning_gym": _reasoning_gym, "math": _math}
