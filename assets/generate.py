@@ -1,19 +1,20 @@
 """Tasks, and everything that asks an engine for tokens."""
 
+from collections.abc import Callable
+
 import dagster as dg
 
 from assets.partitions import suite_rounds
 from assets.resources import Workplace
 from assets.tables import filled, launch_form, result, table_checks, table_metadata
+from pipeline.report import Report
 from pipeline.stages.interventions import InterventionConfig, write_interventions
 from pipeline.stages.retries import RetryConfig, write_retries
 from pipeline.stages.rollouts import RolloutConfig, write_rollouts
 from pipeline.stages.tasks import write_tasks
 from pipeline.stages.trees import TreeConfig, write_trees
 from pipeline.stages.verdicts import write_verdicts
-
-Rollouts, Trees = launch_form(RolloutConfig), launch_form(TreeConfig)
-Retries, Interventions = launch_form(RetryConfig), launch_form(InterventionConfig)
+from pipeline.stages.work import Work
 
 OWNERS = ["team:generation"]
 RETRY = dg.RetryPolicy(max_retries=1, delay=10)
@@ -34,82 +35,73 @@ def tasks(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.Materia
     return result(work, write_tasks(work), tables=("tasks",))
 
 
-@dg.asset(
-    deps=[tasks],
-    partitions_def=suite_rounds,
-    group_name="generate",
-    kinds={"vllm", "parquet"},
-    owners=OWNERS,
-    code_version="1",
-    pool="gpu",
-    retry_policy=RETRY,
-    metadata=table_metadata("nodes", "verdicts", "requests"),
-    check_specs=table_checks("rollouts", "nodes", "verdicts", "requests"),
+def generating_asset(
+    name: str,
+    description: str,
+    *,
+    write: Callable[[Work, object], Report],
+    settings: type,
+    after: dg.AssetsDefinition,
+    tables: tuple[str, ...],
+) -> dg.AssetsDefinition:
+    """The asset of a stage that asks an engine; `settings` becomes its launchpad form."""
+    form = launch_form(settings)
+
+    @dg.asset(
+        name=name,
+        description=description,
+        deps=[after],
+        partitions_def=suite_rounds,
+        group_name="generate",
+        kinds={"vllm", "parquet"},
+        owners=OWNERS,
+        code_version="1",
+        pool="gpu",
+        retry_policy=RETRY,
+        metadata=table_metadata(*tables),
+        check_specs=table_checks(name, *tables),
+    )
+    def generate(context: dg.AssetExecutionContext, config: form, workplace: Workplace) -> dg.MaterializeResult:
+        work = workplace.open(context)
+        return result(work, write(work, filled(settings, config)), tables=tables)
+
+    return generate
+
+
+GROWN = ("nodes", "verdicts", "requests")
+
+rollouts = generating_asset(
+    "rollouts",
+    "Groups of plain samples from every training task, cut into steps on exact token borders, and judged.",
+    write=write_rollouts,
+    settings=RolloutConfig,
+    after=tasks,
+    tables=GROWN,
 )
-def rollouts(context: dg.AssetExecutionContext, config: Rollouts, workplace: Workplace) -> dg.MaterializeResult:
-    """Groups of plain samples from every training task, cut into steps on exact token borders, and judged."""
-    work = workplace.open(context)
-    report = write_rollouts(work, filled(RolloutConfig, config))
-    return result(work, report, tables=("nodes", "verdicts", "requests"))
-
-
-@dg.asset(
-    deps=[rollouts],
-    partitions_def=suite_rounds,
-    group_name="generate",
-    kinds={"vllm", "parquet"},
-    owners=OWNERS,
-    code_version="1",
-    pool="gpu",
-    retry_policy=RETRY,
-    metadata=table_metadata("nodes", "verdicts", "requests"),
-    check_specs=table_checks("trees", "nodes", "verdicts", "requests"),
+trees = generating_asset(
+    "trees",
+    "Branches from the inner steps of right and wrong attempts: the tree that values and labels are read from.",
+    write=write_trees,
+    settings=TreeConfig,
+    after=rollouts,
+    tables=GROWN,
 )
-def trees(context: dg.AssetExecutionContext, config: Trees, workplace: Workplace) -> dg.MaterializeResult:
-    """Branches from the inner steps of right and wrong attempts: the tree that values and labels are read from."""
-    work = workplace.open(context)
-    report = write_trees(work, filled(TreeConfig, config))
-    return result(work, report, tables=("nodes", "verdicts", "requests"))
-
-
-@dg.asset(
-    deps=[trees],
-    partitions_def=suite_rounds,
-    group_name="generate",
-    kinds={"vllm", "parquet"},
-    owners=OWNERS,
-    code_version="1",
-    pool="gpu",
-    retry_policy=RETRY,
-    metadata=table_metadata("variants", "nodes", "verdicts", "requests"),
-    check_specs=table_checks("retries", "variants", "nodes", "verdicts", "requests"),
+retries = generating_asset(
+    "retries",
+    "Failed attempts reflected on and tried again (R3L), guided and distilled.",
+    write=write_retries,
+    settings=RetryConfig,
+    after=trees,
+    tables=("variants", *GROWN),
 )
-def retries(context: dg.AssetExecutionContext, config: Retries, workplace: Workplace) -> dg.MaterializeResult:
-    """Failed attempts reflected on and tried again (R3L), guided and distilled."""
-    work = workplace.open(context)
-    report = write_retries(work, filled(RetryConfig, config))
-    return result(work, report, tables=("variants", "nodes", "verdicts", "requests"))
-
-
-@dg.asset(
-    deps=[retries],
-    partitions_def=suite_rounds,
-    group_name="generate",
-    kinds={"vllm", "parquet"},
-    owners=OWNERS,
-    code_version="1",
-    pool="gpu",
-    retry_policy=RETRY,
-    metadata=table_metadata("variants", "nodes", "verdicts", "requests"),
-    check_specs=table_checks("interventions", "variants", "nodes", "verdicts", "requests"),
+interventions = generating_asset(
+    "interventions",
+    "One-step interventions on failed attempts (InT), each with the effect of its two arms.",
+    write=write_interventions,
+    settings=InterventionConfig,
+    after=retries,
+    tables=("variants", *GROWN),
 )
-def interventions(
-    context: dg.AssetExecutionContext, config: Interventions, workplace: Workplace
-) -> dg.MaterializeResult:
-    """One-step interventions on failed attempts (InT), each with the effect of its two arms."""
-    work = workplace.open(context)
-    report = write_interventions(work, filled(InterventionConfig, config))
-    return result(work, report, tables=("variants", "nodes", "verdicts", "requests"))
 
 
 @dg.asset(

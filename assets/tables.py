@@ -9,10 +9,11 @@ from pydantic import create_model
 
 from assets.resources import announce
 from pipeline.report import Report
-from pipeline.stages.verdicts import GENERATING
+from pipeline.stages.growing import GENERATING
 from pipeline.stages.work import Work
 from pipeline.store.checks import CHECKS
 from pipeline.store.layout import EVERY_ROUND
+from pipeline.store.query import write_database
 from schemas import TABLES
 from schemas.base import column_docs, describe
 
@@ -60,8 +61,9 @@ def filled(config: type, form: dg.Config) -> object:
 
 
 def result(work: Work, report: Report, *, tables: Sequence[str] = ()) -> dg.MaterializeResult:
-    """A stage's report as a materialisation, with the checks of its tables."""
+    """A stage's report as a materialisation, with the checks of its tables; the store's DuckDB file is kept whole."""
     announce(report)
+    write_database(work.store)
     numbers = dict(list(report.numbers.items())[:MOST_NUMBERS])
     metadata = {name: round(value, 4) if isinstance(value, float) else value for name, value in numbers.items()}
     metadata |= {f"rows of {table}": rows for table, rows in report.rows.items()}
@@ -82,7 +84,9 @@ def _check(work: Work, table: str, stage: str) -> list[dg.AssetCheckResult]:
     stages = [stage]
     if table == "nodes":  # sound only together with the nodes they hang on
         stages = list(GENERATING[: GENERATING.index(stage) + 1])
-    places = [place for one in stages for place in store.places(table, suite=work.suite.name, round=round, stage=one)]
+    places = [
+        place for one in stages for place in store.round_places(table, suite=work.suite.name, round=round, stage=one)
+    ]
     found = {name: check(store, table, places) for name, check in CHECKS[table].items()}
     return [
         dg.AssetCheckResult(passed=finding.passed, check_name=f"{table}_{name}", description=finding.detail)

@@ -1,6 +1,6 @@
 """Policies trained on a round's rows, and their evaluation on the held-out split."""
 
-from pathlib import Path
+from collections.abc import Callable
 
 import dagster as dg
 
@@ -9,57 +9,62 @@ from assets.generate import tasks
 from assets.partitions import suite_rounds
 from assets.resources import Workplace
 from assets.tables import filled, launch_form, result, table_checks, table_metadata
+from pipeline.report import Report
 from pipeline.stages.evals import EvalConfig, write_evals
+from pipeline.stages.work import Work
 from trainers.stages import DpoRecipe, IntRecipe, policy_name, train_dpo_policy, train_int_policy
 
-Dpo, Int, Evals = launch_form(DpoRecipe), launch_form(IntRecipe), launch_form(EvalConfig)
+Evals = launch_form(EvalConfig)
 
 OWNERS = ["team:training"]
 
 
-def _with_curves(materialised: dg.MaterializeResult, folder: Path) -> dg.MaterializeResult:
-    """The same result, pointing at the picture of the run."""
-    return materialised._replace(
-        metadata={
-            **materialised.metadata,
-            "folder": str(folder),
-            "curves": dg.MetadataValue.path(str(folder / "curves.png")),
-        }
+def policy_asset(
+    method: str,
+    description: str,
+    *,
+    train: Callable[[Work, object], Report],
+    recipe: type,
+    rows: dg.AssetsDefinition,
+) -> dg.AssetsDefinition:
+    """The asset of a policy trained on a table of the round; the picture of its run is among the metadata."""
+    form = launch_form(recipe)
+
+    @dg.asset(
+        key=["policies", method],
+        description=description,
+        deps=[rows],
+        partitions_def=suite_rounds,
+        group_name="train",
+        kinds={"trl", "pytorch"},
+        owners=OWNERS,
+        code_version="1",
+        pool="gpu",
     )
+    def policy(context: dg.AssetExecutionContext, config: form, workplace: Workplace) -> dg.MaterializeResult:
+        work = workplace.open(context)
+        trained = result(work, train(work, filled(recipe, config)))
+        folder = work.settings.policies / policy_name(work, method)
+        picture = dg.MetadataValue.path(str(folder / "curves.png"))
+        return trained._replace(metadata={**trained.metadata, "folder": str(folder), "curves": picture})
+
+    return policy
 
 
-@dg.asset(
-    key=["policies", "dpo"],
-    deps=[pairs],
-    partitions_def=suite_rounds,
-    group_name="train",
-    kinds={"trl", "pytorch"},
-    owners=OWNERS,
-    code_version="1",
-    pool="gpu",
+dpo = policy_asset(
+    "dpo",
+    "The round's policy after DPO on its pairs.",
+    train=train_dpo_policy,
+    recipe=DpoRecipe,
+    rows=pairs,
 )
-def dpo(context: dg.AssetExecutionContext, config: Dpo, workplace: Workplace) -> dg.MaterializeResult:
-    """The round's policy after DPO on its pairs."""
-    work = workplace.open(context)
-    report = train_dpo_policy(work, filled(DpoRecipe, config))
-    return _with_curves(result(work, report), work.settings.policies / policy_name(work, "dpo"))
-
-
-@dg.asset(
-    key=["policies", "int"],
-    deps=[patches],
-    partitions_def=suite_rounds,
-    group_name="train",
-    kinds={"trl", "pytorch"},
-    owners=OWNERS,
-    code_version="1",
-    pool="gpu",
+int_sft = policy_asset(
+    "int",
+    "The round's policy after supervised training on interventions (InT).",
+    train=train_int_policy,
+    recipe=IntRecipe,
+    rows=patches,
 )
-def int_sft(context: dg.AssetExecutionContext, config: Int, workplace: Workplace) -> dg.MaterializeResult:
-    """The round's policy after supervised training on interventions (InT)."""
-    work = workplace.open(context)
-    report = train_int_policy(work, filled(IntRecipe, config))
-    return _with_curves(result(work, report), work.settings.policies / policy_name(work, "int"))
 
 
 def eval_asset(method: str, *, trained: dg.AssetsDefinition | None) -> dg.AssetsDefinition:

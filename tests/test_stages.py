@@ -2,94 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from scripted_round import Pupil, read, run, scripted
 
-from pipeline.generation import engines
-from pipeline.generation.engine import Request
-from pipeline.generation.policies import find_policy
 from pipeline.generation.scripted import ScriptedEngine
 from pipeline.generation.tokens import tokens_of
-from pipeline.settings import Settings
-from pipeline.stages.agreement import write_agreement
-from pipeline.stages.credit import CreditConfig, write_credit
-from pipeline.stages.evals import EvalConfig, write_evals
-from pipeline.stages.interventions import InterventionConfig, write_interventions
-from pipeline.stages.pairs import write_pairs
-from pipeline.stages.patches import write_patches
-from pipeline.stages.retries import RetryConfig, write_retries
+from pipeline.stages.growing import GENERATING
 from pipeline.stages.rollouts import RolloutConfig, write_rollouts
-from pipeline.stages.step_labels import write_step_labels
 from pipeline.stages.tasks import write_tasks
-from pipeline.stages.trees import TreeConfig, write_trees
-from pipeline.stages.verdicts import GENERATING, write_verdicts
-from pipeline.stages.work import Work, make_work
+from pipeline.stages.work import Work
 from pipeline.store.checks import CHECKS
-from pipeline.tasks.arithmetic import first_error, read_sum, reference_steps
+from pipeline.tasks.arithmetic import first_error, read_sum
 from pipeline.variants.intervene import LEAK
-
-SUITE = """
-name = "three"
-description = "Three sums."
-prompts = "tiny"
-separator = "\\n"
-max_tokens = 96
-[[bands]]
-name = "sums"
-source = "reasoning_gym"
-dataset = "chain_sum"
-parameters = { min_terms = 4, max_terms = 4, min_digits = 1, max_digits = 1 }
-sizes = { train = 3, held_out = 2 }
-seeds = { train = 77, held_out = 7700 }
-"""
-
-
-class Pupil:
-    """Solves sums, but one sample in two slips at its second step; knows its slip and how to mend it."""
-
-    def __init__(self):
-        self.tokens = tokens_of(find_policy("tiny", policies=Path("none")))
-        self.prompts: list[str] = []
-
-    def __call__(self, request: Request) -> list[int]:
-        text = self.tokens._tokenizer.decode(request.prompt.tolist())
-        self.prompts.append(text)
-        problem = read_sum(text.split("problem: ")[1])
-        steps = reference_steps(problem)
-        if "Reflect on" in text:
-            answer = json.dumps(
-                {
-                    "trajectory_summary": "; ".join(steps[:2]),
-                    "root_cause_analysis": "a slip",
-                    "trajectory_outcome": "failure",
-                    "improvement_suggestion": steps[1],
-                    "retry_from_step": 1,
-                }
-            )
-        elif "trusted reference" in text:
-            answer = json.dumps({"step_checks": [], "first_error_index": 1, "intervention": steps[1]})
-        else:
-            written = text.split("<|assistant|>")[1].split("\n")[:-1]
-            slips = request.sample % 2 == 1 and not written and "earlier attempt" not in text
-            answer = "\n".join([*written, *_carry_on(problem, written, slips=slips)][len(written) :])
-        return [*self.tokens.encode(answer).tolist(), 1]
-
-
-def _carry_on(problem, written: list[str], *, slips: bool) -> list[str]:
-    """The rest of a solution after some lines, faithful to whatever they say."""
-    value = int(written[-1].split(" = ")[1]) if written else problem.terms[0]
-    lines = []
-    for index in range(len(written), len(problem.operators)):
-        term = problem.terms[index + 1]
-        after = value + term if problem.operators[index] == "+" else value - term
-        after += 10 if slips and index == 1 else 0
-        lines.append(f"{value} {problem.operators[index]} {term} = {after}")
-        value = after
-    return [*lines, f"#### {value}"]
 
 
 @pytest.fixture(scope="module")
@@ -100,40 +28,9 @@ def pupil():
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, pupil: Pupil):
     """A whole round, made once."""
-    folder = tmp_path_factory.mktemp("round")
-    (folder / "three.toml").write_text(SUITE)
-    settings = Settings(folder / "store", folder / "policies", folder / "release", folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(
-            engines.ENGINES,
-            "scripted",
-            lambda policy: ScriptedEngine(pupil, fingerprint=engines.engine_fingerprint("scripted", policy)),
-        )
-        made = make_work(settings, suite="three", round="r0", engine="scripted")
+    with scripted(tmp_path_factory.mktemp("round"), pupil) as made:
         run(made)
         yield made
-        engines.close_engines()
-
-
-def run(work: Work) -> dict[str, object]:
-    return {
-        "tasks": write_tasks(work),
-        "rollouts": write_rollouts(work, RolloutConfig(group=4)),
-        "trees": write_trees(work, TreeConfig(attempts=4, branches=2)),
-        "retries": write_retries(work, RetryConfig(per_task=1)),
-        "interventions": write_interventions(work, InterventionConfig(per_task=1, continuations=3)),
-        "verdicts": write_verdicts(work),
-        **{method: write_credit(work, CreditConfig(method)) for method in ("grpo", "spo_tree", "tempo")},
-        "labels": write_step_labels(work),
-        "pairs": write_pairs(work),
-        "patches": write_patches(work),
-        "agreement": write_agreement(work),
-        "evals": write_evals(work, EvalConfig(samples=2)),
-    }
-
-
-def read(work: Work, table: str, stage: str | None = None) -> pl.DataFrame:
-    return work.store.read(table, work.store.places(table, suite="three", round="r0", stage=stage))
 
 
 def test_every_check_passes(work: Work):
@@ -244,8 +141,6 @@ def test_evaluation_counts_right_answers(work: Work):
 
 
 def test_a_failed_request_is_a_row_and_no_node(tmp_path: Path, pupil: Pupil):
-    (tmp_path / "three.toml").write_text(SUITE)
-
     class Failing(ScriptedEngine):
         def generate(self, requests):
             for completion in super().generate(requests):
@@ -258,18 +153,9 @@ def test_a_failed_request_is_a_row_and_no_node(tmp_path: Path, pupil: Pupil):
                     )
                 )
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(
-            engines.ENGINES,
-            "scripted",
-            lambda policy: Failing(pupil, fingerprint=engines.engine_fingerprint("scripted", policy)),
-        )
-        engines.close_engines()
-        settings = Settings(tmp_path / "store", tmp_path / "policies", tmp_path / "release", tmp_path)
-        work = make_work(settings, suite="three", round="r0", engine="scripted")
+    with scripted(tmp_path, pupil, kind=Failing) as work:
         write_tasks(work)
         write_rollouts(work, RolloutConfig(group=8))
-        engines.close_engines()
     requests = read(work, "requests")
     failed = requests.filter(pl.col("error").is_not_null())
     assert 0 < failed.height < requests.height == 24

@@ -5,21 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.trees.grow import Tree
-from pipeline.variants.intervene import Clone, patch_row
+from pipeline.variants.intervene import NO_SUCCESS, Clone, patch_row
 
 
-def best_interventions(variants: list[dict[str, Any]], *, most: int) -> list[dict[str, Any]]:
-    """The kept interventions of a task, most accurate first, then the earliest; at most so many."""
-    kept = [variant for variant in variants if variant["kind"] == "intervention" and variant["dropped"] is None]
-    kept.sort(key=lambda variant: (-variant["with_successes"] / variant["with_count"], variant["source_leaf"]))
-    return kept[:most]
+def best_interventions(variants: list[dict[str, Any]], *, most: int, clone: Clone) -> list[dict[str, Any]]:
+    """The kept interventions of a task, most accurate first, then the earliest; at most so many.
+
+    `no_filter` keeps those without a successful continuation too.
+    """
+    kept = (None, NO_SUCCESS) if clone == "no_filter" else (None,)
+    found = [variant for variant in variants if variant["kind"] == "intervention" and variant["dropped"] in kept]
+    found.sort(key=lambda variant: (-_accuracy(variant), variant["source_leaf"]))
+    return found[:most]
 
 
-def patch(tree: Tree, variant: dict[str, Any], *, suite: str, separator: str, clone: Clone) -> dict[str, Any]:
-    """The training row of one kept intervention."""
+def patch(
+    tree: Tree,
+    variant: dict[str, Any],
+    *,
+    suite: str,
+    separator: str,
+    clone: Clone,
+    rewards: dict[tuple[str, int], float],
+) -> dict[str, Any]:
+    """The training row of one kept intervention.
+
+    Args:
+        rewards: by tree and leaf; `with_suffix` takes the first right continuation from them.
+    """
     node = variant["first_node"]
     prompt, *prefix = [tree[step]["token_ids"] for step in tree.path(node)[:-1]]
-    input_ids, labels = patch_row(prompt, prefix, tree[node]["token_ids"], clone=clone)
+    suffix = _first_success(tree, node, rewards) if clone == "with_suffix" else []
+    input_ids, labels = patch_row(prompt, prefix, tree[node]["token_ids"], clone=clone, suffix=suffix)
     return {
         "task": tree.task,
         "row": variant["variant"],
@@ -28,6 +45,20 @@ def patch(tree: Tree, variant: dict[str, Any], *, suite: str, separator: str, cl
         "node": node,
         "input_ids": input_ids,
         "labels": labels,
-        "accuracy": variant["with_successes"] / variant["with_count"],
+        "accuracy": _accuracy(variant),
         "text": separator.join(tree.texts(node)),
     }
+
+
+def _accuracy(variant: dict[str, Any]) -> float:
+    """Right ones among the judged continuations; 0 where none was judged."""
+    return variant["with_successes"] / variant["with_count"] if variant["with_count"] else 0.0
+
+
+def _first_success(tree: Tree, node: int, rewards: dict[tuple[str, int], float]) -> list[int]:
+    """Tokens of the earliest right continuation of a node; empty where there is none."""
+    for leaf, row in tree.known.items():
+        if row["origin"] == "continuation" and rewards.get((tree.tree, leaf), 0) >= 1 and node in tree.path(leaf):
+            path = tree.path(leaf)
+            return [token for step in path[path.index(node) + 1 :] for token in tree[step]["token_ids"]]
+    return []

@@ -8,6 +8,7 @@ wrote is never read as a template. Knows nothing of tokens or engines.
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ class PromptPack:
     templates:  role to message role (`system`, `user`) to text with `$name` holes.
     step_line:  one line of a numbered transcript; holes `$index` (0-based) and `$step`.
     right, wrong: the two answers a judge may give.
+    unshown:    expression of what is left out at the start of each line of a reference solution; None shows it whole.
     """
 
     name: str
@@ -38,6 +40,7 @@ class PromptPack:
     step_line: str
     right: str
     wrong: str
+    unshown: str | None = None
 
     def messages(self, role: str, **holes: str) -> Messages:
         """The chat messages of one request; system first where the role has one."""
@@ -50,6 +53,11 @@ class PromptPack:
         """Steps numbered from 0, a line each."""
         line = Template(self.step_line)
         return "".join(line.substitute(index=index, step=step) for index, step in enumerate(steps))
+
+    def reference(self, solution: str) -> str:
+        """A reference solution as an editor is shown it, a newline at its end."""
+        lines = solution.rstrip().split("\n")
+        return "".join(f"{re.sub(f'^(?:{self.unshown})', '', line) if self.unshown else line}\n" for line in lines)
 
 
 def load_pack(name: str) -> PromptPack:
@@ -69,4 +77,5 @@ def load_pack(name: str) -> PromptPack:
         step_line=fields["step_line"],
         right=fields["judge"]["right"],
         wrong=fields["judge"]["wrong"],
+        unshown=fields["intervene"].get("unshown"),
     )

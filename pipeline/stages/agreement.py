@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.report import Report
-from pipeline.stages.verdicts import GENERATING
+from pipeline.stages.growing import GENERATING
 from pipeline.stages.work import Shards, Work, inputs
 from pipeline.statistics import auc
 from pipeline.tasks.arithmetic import read_sum, steps_right
@@ -26,7 +26,7 @@ _SCORES = {"credit": "advantage", "step_labels": "soft"}
 
 def write_agreement(work: Work) -> Report:
     """Area under the ROC curve of every credit method and labeller of the round, with intervals over tasks."""
-    places = {table: work.store.places(table, suite=work.suite.name, round=work.round) for table in ("nodes", *_SCORES)}
+    places = {table: work.places(table) for table in ("nodes", *_SCORES)}
     made_from = inputs(
         VERSION,
         **{table: " ".join(work.store.digest(table, place) for place in found) for table, found in places.items()},
@@ -53,11 +53,7 @@ def write_agreement(work: Work) -> Report:
 def oracle_steps(work: Work) -> pl.DataFrame:
     """`task, tree, node, right` of every sampled step that no wrong step precedes; sums only."""
     questions = dict(work.store.tasks(work.suite.name).select("task", "question").iter_rows())
-    places = [
-        place
-        for place in work.store.places("nodes", suite=work.suite.name, round=work.round)
-        if place.stage == GENERATING[0]
-    ]
+    places = work.places("nodes", stage=GENERATING[0])
     rows = []
     for tree in read_trees(work.store.read("nodes", places)).values():
         problem = read_sum(questions[tree.task])

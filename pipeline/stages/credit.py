@@ -10,9 +10,7 @@ from pipeline.credit import METHODS
 from pipeline.credit.columns import credit_frame, trees_from_nodes
 from pipeline.errors import BadConfig
 from pipeline.report import Report
-from pipeline.stages.growing import digests
-from pipeline.stages.verdicts import GENERATING, round_verdicts
-from pipeline.stages.verdicts import STAGE as VERDICTS
+from pipeline.stages.verdicts import judged_shards, round_verdicts
 from pipeline.stages.work import Shards, Work, inputs
 
 VERSION = "1"
@@ -36,16 +34,7 @@ def write_credit(work: Work, config: CreditConfig = CreditConfig()) -> Report:
     method = METHODS[config.method]
     shards = Shards(work, config.method, ("credit",))
     made_from = inputs(VERSION, config=method.params())
-    by_shard = work.shards()
-    for name, _, parts in shards.stale(
-        by_shard,
-        lambda shard: {
-            **made_from,
-            "nodes": digests(work, shard, stages=GENERATING),
-            "verdicts": digests(work, shard, stages=(VERDICTS,), tables=("verdicts",)),
-        },
-    ):
-        nodes = work.store.read("nodes", [work.place(stage, name) for stage in GENERATING])
+    for name, nodes, parts in judged_shards(shards, made_from):
         kept = nodes.filter(
             pl.col("origin").is_in(method.origins) & ((pl.col("origin") != "prompt") | pl.col("parent").is_null())
         ).sort("tree", "node")

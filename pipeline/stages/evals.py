@@ -12,6 +12,7 @@ from pipeline.generation.engines import engine_fingerprint, open_tokens
 from pipeline.report import Report
 from pipeline.stages.work import Shards, Work, check_counts, inputs
 from pipeline.statistics import MeanInterval, cluster_mean_interval, pass_at_k
+from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
 from pipeline.tasks.verifiers import Question, verify
 from schemas import Evals
 from schemas.base import column_types
@@ -44,6 +45,8 @@ def write_evals(work: Work, config: EvalConfig = EvalConfig()) -> Report:
         baseline=engine_fingerprint(base.engine, base.policy) if base else "",
         prompts=work.pack.digest,
         tasks=digest,
+        max_tokens=str(work.suite.max_tokens),
+        verifier=VERIFIER_VERSION,
     )
     shards = Shards(work, work.policy.name, ("evals",))
     for name, _, parts in shards.stale({SPLIT: tasks}, lambda shard: made_from):

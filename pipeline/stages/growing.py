@@ -8,12 +8,24 @@ from dataclasses import dataclass, field
 import numpy as np
 import polars as pl
 
+from pipeline.errors import BadConfig, BadTable
 from pipeline.generation.engine import Request, Sampling
 from pipeline.generation.sampler import Sampler
-from pipeline.stages.work import Work, request_rows
+from pipeline.stages.work import Work, inputs, request_rows
 from pipeline.store.ledger import Entry
+from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
 from pipeline.trees.grow import Tree, read_trees
 from pipeline.trees.segment import Step, cut_steps
+
+BEFORE: dict[str, tuple[str, ...]] = {
+    "rollouts": (),
+    "trees": ("rollouts",),
+    "retries": ("rollouts", "trees"),
+    "interventions": ("rollouts", "trees", "retries"),
+}
+"""The stages that grow trees, each with those whose nodes it may hang on. Node numbers go on from theirs."""
+
+GENERATING = tuple(BEFORE)
 
 
 @dataclass(slots=True)
@@ -69,5 +81,52 @@ def read_verdicts(work: Work, shard: str, *, stages: Iterable[str]) -> pl.DataFr
 
 
 def digests(work: Work, shard: str, *, stages: Iterable[str], tables: Iterable[str] = ("nodes", "verdicts")) -> str:
-    """Digests of what earlier stages left in a shard, joined."""
+    """Digests of what earlier stages left in a shard, joined.
+
+    Raises:
+        BadTable: one of them grew on nodes that are no longer in the store; its own would be hung on the wrong ones.
+    """
+    stages = tuple(stages)
+    for stage in stages:
+        before = BEFORE.get(stage, GENERATING)
+        meta = work.store.meta("nodes" if stage in BEFORE else "verdicts", work.place(stage, shard))
+        if meta is not None and before and meta["inputs"]["nodes"] != _joined(work, shard, before):
+            raise BadTable(
+                f"{stage} of {work.suite.name}, round {work.round}, {shard} were made before "
+                f"{' or '.join(before)} changed",
+                remedy=f"run `branchpoint {stage} --suite {work.suite.name} --round {work.round}` again",
+            )
+    return _joined(work, shard, stages, tables)
+
+
+def _joined(work: Work, shard: str, stages: Iterable[str], tables: Iterable[str] = ("nodes", "verdicts")) -> str:
     return " ".join(work.store.digest(table, work.place(stage, shard)) for stage in stages for table in tables)
+
+
+def grown_from(work: Work, shard: str, stage: str, version: str, *, config: object, policy: str) -> dict[str, str]:
+    """What a stage that asks the policy makes a shard from.
+
+    Args:
+        policy: the engine's fingerprint.
+
+    Raises:
+        BadConfig: the round's rollouts are another policy's.
+        BadTable: see `digests`.
+    """
+    rollouts = work.store.meta("nodes", work.place(GENERATING[0], shard)) if BEFORE[stage] else None
+    if rollouts is not None and rollouts["inputs"]["policy"] != policy:
+        raise BadConfig(
+            f"the rollouts of {work.suite.name}, round {work.round}, are not of policy {work.policy_name} as it is now "
+            "on this engine",
+            remedy="give --policy as it was given to rollouts, or begin another --round",
+        )
+    return inputs(
+        version,
+        config=config,
+        policy=policy,
+        prompts=work.pack.digest,
+        reading=f"{work.suite.max_tokens} {work.suite.separator!r}",
+        tasks=work.store.tasks_digest(work.suite.name, shard),
+        verifier=VERIFIER_VERSION,
+        **({"nodes": digests(work, shard, stages=BEFORE[stage])} if BEFORE[stage] else {}),
+    )

@@ -10,10 +10,10 @@ import polars as pl
 
 from pipeline.builders.pairs import distinct, fork_pairs, outcome_pairs, retry_pairs
 from pipeline.report import Report
-from pipeline.stages.growing import digests
+from pipeline.stages.growing import GENERATING, digests
 from pipeline.stages.judging import rewards_by_node
-from pipeline.stages.verdicts import GENERATING, round_verdicts
 from pipeline.stages.verdicts import STAGE as VERDICTS
+from pipeline.stages.verdicts import round_verdicts
 from pipeline.stages.work import Shards, Work, check_counts, inputs
 from pipeline.trees.grow import read_trees
 from schemas import Pairs

@@ -9,9 +9,9 @@ import polars as pl
 from pipeline.generation.engine import Sampling
 from pipeline.generation.engines import open_tokens
 from pipeline.report import Report
-from pipeline.stages.growing import Grower
+from pipeline.stages.growing import Grower, grown_from
 from pipeline.stages.judging import judge, pass_rate
-from pipeline.stages.work import Shards, Work, check_counts, inputs
+from pipeline.stages.work import Shards, Work, check_counts
 from pipeline.trees.grow import Tree, nodes_frame
 
 STAGE = "rollouts"
@@ -36,9 +36,9 @@ def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Repor
     sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
     shards = Shards(work, STAGE, TABLES)
     with work.sampler(STAGE, total=config.group * sum(rows.height for rows in by_shard.values())) as sampler:
-        made_from = inputs(VERSION, config=config, policy=sampler.fingerprint, prompts=work.pack.digest)
         for name, tasks, parts in shards.stale(
-            by_shard, lambda shard: {**made_from, "tasks": work.store.tasks_digest(work.suite.name, shard)}
+            by_shard,
+            lambda shard: grown_from(work, shard, STAGE, VERSION, config=config, policy=sampler.fingerprint),
         ):
             grower = Grower(work, sampler, tokens)
             by_task = {row["task"]: row for row in tasks.iter_rows(named=True)}

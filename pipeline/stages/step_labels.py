@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pipeline.errors import BadConfig
 from pipeline.labels import LABELLERS
 from pipeline.report import Report
-from pipeline.stages.growing import digests
-from pipeline.stages.verdicts import GENERATING, round_verdicts
-from pipeline.stages.verdicts import STAGE as VERDICTS
+from pipeline.stages.verdicts import judged_shards, round_verdicts
 from pipeline.stages.work import Shards, Work, inputs
 
 VERSION = "1"
@@ -32,16 +30,7 @@ def write_step_labels(work: Work, config: StepLabelConfig = StepLabelConfig()) -
         raise BadConfig(f"labeller {config.labeller!r} does not exist", remedy=f"choose one of {', '.join(LABELLERS)}")
     shards = Shards(work, config.labeller, ("step_labels",))
     made_from = inputs(VERSION, config=config)
-    by_shard = work.shards()
-    for name, _, parts in shards.stale(
-        by_shard,
-        lambda shard: {
-            **made_from,
-            "nodes": digests(work, shard, stages=GENERATING),
-            "verdicts": digests(work, shard, stages=(VERDICTS,), tables=("verdicts",)),
-        },
-    ):
-        nodes = work.store.read("nodes", [work.place(stage, name) for stage in GENERATING])
+    for name, nodes, parts in judged_shards(shards, made_from):
         labels = LABELLERS[config.labeller](nodes, round_verdicts(work, name))
         shards.write(name, parts, step_labels=labels)
     labels = shards.read("step_labels")

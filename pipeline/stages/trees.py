@@ -11,16 +11,15 @@ from dataclasses import dataclass
 from pipeline.generation.engine import Sampling
 from pipeline.generation.engines import open_tokens
 from pipeline.report import Report
-from pipeline.stages.growing import Grower, digests, read_shard, read_verdicts
+from pipeline.stages.growing import BEFORE, Grower, grown_from, read_shard, read_verdicts
 from pipeline.stages.judging import judge, pass_rate, rewards_by_node
-from pipeline.stages.work import Shards, Work, check_counts, inputs
+from pipeline.stages.work import Shards, Work, check_counts
 from pipeline.trees.fork import attempts_of, inner_steps, mixed_attempts
 from pipeline.trees.grow import nodes_frame
 
 STAGE = "trees"
 VERSION = "1"
 TABLES = ("nodes", "verdicts", "requests")
-BEFORE = ("rollouts",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +40,13 @@ def write_trees(work: Work, config: TreeConfig = TreeConfig()) -> Report:
     sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
     shards = Shards(work, STAGE, TABLES)
     with work.sampler(STAGE) as sampler:
-        made_from = inputs(VERSION, config=config, policy=sampler.fingerprint)
         for name, tasks, parts in shards.stale(
-            by_shard, lambda shard: {**made_from, "nodes": digests(work, shard, stages=BEFORE)}
+            by_shard,
+            lambda shard: grown_from(work, shard, STAGE, VERSION, config=config, policy=sampler.fingerprint),
         ):
             grower = Grower(work, sampler, tokens)
-            trees = read_shard(work, name, stages=BEFORE)
-            rewards = rewards_by_node(read_verdicts(work, name, stages=BEFORE))
+            trees = read_shard(work, name, stages=BEFORE[STAGE])
+            rewards = rewards_by_node(read_verdicts(work, name, stages=BEFORE[STAGE]))
             forks = []
             for tree in trees.values():
                 for attempt in mixed_attempts(attempts_of(tree, rewards), count=config.attempts):

@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from pipeline.variants.answers import read_index, read_object
 
 Clone = Literal["prefix+intervention", "intervention_only", "with_suffix", "no_filter"]
+CLONES: tuple[Clone, ...] = get_args(Clone)
 MASKED = -100
 
 ALREADY_CORRECT = "rollout already correct"

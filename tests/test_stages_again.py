@@ -1,0 +1,160 @@
+"""What a stage does when what it stands on has changed, and when a setting is not the usual one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+from scripted_round import Pupil, changed, read, run, scripted
+
+from pipeline.errors import BadConfig, BadTable
+from pipeline.generation.engine import Request
+from pipeline.generation.policies import find_policy
+from pipeline.stages.credit import write_credit
+from pipeline.stages.growing import GENERATING
+from pipeline.stages.interventions import write_interventions
+from pipeline.stages.pairs import write_pairs
+from pipeline.stages.patches import PatchConfig, write_patches
+from pipeline.stages.release import write_release
+from pipeline.stages.retries import write_retries
+from pipeline.stages.rollouts import RolloutConfig, write_rollouts
+from pipeline.stages.step_labels import write_step_labels
+from pipeline.stages.tasks import write_tasks
+from pipeline.stages.trees import write_trees
+from pipeline.stages.verdicts import write_verdicts
+from pipeline.stages.work import Work
+from pipeline.variants.intervene import CLONES
+
+
+@pytest.fixture
+def fresh(tmp_path: Path):
+    """Surroundings of a test's own, nothing made yet."""
+    with scripted(tmp_path, Pupil()) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        pytest.param((write_trees,), id="trees"),
+        pytest.param((write_trees, write_retries), id="retries"),
+        pytest.param((write_verdicts,), id="verdicts"),
+    ],
+)
+def test_nothing_is_built_on_nodes_that_were_replaced(fresh: Work, stages: tuple):
+    write_tasks(fresh)
+    write_rollouts(fresh, RolloutConfig(group=2))
+    for stage in stages:
+        stage(fresh)
+    write_rollouts(fresh, RolloutConfig(group=4))
+    for build in (write_pairs, write_patches, write_step_labels, write_credit):
+        with pytest.raises(
+            BadTable, match=r"were made before .*rollouts.* changed; run `branchpoint \w+ --suite three"
+        ):
+            build(fresh)
+    for stage in stages:
+        stage(fresh)
+    write_pairs(fresh)
+    assert read(fresh, "nodes", "rollouts")["node"].max() > 0
+
+
+def test_a_stage_out_of_order_is_made_again(fresh: Work):
+    write_tasks(fresh)
+    for stage in (write_rollouts, write_retries, write_trees):
+        stage(fresh)
+    with pytest.raises(BadTable, match="retries of three, round r0, train-000 were made before rollouts or trees"):
+        write_interventions(fresh)
+    write_retries(fresh)
+    write_interventions(fresh)
+    nodes = read(fresh, "nodes")
+    assert nodes.select("tree", "node").is_unique().all()
+
+
+def test_a_round_has_one_policy(fresh: Work):
+    write_tasks(fresh)
+    write_rollouts(fresh)
+    tiny = find_policy("tiny", policies=Path("none"))
+    other = fresh.settings.policies / "other"
+    shutil.copytree(tiny.path, other)
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-5}))
+    with pytest.raises(BadConfig, match="round r0, are not of policy other"):
+        write_trees(replace(fresh, policy_name="other"))
+
+
+def test_a_smaller_suite_leaves_nothing_of_the_larger(fresh: Work):
+    large = changed(fresh, size=("train = 3", "train = 70"))
+    run(large)
+    small = changed(large, size=("train = 70", "train = 3"))
+    reports = run(small)
+    assert len(small.store.places("nodes", suite="three", stage="rollouts")) == 2
+    leaves = read(small, "nodes").filter(task="three/sums/train/000000", kind="step").drop_nulls("finish").height
+    assert reports["verdicts"].numbers["judged"] < 4 * leaves
+    release = write_release(small)
+    assert release.rows["tasks"] == 5
+    assert release.rows["pairs"] == reports["pairs"].rows["pairs"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "first"),
+    [
+        pytest.param("max_tokens = 96", "max_tokens = 95", "rollouts", id="longest answer"),
+        pytest.param('separator = "\\n"', 'separator = " = "', "rollouts", id="separator"),
+    ],
+)
+def test_a_changed_suite_is_made_again(fresh: Work, old: str, new: str, first: str):
+    run(fresh)
+    reports = run(changed(fresh, edit=(old, new)))
+    assert [reports[stage].fresh for stage in GENERATING] == [1, 1, 1, 1]
+
+
+def test_a_changed_task_is_judged_again_everywhere(fresh: Work):
+    run(fresh)
+    place = fresh.store.places("tasks", suite="three")[-1]
+    tasks = fresh.store.read("tasks", [place])
+    wrong = tasks.with_columns(answer=pl.lit("1000"), info=pl.lit(json.dumps({"dataset": "chain_sum", "metadata": {}})))
+    fresh.store.write("tasks", wrong, place, inputs={})
+    for stage in (write_rollouts, write_trees, write_retries, write_interventions):
+        assert stage(fresh).fresh == 1
+    assert read(fresh, "verdicts")["reward"].sum() == 0
+
+
+@pytest.mark.parametrize("clone", CLONES)
+def test_every_way_to_clone_an_intervention(fresh: Work, clone: str):
+    run(fresh)
+    write_patches(fresh, PatchConfig(clone=clone))
+    row = read(fresh, "patches").row(0, named=True)
+    nodes = read(fresh, "nodes").filter(tree=row["tree"])
+    edit = nodes.filter(node=row["node"]).row(0, named=True)
+    trained = [token for token in row["labels"] if token != -100]
+    if clone == "with_suffix":
+        assert row["input_ids"][-1] == 1
+        assert len(trained) > len(edit["token_ids"])
+    else:
+        assert row["input_ids"][-len(edit["token_ids"]) :] == edit["token_ids"]
+        assert (len(trained) == len(edit["token_ids"])) == (clone == "intervention_only")
+
+
+def test_unknown_way_to_clone(fresh: Work):
+    with pytest.raises(BadConfig, match="clone 'all' does not exist; choose one of prefix"):
+        write_patches(fresh, PatchConfig(clone="all"))
+
+
+def test_an_unreadable_check_is_asked_again_and_kept(tmp_path: Path):
+    class Muddled(Pupil):
+        def __call__(self, request: Request) -> list[int]:
+            text = self.tokens._tokenizer.decode(request.prompt.tolist())
+            if "trusted reference" in text and request.sample < 2:
+                return [*self.tokens.encode("I think step 1").tolist(), 1]
+            return super().__call__(request)
+
+    with scripted(tmp_path, Muddled()) as work:
+        run(work)
+    critiques = read(work, "nodes").filter(kind="critique")
+    variants = read(work, "variants").filter(kind="intervention")
+    assert critiques.height == 3 * variants.height > 0
+    assert variants["blamed_step"].to_list() == [1] * variants.height
