@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,7 +33,7 @@ RUNS = {
     "int": Run(train_int_policy, IntRecipe, "supervised training on the round's interventions (InT)"),
 }
 MEASURE = "measure a policy in the five roles of the embedded one, on held-out sums"
-TINY = "train the embedded policy from nothing, or go on with it; about an hour on two cores"
+TINY = "train the embedded policy from nothing, or go on with it; about 100 minutes on two cores"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,15 +44,23 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0, or 2 with one line on stderr where the user must mend something, 130 where interrupted."""
+    """Run a command. What the user can mend is one line on stderr.
+
+    Returns:
+        0; 2 where the user must mend something; 130 where interrupted; 141 where the reader of stdout went.
+    """
     try:
         _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
     except BranchpointError as error:
         print(f"branchpoint-train: {show.plain(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("branchpoint-train: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
 
 

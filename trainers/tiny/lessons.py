@@ -221,7 +221,7 @@ class Teacher:
         attempt = self._attempt()
         holes = {
             "question": question(attempt.problem),
-            "reference": "\n".join(reference_steps(attempt.problem)) + "\n",
+            "reference": self.pack.reference("\n".join(reference_steps(attempt.problem))),
             "steps": self.pack.transcript(attempt.steps),
         }
         return Lesson("intervene", self.pack.messages("intervene", **holes), intervention_on(attempt))

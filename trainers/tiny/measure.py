@@ -66,7 +66,7 @@ def measure(policy: str, *, policies: Path = Path("policies"), say: Callable[[st
 
     edits = asker.ask(
         [
-            pack.messages("intervene", reference="\n".join(reference_steps(problems[i])) + "\n", **hole)
+            pack.messages("intervene", reference=pack.reference("\n".join(reference_steps(problems[i]))), **hole)
             for (i, _), hole in zip(failed, holes, strict=True)
         ],
         256,

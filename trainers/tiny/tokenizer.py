@@ -1,7 +1,10 @@
 """Heavy: transformers. The tokenizer of the embedded policy: bytes, and one token a fixed phrase.
 
 Any text round-trips (bytes are the base alphabet); the phrases of the prompt pack and of the
-JSON the pack asks for are single tokens, so that a step costs about eight tokens.
+JSON the pack asks for are single tokens, so that a step costs about eight tokens. The verdict on a
+step is one token with all that surrounds it: it then comes straight after the step worked out anew,
+where the difference shows. (With the verdict a token later, this policy found one first error in
+six; see the model card.)
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ ANSWERS = (
     '", "trajectory_outcome": "failure", "improvement_suggestion": "', '", "retry_from_step": ',
     ', "trajectory_outcome": "success", "improvement_suggestion": null, "retry_from_step": null}',
     "Every step was right.", " correct", " incorrect",
-    '{"step_checks": [{"index": ', ', "reason": "', '", "verdict": "', '"}, {"index": ', '"}], "first_error_index": ',
+    '{"step_checks": [{"index": ', ', "reason": "', '", "verdict": "correct"}, {"index": ',
+    '", "verdict": "correct"}], "first_error_index": ', '", "verdict": "incorrect"}], "first_error_index": ',
     ', "intervention": "', '"}',
 )  # fmt: skip
 

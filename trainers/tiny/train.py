@@ -8,8 +8,10 @@ the last checkpoint after a kill.
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,12 +20,15 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from pipeline.errors import BadModel
 from pipeline.prompts import Messages, load_pack
 from pipeline.tasks.arithmetic import first_error
+from trainers.saving import weight_errors
 from trainers.tiny.lessons import Attempt, Lesson, Syllabus, Teacher, question
 from trainers.tiny.tokenizer import build_tokenizer
 
 WARMUP = 150
+CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +100,13 @@ FOURTH = Phase(
 
 FIFTH = Phase(
     Syllabus(
-        shares={"solve": 0.12, "reflect": 0.12, "retry": 0.10, "intervene": 0.60, "judge": 0.06},
+        shares={"solve": 0.16, "reflect": 0.14, "retry": 0.12, "intervene": 0.50, "judge": 0.08},
         one_digit=1.0,
         lengths=((3, 4, 5, 6, 7, 8, 8, 9, 10, 10), ()),
         slip=0.065,
     ),
-    steps=700,
-    learning_rate=7.0e-4,
+    steps=800,
+    learning_rate=1.0e-3,
     sampling=(),
 )
 
@@ -237,19 +242,24 @@ def learning_rate(phase: Phase, step: int) -> float:
 
 
 def train(config: TinyConfig, *, out: Path, say: Callable[[str], None] = print) -> None:
-    """Train and save policy, tokenizer and log under `out`."""
+    """Train and save policy, tokenizer, recipe and checkpoint under `out`; where all steps are taken, do nothing.
+
+    Raises:
+        BadModel: the checkpoint under `out` is damaged or of another model.
+        StoreFull: the disk refused; the last checkpoint stays.
+    """
     torch.manual_seed(config.seed)
     pack = load_pack("tiny")
     tokenizer = build_tokenizer(pack)
     model = new_model(config, tokenizer)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=config.weight_decay)
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint, first, attempts = out / "checkpoint.pt", 0, []
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first, attempts = state["step"], [Attempt(_sum(p), s, r) for p, s, r in state["attempts"]]
+    with weight_errors(out, setting="--out"):
+        out.mkdir(parents=True, exist_ok=True)
+    first, attempts = read_checkpoint(out / CHECKPOINT, model, optimizer)
+    if first >= config.steps:
+        say(f"{out} is trained: all {config.steps} steps are taken; to train anew, remove {out / CHECKPOINT}")
+        return
+    if first:
         say(f"going on from step {first}")
     teacher = Teacher(pack, config.at(first)[0].syllabus, seed=config.seed + first)
     teacher.attempts = attempts
@@ -281,17 +291,55 @@ def train(config: TinyConfig, *, out: Path, say: Callable[[str], None] = print) 
                 f"{tokens / seconds:.0f} tokens/s, {left / 60:.0f} min left"
             )
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            state = {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "step": step + 1,
-                "attempts": [(a.problem.expression, a.steps, a.report) for a in teacher.attempts],
-            }
-            torch.save(state, checkpoint.with_suffix(".part"))
-            checkpoint.with_suffix(".part").replace(checkpoint)
-            model.save_pretrained(out)
-            tokenizer.save_pretrained(out)
-    (out / "recipe.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
+            with weight_errors(out, setting="--out"):
+                model.save_pretrained(out)
+                tokenizer.save_pretrained(out)
+                (out / "recipe.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
+                write_checkpoint(out / CHECKPOINT, model, optimizer, step=step + 1, attempts=teacher.attempts)
+
+
+def write_checkpoint(
+    path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, *, step: int, attempts: list[Attempt]
+) -> None:
+    """Replace the checkpoint in one rename. Comes after the policy: at the last step nothing is left to save.
+
+    Raises:
+        OSError: the disk refused; the checkpoint before stays.
+    """
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "attempts": [(a.problem.expression, a.steps, a.report) for a in attempts],
+    }
+    memory = io.BytesIO()  # torch, writing to a full disk, does not say that it is full
+    torch.save(state, memory)
+    part = path.with_suffix(".part")
+    try:
+        part.write_bytes(memory.getbuffer())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer) -> tuple[int, list[Attempt]]:
+    """Fill model and optimizer from a checkpoint; steps taken and the attempts sampled so far, none without one.
+
+    Raises:
+        BadModel: the checkpoint is damaged or of another model.
+    """
+    if not path.exists():
+        return 0, []
+    try:
+        state = torch.load(path, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return state["step"], [Attempt(_sum(p), s, r) for p, s, r in state["attempts"]]
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadModel(
+            f"{path} is no checkpoint of this model: {reason}", remedy="remove it to train from the first step"
+        ) from error
 
 
 def _sum(expression: str):
