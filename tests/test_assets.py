@@ -85,6 +85,7 @@ def test_an_asset_reports_numbers_checks_and_a_data_version(tmp_path: Path, monk
     assert {check.check_name for check in outcome.get_asset_check_evaluations()} == {
         "tasks_any_rows",
         "tasks_keys_unique",
+        "tasks_splits_apart",
     }
     assert all(check.passed for check in outcome.get_asset_check_evaluations())
 

@@ -1,8 +1,7 @@
-"""The store: equal rows give equal bytes, a write happens whole or not at all, and checks find what was spoiled."""
+"""The store: equal rows give equal bytes, and a write happens whole or not at all."""
 
 import errno
 import os
-import shutil
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -19,17 +18,10 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from pipeline.errors import BadConfig, BadTable, StoreFull
-from pipeline.generation.engine import Sampling
-from pipeline.generation.sampler import Sampler
-from pipeline.generation.scripted import ScriptedEngine
-from pipeline.stages.work import request_rows
 from pipeline.store import write as writing
-from pipeline.store.checks import CHECKS
 from pipeline.store.layout import Place, find_places
 from pipeline.store.store import Store
-from pipeline.store.write import as_arrow, content_digest, group_edges, validated, write_parquet
-from pipeline.trees.grow import Tree, nodes_frame
-from pipeline.trees.segment import Step
+from pipeline.store.write import content_digest, group_edges, validated
 from schemas import TABLES
 from schemas.base import column_types
 
@@ -294,106 +286,3 @@ class TestReading:
         assert store.tasks("others").height == 0
         assert store.tasks_digest("sums", "train-000") == written.digest
         assert store.tasks_digest("sums", "train-001") == ""
-
-
-LATER = Place("sums", "r0", "trees", "train-000")
-
-
-def grow(store: Store) -> None:
-    """Random rows in every table; nodes and requests from a scripted engine.
-
-    #     0         the prompt 5 6
-    #   1   3       two samples of two steps; both end with token 9
-    #   2   4
-    """
-    for table in TABLES.keys() - {"nodes", "requests"}:
-        store.write(table, random_rows(table), HERE, inputs={})
-    engine = ScriptedEngine(lambda request: [1, 2, 3 + request.sample, 9])
-    tree, prompt = Tree("a", "a@r0"), np.array([5, 6], np.int32)
-    tree.add_prompt(None, prompt, text="?", agent="solver")
-    with store.ledger() as ledger:
-        sampler = Sampler(ledger, "scripted", engine.fingerprint, lambda: engine)
-        asked = [sampler.request(prompt, Sampling(), sample=sample) for sample in (0, 1)]
-        for answer in sampler.run(asked).values():
-            tree.add_answer(0, answer, [Step(0, 2, "one"), Step(2, 4, "two")], kind="step", origin="sample")
-        requests = request_rows(ledger, dict.fromkeys((request.key for request in asked), "a"), stage="rollouts")
-    store.write("nodes", nodes_frame([tree]), HERE, inputs={})
-    store.write("requests", requests, HERE, inputs={})
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory) -> Store:
-    store = Store(tmp_path_factory.mktemp("sound") / "store")
-    grow(store)
-    return store
-
-
-@pytest.fixture
-def store_to_spoil(sound, store) -> Store:
-    shutil.copytree(sound.root, store.root)
-    return store
-
-
-def overwrite(store: Store, table: str, rows: pl.DataFrame, *, at: Place = HERE) -> None:
-    """Write rows past the writer's rules."""
-    write_parquet(at.path(store.root, table), table, as_arrow(TABLES[table], rows), inputs={})
-
-
-def twice(store: Store, table: str) -> None:
-    """A row of one stage in another, too."""
-    overwrite(store, table, store.read(table, [HERE])[:1], at=LATER)
-
-
-def emptied(store: Store, table: str) -> None:
-    overwrite(store, table, store.read(table, [HERE]).clear())
-
-
-def altered(store: Store, table: str) -> None:
-    """Other rows under what the file said of the old ones."""
-    path = HERE.path(store.root, table)
-    data = as_arrow(TABLES[table], store.read(table, [HERE]).with_columns(task=pl.lit("z")))
-    pq.write_table(data.replace_schema_metadata(pq.read_schema(path).metadata), path)
-
-
-def not_finite(store: Store, table: str) -> None:
-    rows = store.read(table, [HERE])
-    name = next(name for name, dtype in rows.schema.items() if dtype == pl.Float32)
-    overwrite(store, table, rows.with_columns(pl.lit(float("nan"), pl.Float32).alias(name)))
-
-
-SPOILED = {"keys_unique": twice, "any_rows": emptied, "digests_match": altered, "finite": not_finite}
-
-
-class TestChecks:
-    @pytest.mark.parametrize(("table", "check"), [(table, name) for table, found in CHECKS.items() for name in found])
-    def test_sound_rows_pass(self, sound, table, check):
-        assert CHECKS[table][check](sound, table, [HERE]).passed
-
-    @pytest.mark.parametrize(
-        ("table", "check"), [(table, name) for table, found in CHECKS.items() for name in found if name in SPOILED]
-    )
-    def test_spoiled_rows_fail(self, store_to_spoil, table, check):
-        SPOILED[check](store_to_spoil, table)
-        assert not CHECKS[table][check](store_to_spoil, table, store_to_spoil.places(table)).passed
-
-    @pytest.mark.parametrize(
-        ("check", "number", "column", "value", "said"),
-        [
-            pytest.param("parents_present", 2, "parent", 7, "name a parent that is not there", id="lost parent"),
-            pytest.param("parents_present", 2, "context", 7, "name a context", id="lost context"),
-            pytest.param("parents_present", 2, "copied_from", 7, "name a copied_from", id="lost original"),
-            pytest.param("token_exact", 2, "parent", 7, "leaf 2 of a@r0", id="path broken"),
-            pytest.param("token_exact", 2, "token_ids", [3, 8], "leaf 2 of a@r0", id="a token of a leaf"),
-            pytest.param("token_exact", 3, "token_ids", [1, 8], "leaf 4 of a@r0", id="a token above a leaf"),
-            pytest.param("token_exact", 0, "token_ids", [5, 7], "leaf 2 of a@r0", id="a token of the prompt"),
-            pytest.param("token_exact", 4, "logprobs", [-0.5, -0.25], "leaf 4 of a@r0", id="a log-probability"),
-            pytest.param("token_exact", 2, "request", "gone", "request gone", id="request not in the ledger"),
-        ],
-    )
-    def test_spoiled_nodes_fail(self, store_to_spoil, check, number, column, value, said):
-        rows = store_to_spoil.read("nodes", [HERE])
-        values = [value if row["node"] == number else row[column] for row in rows.iter_rows(named=True)]
-        overwrite(store_to_spoil, "nodes", rows.with_columns(pl.Series(column, values, dtype=rows.schema[column])))
-        finding = CHECKS["nodes"][check](store_to_spoil, "nodes", [HERE])
-        assert not finding.passed
-        assert said in finding.detail

@@ -14,11 +14,9 @@ from pipeline.tasks import verifiers
 from pipeline.tasks.answers import find_answer, split_solution
 from pipeline.tasks.arithmetic import Sum, first_error, read_sum, reference_steps, steps_right
 from pipeline.tasks.sources import file, gym
-from pipeline.tasks.suites import SUITES, load_suite, suite_tasks
 from pipeline.tasks.verifiers import Question, Verdict, verify
 from pipeline.variants.intervene import Proposal, read_proposal
 from pipeline.variants.reflect import read_reflection
-from schemas import Tasks
 
 
 @pytest.mark.parametrize(
@@ -275,60 +273,6 @@ class TestGymSource:
     def test_refusals(self, changes, message):
         with pytest.raises(BadConfig, match=message):
             list(gym.read(replace(self.options, **changes)))
-
-
-SUITE = 'name = "mine"\ndescription = ""\nprompts = "tiny"\nseparator = "\\n"\nmax_tokens = 9\n'
-BAND = '[[bands]]\nname = "b"\nsource = "file"\npath = "tasks.jsonl"\n'
-
-
-class TestSuites:
-    def test_ones_own(self, tmp_path):
-        (tmp_path / "mine.toml").write_text(SUITE + BAND + BAND.replace('"b"', '"c"') + "held_out = 1\n")
-        (tmp_path / "tasks.jsonl").write_text('{"question": "q", "answer": "1"}\n{"question": "r", "answer": "2"}')
-        for suite in (load_suite("mine", folder=tmp_path), load_suite(str(tmp_path / "mine.toml"))):
-            tasks = Tasks.validate(suite_tasks(replace(suite, bands=suite.bands[1:])))
-            assert tasks["task"].to_list() == ["mine/c/held_out/000000", "mine/c/held_out/000001"]
-        tasks = suite_tasks(suite)
-        assert tasks["difficulty"].to_list() == [0.0, 0.0, 1.0, 1.0]
-        assert tasks["reference_solution"].null_count() == tasks["info"].null_count() == 4
-
-    @pytest.mark.parametrize(
-        ("text", "message"),
-        [
-            pytest.param(SUITE + 'color = "red"\n' + BAND, "unknown key 'color'", id="unknown key"),
-            pytest.param(SUITE + BAND + "color = 1\n", "band 'b': unknown key 'color'", id="unknown key of a band"),
-            pytest.param(SUITE + BAND.replace('"file"', '"web"'), "source 'web' does not exist", id="unknown source"),
-            pytest.param(SUITE, r"has no \[\[bands\]\]", id="no bands"),
-            pytest.param(SUITE + BAND.replace("[[bands]]", "[bands]"), r"has no \[\[bands\]\]", id="single brackets"),
-            pytest.param("name = ", "is not TOML", id="not TOML"),
-            pytest.param(BAND + 'x = "y\n', "is not TOML", id="not TOML at the end"),
-            pytest.param(SUITE.replace("max_tokens = 9", "") + BAND, "max_tokens", id="missing key"),
-            pytest.param(SUITE.replace("= 9", '= "9"') + BAND, "max_tokens is '9', not int", id="wrong kind"),
-            pytest.param(SUITE + BAND.replace('name = "b"', ""), "name is None, not str", id="band without a name"),
-        ],
-    )
-    def test_refusals(self, tmp_path, text, message):
-        (tmp_path / "mine.toml").write_text(text)
-        with pytest.raises(BadConfig, match=message):
-            load_suite("mine", folder=tmp_path)
-
-    @pytest.mark.parametrize("name", ["none", "none.toml"])
-    def test_none_of_that_name(self, tmp_path, name):
-        with pytest.raises(BadConfig, match=r"suite '?none"):
-            load_suite(name, folder=tmp_path)
-
-    @pytest.mark.parametrize("name", SUITES)
-    def test_embedded(self, name):
-        tasks = Tasks.validate(suite_tasks(load_suite(name)))
-        problems = [read_sum(question) for question in tasks["question"]]
-        for problem, solution, answer in zip(problems, tasks["reference_solution"], tasks["answer"], strict=True):
-            assert steps_right(problem, solution.split("\n")) == [True] * (len(problem.terms))
-            assert find_answer(solution) == answer
-        by_split = dict.fromkeys(tasks["split"])
-        for split in by_split:
-            by_split[split] = {p.expression for p, s in zip(problems, tasks["split"], strict=True) if s == split}
-        assert by_split.keys() == {"train", "held_out"}
-        assert not by_split["train"] & by_split["held_out"]
 
 
 HOLES = {"question": "What is $question?", "outcome": "failure", "report": '{"a": "$5"}', "reference": "#### $1"}

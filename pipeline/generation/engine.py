@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -73,6 +73,11 @@ class Completion:
     error: str | None = None
 
 
+def failed(request: Request, error: str) -> Completion:
+    """What stands for an answer that never came: no tokens, and why."""
+    return Completion(request.key, np.empty(0, np.int32), np.empty(0, np.float32), None, error=error)
+
+
 class Engine(Protocol):
     """Draws tokens from one policy."""
 
@@ -83,8 +88,8 @@ class Engine(Protocol):
         """Changes whenever the same request may give other tokens: weights, dtype, version."""
         ...
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
-        """Yield each completion as it ends, in any order; `key` tells which."""
+    def generate(self, requests: Iterable[Request]) -> Generator[Completion, None, None]:
+        """Yield each completion as it ends, in any order; `key` tells which. Closed early, it gives up the rest."""
         ...
 
 

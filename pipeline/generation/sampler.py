@@ -6,7 +6,8 @@ The engine is opened on the first request that must be paid; where the ledger ha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,8 +62,11 @@ class Sampler:
             found |= self.ledger.get([request.key for request in missing])
         return found
 
-    def _pay(self, asked: dict[str, Request], completions: Iterator[Completion]) -> None:
-        """Record completions as they come, a few at a time; also those in hand when the engine fails."""
+    def _pay(self, asked: dict[str, Request], completions: Generator[Completion, None, None]) -> None:
+        """Record completions as they come, a few at a time; also those in hand when the engine fails.
+
+        Whatever goes wrong here, the engine is told at once to give up the rest.
+        """
         batch: list[tuple[Request, Completion]] = []
         since = time.monotonic()
 
@@ -73,14 +77,15 @@ class Sampler:
             since = time.monotonic()
 
         try:
-            for completion in completions:
-                batch.append((asked[completion.key], completion))
-                self.spent.paid += 1
-                self.spent.decoded += len(completion.token_ids)
-                self.spent.cached += completion.cached or 0
-                self.spent.failed += completion.error is not None
-                self.on_answer(self.spent)
-                if len(batch) >= _FLUSH_COUNT or time.monotonic() - since > _FLUSH_SECONDS:
-                    flush()
+            with closing(completions):
+                for completion in completions:
+                    batch.append((asked[completion.key], completion))
+                    self.spent.paid += 1
+                    self.spent.decoded += len(completion.token_ids)
+                    self.spent.cached += completion.cached or 0
+                    self.spent.failed += completion.error is not None
+                    self.on_answer(self.spent)
+                    if len(batch) >= _FLUSH_COUNT or time.monotonic() - since > _FLUSH_SECONDS:
+                        flush()
         finally:
             flush()

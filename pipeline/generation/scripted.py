@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class ScriptedEngine:
     def fingerprint(self) -> str:
         return self._fingerprint
 
-    def generate(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def generate(self, requests: Iterable[Request]) -> Generator[Completion, None, None]:
         for request in requests:
             self.seen.append(request)
             ids = self._answer(request)

@@ -9,22 +9,31 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+from jinja2 import TemplateError
 from transformers import AutoTokenizer
 
 from pipeline.errors import BadInput, BadModel
 from pipeline.generation.policies import Policy
 from pipeline.prompts import Messages
 
+QUOTED = 60
+
 
 class Tokens:
-    """The tokenizer of a policy."""
+    """The tokenizer of a policy.
+
+    Raises:
+        BadModel: the policy has none that can be read, or one without a chat template.
+    """
 
     def __init__(self, policy: Policy):
+        self._path = policy.path
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(policy.path, local_files_only=True)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # whatever foreign parsers raise at foreign files, a bare Exception among it
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise BadModel(
-                f"{policy.path} has no readable tokenizer", remedy="save the tokenizer into the folder"
+                f"{policy.path} has no readable tokenizer: {said}", remedy="save the tokenizer into the folder again"
             ) from error
         if self._tokenizer.chat_template is None:
             raise BadModel(
@@ -38,13 +47,24 @@ class Tokens:
         """Token ids of a prompt, up to where the answer begins: `[P]` int32.
 
         Raises:
-            BadInput: a message spells one of the model's control tokens.
+            BadInput: a message spells one of the model's control tokens; quotes how it begins.
+            BadModel: the chat template refuses the messages.
         """
         for message in messages:
             spelt = next((token for token in self._specials if token in message["content"]), None)
             if spelt is not None:
-                raise BadInput(f"a message spells the control token {spelt!r}", remedy="remove it from the text")
-        ids = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+                begins = " ".join(message["content"].split())[:QUOTED]
+                raise BadInput(
+                    f"a message spells the control token {spelt!r}; it begins {begins!r}",
+                    remedy="remove the token from the task",
+                )
+        try:
+            ids = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        except TemplateError as error:
+            raise BadModel(
+                f"the chat template of {self._path} refuses the messages: {error}",
+                remedy="choose a model whose template takes a system message, or mend the template",
+            ) from error
         return np.asarray(ids, dtype=np.int32)
 
     def safe(self, text: str) -> bool:

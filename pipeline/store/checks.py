@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from pipeline.errors import BadTable
 from pipeline.store.layout import Place
 from pipeline.store.store import Store
 from pipeline.store.write import content_digest
@@ -37,12 +38,18 @@ def keys_unique(store: Store, table: str, places: Sequence[Place]) -> Finding:
 
 def digests_match(store: Store, table: str, places: Sequence[Place]) -> Finding:
     """The rows of every file still have the digest the file states."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     for place in places:
         path = place.path(store.root, table)
-        data = pq.read_table(path, partitioning=None).cast(arrow_schema(TABLES[table]))
-        if content_digest(data) != store.digest(table, place):
+        try:
+            data = pq.read_table(path, partitioning=None).cast(arrow_schema(TABLES[table]))
+            same = content_digest(data) == store.digest(table, place)
+        except (OSError, ValueError, LookupError, pa.ArrowException, BadTable) as error:
+            said = " ".join(str(error).split())[:200]
+            return Finding(False, f"{path.name} of stage {place.stage} cannot be read: {said}")
+        if not same:
             return Finding(False, f"{path.name} of stage {place.stage} is not what was written")
     return Finding(True, f"{len(places)} files")
 
@@ -99,6 +106,18 @@ def finite(store: Store, table: str, places: Sequence[Place]) -> Finding:
     return Finding(True, f"{rows.height} rows")
 
 
+def splits_apart(store: Store, table: str, places: Sequence[Place]) -> Finding:
+    """No question of a suite is in both splits."""
+    rows = store.read(table, list(places), columns=["task", "suite", "split", "question"])
+    asked = rows.group_by("suite", "question", maintain_order=True).agg(
+        pl.col("task").last(), pl.col("split").n_unique()
+    )
+    both = asked.filter(pl.col("split") > 1)
+    if both.height:
+        return Finding(False, f"{both.height} questions are in both splits, as that of {both['task'][0]}")
+    return Finding(True, f"{asked.height} questions")
+
+
 def any_rows(store: Store, table: str, places: Sequence[Place]) -> Finding:
     """There is something to go on with."""
     rows = sum(store.rows(table, place) for place in places)
@@ -108,7 +127,7 @@ def any_rows(store: Store, table: str, places: Sequence[Place]) -> Finding:
 Check = Callable[[Store, str, Sequence[Place]], Finding]
 
 CHECKS: dict[str, dict[str, Check]] = {
-    "tasks": {"any_rows": any_rows, "keys_unique": keys_unique},
+    "tasks": {"any_rows": any_rows, "keys_unique": keys_unique, "splits_apart": splits_apart},
     "nodes": {
         "any_rows": any_rows,
         "keys_unique": keys_unique,
@@ -120,7 +139,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     "variants": {"keys_unique": keys_unique},
     "credit": {"any_rows": any_rows, "keys_unique": keys_unique, "finite": finite},
     "step_labels": {"any_rows": any_rows, "keys_unique": keys_unique, "finite": finite},
-    "pairs": {"any_rows": any_rows, "keys_unique": keys_unique},
-    "patches": {"any_rows": any_rows, "keys_unique": keys_unique},
+    "pairs": {"keys_unique": keys_unique},
+    "patches": {"keys_unique": keys_unique},
     "evals": {"any_rows": any_rows, "keys_unique": keys_unique},
 }

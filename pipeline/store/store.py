@@ -30,7 +30,7 @@ def _readable(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise BadTable(f"{path} is damaged: {error}", remedy="remove it and run its stage again") from error
 
 

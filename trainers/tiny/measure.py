@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.errors import BadModel
 from pipeline.generation.engine import Engine, Sampling, make_request
 from pipeline.generation.engines import open_engine, open_tokens
 from pipeline.generation.policies import find_policy
@@ -133,6 +134,8 @@ class _Asker:
             for index, messages in enumerate(prompts)
         ]
         answers = {answer.key: answer for answer in self._engine.generate(requests)}
+        if failed := next((answer.error for answer in answers.values() if answer.error), None):
+            raise BadModel(f"the engine did not answer: {failed}", remedy="measure a policy that takes these prompts")
         return [
             (self._tokens.decode(answers[request.key].token_ids), answers[request.key].logprobs) for request in requests
         ]

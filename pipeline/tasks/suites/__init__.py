@@ -5,6 +5,7 @@ The embedded ones lie beside this module; a user's own is given by the path of i
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -15,12 +16,14 @@ from typing import Any, get_origin, get_type_hints
 import polars as pl
 
 from pipeline.errors import BadConfig
+from pipeline.prompts import PACKS
 from pipeline.tasks.sources import SOURCES
 from schemas import Tasks
 from schemas.base import column_types
 from schemas.words import SPLITS
 
 SUITES = ("chain_sum",)
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,9 @@ def load_suite(name: str, *, folder: Path = Path("suites")) -> Suite:
     """An embedded suite by name, or one's own: `<folder>/<name>.toml`, or the path of a TOML file.
 
     Raises:
-        BadConfig: there is none, or a key of the file is unknown, missing or of the wrong kind.
+        BadConfig: there is none, or a key of the file is unknown, missing, of the wrong kind or of no use.
     """
+    path = None
     if name in SUITES:
         text, base = resources.files(__name__).joinpath(f"{name}.toml").read_text(), Path()
     elif name.endswith(".toml") or (folder / f"{name}.toml").is_file():
@@ -81,7 +85,33 @@ def load_suite(name: str, *, folder: Path = Path("suites")) -> Suite:
     if not isinstance(bands, list) or not bands or not all(isinstance(band, dict) for band in bands):
         raise BadConfig(f"suite {name} has no [[bands]]", remedy="add at least one, in double brackets")
     bands = tuple(_band(name, band) for band in bands)
-    return _fill(Suite, {**content, "bands": bands, "base": base}, where=f"suite {name}")
+    suite = _fill(Suite, {**content, "bands": bands, "base": base}, where=f"suite {name}")
+    _check(suite, where=f"suite {name}", file=path)
+    return suite
+
+
+def _check(suite: Suite, *, where: str, file: Path | None) -> None:
+    """Refuse what would fail later, or let one suite's tasks take the place of another's.
+
+    file: the suite's own; None where it is embedded.
+    """
+    if file is not None and suite.name != file.stem:
+        raise BadConfig(
+            f"{where}: name is {suite.name!r} in the file {file.name}", remedy="give file and suite the same name"
+        )
+    if file is not None and suite.name in SUITES:
+        raise BadConfig(
+            f"{where}: {suite.name!r} is the name of an embedded suite", remedy="give file and suite another name"
+        )
+    if suite.prompts not in PACKS:
+        raise BadConfig(f"{where}: prompts {suite.prompts!r} do not exist", remedy=f"choose one of {', '.join(PACKS)}")
+    if not suite.separator:
+        raise BadConfig(f"{where}: separator is empty", remedy=r'give what closes a step, such as "\n"')
+    if suite.max_tokens < 1:
+        raise BadConfig(f"{where}: max_tokens is {suite.max_tokens}", remedy="give at least 1")
+    names = [band.name for band in suite.bands]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise BadConfig(f"{where}: two bands have the name {twice[0]!r}", remedy="give every band its own")
 
 
 def _band(suite: str, content: dict[str, Any]) -> Band:
@@ -113,10 +143,18 @@ def _fill(kind: type, content: dict[str, Any], *, where: str) -> Any:
 def suite_tasks(suite: Suite) -> pl.DataFrame:
     """The suite's tasks in the columns of their table.
 
+    A train task that asks what a held-out task asks is left out, so that nothing evaluated was trained on; a warning
+    says how many. The others keep the numbers their sources gave them.
+
     Raises:
         BadInput, BadConfig: a source cannot be read.
     """
-    return pl.DataFrame(list(_task_rows(suite)), schema=column_types(Tasks), orient="row")
+    tasks = pl.DataFrame(list(_task_rows(suite)), schema=column_types(Tasks), orient="row")
+    held_out = tasks.filter(split="held_out")["question"]
+    apart = tasks.filter((pl.col("split") == "held_out") | ~pl.col("question").is_in(held_out.implode()))
+    if left_out := tasks.height - apart.height:
+        _LOG.warning("suite %s: %d train tasks ask what a held-out task asks and are left out", suite.name, left_out)
+    return apart
 
 
 def _task_rows(suite: Suite) -> Iterator[dict[str, Any]]:
