@@ -4,7 +4,13 @@ PYTHON ?= python3.11
 ENGINE ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+READY := $(VENV)/.ready-$(ENGINE)
+BEGUN := $(VENV)/.begun-$(ENGINE)
+OTHERS := $(filter-out $(BEGUN),$(wildcard $(VENV)/.begun-*))
+
+ifeq ($(filter cpu gpu,$(ENGINE)),)
+$(error ENGINE is "$(ENGINE)"; choose cpu or gpu)
+endif
 
 export DAGSTER_HOME :=
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -32,7 +38,9 @@ lint: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	@echo "[1/4] a virtual environment in $(VENV)"
-	@$(PYTHON) -m venv $(VENV) 2>/dev/null || python3 -m venv $(VENV)
+	@# One for the other engine is emptied: pip takes a CPU build of torch for the one a GPU needs, and the reverse.
+	@$(PYTHON) -m venv $(if $(OTHERS),--clear) $(VENV) 2>/dev/null || python3 -m venv $(if $(OTHERS),--clear) $(VENV)
+	@touch $(BEGUN)
 	@echo "[2/4] branchpoint with vLLM ($(ENGINE)), trainers and tests at the versions of constraints.txt: some minutes, about 2 GB"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 	@$(BIN)/pip install --quiet --progress-bar on --disable-pip-version-check -c constraints.txt -e '.[$(ENGINE),train,ray,dev]'
@@ -40,7 +48,8 @@ $(READY): pyproject.toml constraints.txt
 	@echo "[3/4] removing torchvision, torchaudio and torchcodec: vLLM asks for them, nothing here uses them, and beside a CPU build of torch they break transformers"
 	@if [ "$(ENGINE)" = cpu ]; then $(BIN)/pip uninstall --quiet --yes torchvision torchaudio torchcodec; fi
 	@echo "[4/4] trying the imports"
-	@$(BIN)/python -c "import torch, transformers, trl, vllm, dagster; print('      torch', torch.__version__, '· vllm', vllm.__version__, '· dagster', dagster.__version__)" 2>/dev/null
+	@$(BIN)/python -c "import torch, transformers, trl, vllm, dagster; print('      torch', torch.__version__, '· vllm', vllm.__version__, '· dagster', dagster.__version__)" \
+	  2>$(VENV)/imports.log || { cat $(VENV)/imports.log >&2; exit 1; }
 	@touch $(READY)
 
 lock: $(READY)

@@ -8,9 +8,11 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+from dagster_shared.error import SerializableErrorInfo
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -22,6 +24,7 @@ from pipeline.errors import BranchpointError
 from pipeline.report import Progress as Step
 from pipeline.report import Report
 from pipeline.settings import Settings, quiet_engines
+from pipeline.show import plain
 from pipeline.stages.work import make_work
 from pipeline.store.store import Store
 
@@ -32,6 +35,9 @@ SETTINGS = {
     "interventions": {"per_task": 1, "continuations": 4},
 }
 """Where the demo asks for less than a real run would, so that it ends in minutes."""
+OURS = {BranchpointError.__name__, *(kind.__name__ for kind in BranchpointError.__subclasses__())}
+INTERRUPTS = {KeyboardInterrupt.__name__, dg.DagsterExecutionInterruptedError.__name__}
+CHECK_FAILED = "DagsterAssetCheckFailedError"
 
 
 class Teller:
@@ -84,10 +90,10 @@ def main(argv: list[str] | None = None) -> int:
         make_work(settings, suite=options.suite, round=options.round, policy=options.policy)
         return _run(options, settings, console)
     except BranchpointError as error:
-        print(f"branchpoint-demo: {error}", file=sys.stderr)
+        _say(str(error))
         return 2
     except KeyboardInterrupt:
-        print("branchpoint-demo: stopped; what is recorded is kept, run again to go on", file=sys.stderr)
+        _say("stopped; what is recorded is kept, run again to go on")
         return 130
 
 
@@ -120,8 +126,7 @@ def _run(options: argparse.Namespace, settings: Settings, console: Console) -> i
     checks = outcome.get_asset_check_evaluations()
     failed = [check for check in checks if not check.passed]
     if not outcome.success:
-        _say_why(outcome, failed)
-        return 2
+        return _say_why(outcome, failed)
     _last_screen(options, settings, console, teller, checks=len(checks), seconds=time.monotonic() - started)
     return 0
 
@@ -133,20 +138,45 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _say_why(outcome: dg.ExecuteInProcessResult, failed: list) -> None:
-    """One line: which asset failed and why."""
+def _say_why(outcome: dg.ExecuteInProcessResult, failed: list[dg.AssetCheckEvaluation]) -> int:
+    """A line an asset that failed, in our own words; a bug keeps its traceback.
+
+    Returns:
+        The exit code: 2 where the user must mend something, 1 where we must.
+
+    Raises:
+        KeyboardInterrupt: the run was interrupted, which the events hold as one more failure.
+    """
     for check in failed:
-        print(
-            f"branchpoint-demo: check {check.check_name} of {check.asset_key.to_user_string()}: {check.description}",
-            file=sys.stderr,
-        )
-    for event in outcome.all_events:
-        if event.is_step_failure:
-            error = event.step_failure_data.error
-            while error.cause is not None:
-                error = error.cause
-            print(f"branchpoint-demo: {event.step_key}: {error.message.strip().splitlines()[0]}", file=sys.stderr)
-            return
+        _say(f"check {check.check_name} of {check.asset_key.to_user_string()}: {check.description or 'failed'}")
+    errors = [(event.step_key, event.step_failure_data.error) for event in outcome.all_events if event.is_step_failure]
+    if not errors:
+        errors = [("run", event.job_failure_data.error) for event in outcome.all_events if event.is_job_failure]
+    code = 2
+    for name, error in errors:
+        causes = list(_causes(error))
+        if any(cause.cls_name in INTERRUPTS for cause in causes):
+            raise KeyboardInterrupt
+        # The first of ours: what it was raised from is a library's error, which names neither file nor remedy.
+        ours = next((cause for cause in causes if cause.cls_name in OURS), None)
+        if ours is not None:
+            _say(f"{name}: {ours.message.removeprefix(f'{BranchpointError.__module__}.{ours.cls_name}: ')}")
+        elif not (failed and any(cause.cls_name == CHECK_FAILED for cause in causes)):  # said above
+            _say(f"{name}: {causes[-1].message if causes else 'no reason is known'}")
+            print(error or "", file=sys.stderr)
+            code = 1
+    return code
+
+
+def _causes(error: SerializableErrorInfo | None) -> Iterator[SerializableErrorInfo]:
+    """The error, what it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.cause
+
+
+def _say(text: str) -> None:
+    print(f"branchpoint-demo: {plain(' '.join(text.split()))}", file=sys.stderr)
 
 
 def _last_screen(

@@ -1,5 +1,6 @@
 """Policies trained on a round's rows, and their evaluation on the held-out split."""
 
+import dataclasses
 from collections.abc import Callable
 
 import dagster as dg
@@ -19,13 +20,23 @@ Evals = launch_form(EvalConfig)
 OWNERS = ["team:training"]
 
 
+TABLES = {"dpo": pairs, "int": patches}
+"""What each method is trained on."""
+
+
+def nothing_to_train_on(work: Work, method: str, stage: str) -> Report | None:
+    """The report of a stage that has nothing to do, where the round gave a method no rows; None where it has some.
+
+    So a suite without reference solutions, or a round without a kept intervention, still comes to its release.
+    """
+    table = TABLES[method].key.path[-1]
+    if any(work.store.rows(table, place) for place in work.places(table)):
+        return None
+    return Report(stage, work.suite.name, work.round, rows={table: 0}, numbers={"rows": 0})
+
+
 def policy_asset(
-    method: str,
-    description: str,
-    *,
-    train: Callable[[Work, object], Report],
-    recipe: type,
-    rows: dg.AssetsDefinition,
+    method: str, description: str, *, train: Callable[[Work, object], Report], recipe: type
 ) -> dg.AssetsDefinition:
     """The asset of a policy trained on a table of the round; the picture of its run is among the metadata."""
     form = launch_form(recipe)
@@ -33,7 +44,7 @@ def policy_asset(
     @dg.asset(
         key=["policies", method],
         description=description,
-        deps=[rows],
+        deps=[TABLES[method]],
         partitions_def=suite_rounds,
         group_name="train",
         kinds={"trl", "pytorch"},
@@ -43,6 +54,8 @@ def policy_asset(
     )
     def policy(context: dg.AssetExecutionContext, config: form, workplace: Workplace) -> dg.MaterializeResult:
         work = workplace.open(context)
+        if idle := nothing_to_train_on(work, method, f"policies/{method}"):
+            return result(work, idle)
         trained = result(work, train(work, filled(recipe, config)))
         folder = work.settings.policies / policy_name(work, method)
         picture = dg.MetadataValue.path(str(folder / "curves.png"))
@@ -51,19 +64,12 @@ def policy_asset(
     return policy
 
 
-dpo = policy_asset(
-    "dpo",
-    "The round's policy after DPO on its pairs.",
-    train=train_dpo_policy,
-    recipe=DpoRecipe,
-    rows=pairs,
-)
+dpo = policy_asset("dpo", "The round's policy after DPO on its pairs.", train=train_dpo_policy, recipe=DpoRecipe)
 int_sft = policy_asset(
     "int",
     "The round's policy after supervised training on interventions (InT).",
     train=train_int_policy,
     recipe=IntRecipe,
-    rows=patches,
 )
 
 
@@ -90,6 +96,8 @@ def eval_asset(method: str, *, trained: dg.AssetsDefinition | None) -> dg.Assets
         work = workplace.open(context)
         form = filled(EvalConfig, config)
         if trained:
+            if idle := nothing_to_train_on(work, method, policy_name(work, method)):
+                return result(work, dataclasses.replace(idle, rows={"evals": 0}), tables=("evals",))
             form = EvalConfig(**{**config.model_dump(), "baseline": workplace.policy})
             work = workplace.open(context, policy=policy_name(work, method))
         return result(work, write_evals(work, form), tables=("evals",))

@@ -1,5 +1,6 @@
 """Trainers on a fresh two-layer Llama: what goes in is what is stored, and what comes out is a policy."""
 
+import errno
 import json
 import math
 import random
@@ -9,11 +10,12 @@ import socket
 import polars as pl
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from pipeline.errors import BadConfig, BadInput, BadModel
+from pipeline.errors import BadConfig, BadInput, BadModel, StoreFull
 from pipeline.prompts import load_pack
-from trainers import runs
+from trainers import runs, saving
 from trainers.data import PAIR_COLUMNS, PATCH_COLUMNS, pair_dataset, patch_dataset, token_digest
 from trainers.dpo import DpoConfig, dpo_trainer, train_dpo
 from trainers.sft import SftConfig, sft_trainer, train_sft
@@ -315,6 +317,38 @@ def test_out_is_something_else(policy, pairs, tmp_path):
     with pytest.raises(BadConfig, match="is no policy"):
         train_dpo(pairs, policy=policy, out=tmp_path, config=DpoConfig(steps=1))
     assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("out", ["notes.txt", "notes.txt/policies/sft"])
+def test_out_below_a_file_is_refused_before_training(policy, patches, tmp_path, out):
+    (tmp_path / "notes.txt").write_text("four years")
+    with pytest.raises((BadConfig, StoreFull), match=r"notes\.txt"):
+        train_sft(patches, policy=policy, out=tmp_path / out, config=SftConfig(**FAST), on_progress=pytest.fail)
+    assert (tmp_path / "notes.txt").read_text() == "four years"
+
+
+FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
+
+
+@pytest.mark.parametrize(
+    ("writer", "error"),
+    [
+        pytest.param(LlamaForCausalLM, SafetensorError(FULL), id="weights"),
+        pytest.param(saving, OSError(errno.ENOSPC, "no space"), id="picture"),
+    ],
+)
+def test_full_disk_is_one_line_and_keeps_what_was_there(policy, patches, tmp_path, monkeypatch, writer, error):
+    def refuse(*_, **__):
+        raise error
+
+    out = tmp_path / "policies" / "sft"
+    train_sft(patches, policy=policy, out=out, config=SftConfig(**FAST))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    monkeypatch.setattr(writer, "plot_curves" if writer is saving else "save_pretrained", refuse)
+    with pytest.raises(StoreFull, match=r"No space left on device.*BRANCHPOINT_POLICIES"):
+        train_sft(patches, policy=policy, out=out, config=SftConfig(steps=1))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in out.parent.iterdir()] == ["sft"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ cut off by length gets no end token, one that ended has it among its ids. Paddin
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass
 from io import StringIO
@@ -19,7 +20,7 @@ from trl import DPOConfig, DPOTrainer
 
 from pipeline.errors import BadConfig, BadInput
 from pipeline.generation.policies import Policy
-from trainers import runs
+from trainers import runs, saving
 from trainers.data import PAIR_COLUMNS, PAIR_LENGTH, check_fit, check_rows, pair_dataset, token_digest
 from trainers.runs import OnTrainingProgress, TrainingReport
 
@@ -115,6 +116,7 @@ def train_dpo(
     policy: Path,
     out: Path,
     config: DpoConfig,
+    inputs: Mapping[str, Any] | None = None,
     on_progress: OnTrainingProgress | None = None,
 ) -> TrainingReport:
     """Train a policy to prefer the chosen answers; the result is a new policy's folder.
@@ -129,6 +131,7 @@ def train_dpo(
         policy: folder of the policy, also the reference.
         out: folder of the new policy; a policy already there is replaced.
         config: the recipe.
+        inputs: what the caller made the policy from, for its lineage.json.
         on_progress: called after each step.
 
     Returns:
@@ -138,12 +141,13 @@ def train_dpo(
         BadInput: no rows, or a row that does not fit the policy.
         BadModel: `policy` is no model.
         BadConfig: `out` is something else than a policy, or the loss became no number.
+        StoreFull: the disk refused; what was at `out` stays.
 
     Source: Rafailov et al. 2023 (arXiv 2305.18290), equation 7; hinge SLiC; ipo Azar et al. 2023 (arXiv 2310.12036),
         equation 17, log-ratios averaged over tokens; the added likelihood as in RPO (Pang et al. 2024,
         arXiv 2404.19733), there normalised by answer, here by batch; Step-DPO (Lai et al. 2024, arXiv 2406.18629).
     """
-    runs.check_out(out)
+    saving.check_out(out)
     check_rows(pairs, PAIR_COLUMNS)
     kept = pairs if config.max_length is None else pairs.filter(config.max_length >= PAIR_LENGTH)
     if kept.is_empty():
@@ -152,7 +156,8 @@ def train_dpo(
     with runs.quiet(), tempfile.TemporaryDirectory() as scratch:
         trainer = dpo_trainer(kept, policy=parent, config=config, scratch=scratch)
         report = runs.run(trainer, out=out, skipped=len(pairs) - len(kept), on_progress=on_progress)
-    source = runs.trace_lineage(parent, config, method="dpo", rows=len(kept), digest=token_digest(kept, PAIR_COLUMNS))
+    digest = token_digest(kept, PAIR_COLUMNS)
+    source = saving.trace_lineage(parent, config, method="dpo", digest=digest, report=report, inputs=inputs)
     if trainer.is_world_process_zero():
-        runs.save_policy(trainer.model, parent.path, out=out, lineage=source, report=report)
+        saving.save_policy(trainer.model, parent.path, out=out, lineage=source, report=report)
     return report

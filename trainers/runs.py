@@ -1,26 +1,20 @@
-"""Heavy: torch, transformers. What every run of a trainer shares: load a policy, train, report, save it whole.
+"""Heavy: torch, transformers. What every run of a trainer shares: load a policy, train, report.
 
 Knows no objective. The loop, distribution and logging are those of the trainer handed in.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol
 
 import datasets
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
@@ -39,24 +33,7 @@ from transformers.utils import logging as transformers_logging
 from pipeline.errors import BadConfig, BadModel
 from pipeline.generation.policies import Policy, find_policy
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-)
-PANELS = {
-    "loss": "loss",
-    "rewards/accuracies": "share of pairs ranked right",
-    "rewards/margins": "reward margin (nats)",
-    "mean_token_accuracy": "share of trained tokens ranked first",
-}
+LAST_STEPS = 20
 
 
 class TrainingProgress(NamedTuple):
@@ -94,18 +71,16 @@ class TrainingReport:
     curves: list[dict[str, float]]
     out: Path
 
-
-class Lineage(TypedDict):
-    """What a policy was made from; lineage.json. No time and no path of the machine: same run, same text."""
-
-    method: str
-    parent: str
-    parent_fingerprint: str
-    rows: int
-    data_digest: str
-    config: dict[str, Any]
-    code_version: str
-    libraries: dict[str, str]
+    @property
+    def numbers(self) -> dict[str, float | int]:
+        """The run in a few figures; `last_loss` is a mean over the last `LAST_STEPS`, as one batch is noisy."""
+        last = [entry["loss"] for entry in self.curves[-LAST_STEPS:]]
+        return {
+            "rows": self.rows,
+            "steps": self.steps,
+            "first_loss": self.first_loss,
+            "last_loss": sum(last) / len(last),
+        }
 
 
 class Recipe(Protocol):
@@ -269,131 +244,3 @@ def run(
         curves=curves,
         out=out,
     )
-
-
-def trace_lineage(policy: Policy, config: Recipe, *, method: str, rows: int, digest: str) -> Lineage:
-    """What a policy trained from `policy` on rows of this digest came from."""
-    return {
-        "method": method,
-        "parent": policy.name,
-        "parent_fingerprint": policy.fingerprint,
-        "rows": rows,
-        "data_digest": digest,
-        "config": asdict(config),
-        "code_version": metadata.version("branchpoint"),
-        "libraries": {name: metadata.version(name) for name in ("torch", "transformers", "trl")},
-    }
-
-
-def check_out(out: Path) -> None:
-    """Refuse a target whose replacement would destroy something else than a policy.
-
-    Raises:
-        BadConfig: `out` is a file, or a folder with content but no config.json.
-    """
-    if out.is_dir() and (not any(out.iterdir()) or (out / "config.json").exists()):
-        return
-    if out.exists():
-        raise BadConfig(f"{out} exists and is no policy", remedy="choose another folder, or remove it yourself")
-
-
-def save_policy(
-    model: PreTrainedModel, tokenizer_dir: Path, *, out: Path, lineage: Lineage, report: TrainingReport
-) -> None:
-    """Write a policy's folder in one rename; a policy already there is replaced.
-
-    Weights are safetensors. Tokenizer files and generation_config.json are the parent's byte for byte, config.json
-    is the parent's but for the type of the weights: trainers change end tokens and cache settings in memory, and a
-    trained policy must stop and be sampled just as its parent. Beside them lineage.json, README.md, curves.png.
-
-    Args:
-        model: the trained model.
-        tokenizer_dir: the parent's folder.
-        out: the folder to be.
-        lineage: what it was made from.
-        report: of the run.
-
-    Raises:
-        BadConfig: `out` exists and is no policy.
-    """
-    check_out(out)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        with quiet():
-            model.save_pretrained(part)
-        config = json.loads((tokenizer_dir / "config.json").read_text())
-        config.pop("torch_dtype", None)
-        config["dtype"] = str(model.dtype).removeprefix("torch.")
-        _write_json(part / "config.json", config)
-        for weights in part.glob("*.safetensors"):
-            weights.chmod((part / "config.json").stat().st_mode)  # safetensors lets nobody else read them
-        (part / "generation_config.json").unlink(missing_ok=True)
-        for name in ("generation_config.json", *TOKENIZER_FILES):
-            if (tokenizer_dir / name).exists():
-                shutil.copyfile(tokenizer_dir / name, part / name)
-        _write_json(part / "lineage.json", lineage)
-        (part / "README.md").write_text(_card(out.name, lineage, report))
-        plot_curves(report, part / "curves.png")
-        if out.exists():
-            out.rename(old)
-        part.rename(out)
-    finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def plot_curves(report: TrainingReport, path: Path) -> None:
-    """Draw what the run logged, one panel a quantity of PANELS, against the step."""
-    names = [name for name in PANELS if name in report.curves[0]]
-    figure = Figure(figsize=(4.5 * len(names), 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    steps = [entry["step"] for entry in report.curves]
-    for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
-        axes.plot(steps, [entry.get(name, math.nan) for entry in report.curves], linewidth=1)
-        axes.set_title(PANELS[name], fontsize=10)
-        axes.set_xlabel("step")
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
-
-
-def _card(name: str, lineage: Lineage, report: TrainingReport) -> str:
-    """The model card."""
-    numbers = [("steps", report.steps), ("rows", report.rows), ("rows left out as too long", report.skipped)]
-    for when, entry in (("first", report.curves[0]), ("last", report.curves[-1])):
-        numbers += [(f"{when} {label}", f"{entry[name]:.4g}") for name, label in PANELS.items() if name in entry]
-    settings = "\n".join(f"| {key} | {value} |" for key, value in lineage["config"].items())
-    measured = "\n".join(f"| {key} | {value} |" for key, value in numbers)
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
-tags:
-- branchpoint
-- {lineage["method"]}
----
-
-# {name}
-
-Trained by Branchpoint {lineage["code_version"]} with `{lineage["method"]}` from `{lineage["parent"]}`
-(fingerprint `{lineage["parent_fingerprint"]}`) on {lineage["rows"]} rows (digest `{lineage["data_digest"]}`).
-Tokenizer, chat template and end tokens are the parent's. `lineage.json` has the same facts for machines.
-
-| run | |
-|---|---|
-{measured}
-
-| setting | |
-|---|---|
-{settings}
-
-![training curves](curves.png)
-"""
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")

@@ -8,15 +8,17 @@ Trainer with a collator of ours would add nothing. Preparation is switched off a
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer
 
 from pipeline.generation.policies import Policy
-from trainers import runs
+from trainers import runs, saving
 from trainers.data import PATCH_COLUMNS, PATCH_LENGTH, check_fit, check_rows, patch_dataset, token_digest
 from trainers.runs import OnTrainingProgress, TrainingReport
 
@@ -83,6 +85,7 @@ def train_sft(
     policy: Path,
     out: Path,
     config: SftConfig,
+    inputs: Mapping[str, Any] | None = None,
     on_progress: OnTrainingProgress | None = None,
 ) -> TrainingReport:
     """Fine-tune a policy on the tokens that have a label; the result is a new policy's folder.
@@ -95,6 +98,7 @@ def train_sft(
         policy: folder of the policy.
         out: folder of the new policy; a policy already there is replaced.
         config: the recipe.
+        inputs: what the caller made the policy from, for its lineage.json.
         on_progress: called after each step.
 
     Returns:
@@ -104,17 +108,19 @@ def train_sft(
         BadInput: no rows, or a row that does not fit the policy or trains no token.
         BadModel: `policy` is no model.
         BadConfig: `out` is something else than a policy, or the loss became no number.
+        StoreFull: the disk refused; what was at `out` stays.
 
     Source: InT (Yang et al. 2026), the fine-tuning stage. The paper sums over tokens; the mean weighs a batch alike
         however many tokens it has, and differs by the learning rate.
     """
-    runs.check_out(out)
+    saving.check_out(out)
     check_rows(rows, PATCH_COLUMNS)
     parent = runs.read_policy(policy)
     with runs.quiet(), tempfile.TemporaryDirectory() as scratch:
         trainer = sft_trainer(rows, policy=parent, config=config, scratch=scratch)
         report = runs.run(trainer, out=out, on_progress=on_progress)
-    source = runs.trace_lineage(parent, config, method="sft", rows=len(rows), digest=token_digest(rows, PATCH_COLUMNS))
+    digest = token_digest(rows, PATCH_COLUMNS)
+    source = saving.trace_lineage(parent, config, method="sft", digest=digest, report=report, inputs=inputs)
     if trainer.is_world_process_zero():
-        runs.save_policy(trainer.model, parent.path, out=out, lineage=source, report=report)
+        saving.save_policy(trainer.model, parent.path, out=out, lineage=source, report=report)
     return report

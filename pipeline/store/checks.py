@@ -141,5 +141,5 @@ CHECKS: dict[str, dict[str, Check]] = {
     "step_labels": {"any_rows": any_rows, "keys_unique": keys_unique, "finite": finite},
     "pairs": {"keys_unique": keys_unique},
     "patches": {"keys_unique": keys_unique},
-    "evals": {"any_rows": any_rows, "keys_unique": keys_unique},
+    "evals": {"keys_unique": keys_unique},
 }

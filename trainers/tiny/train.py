@@ -23,6 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from pipeline.errors import BadModel
 from pipeline.prompts import Messages, load_pack
 from pipeline.tasks.arithmetic import first_error
+from trainers.runs import quiet
 from trainers.saving import weight_errors
 from trainers.tiny.lessons import Attempt, Lesson, Syllabus, Teacher, question
 from trainers.tiny.tokenizer import build_tokenizer
@@ -291,7 +292,7 @@ def train(config: TinyConfig, *, out: Path, say: Callable[[str], None] = print) 
                 f"{tokens / seconds:.0f} tokens/s, {left / 60:.0f} min left"
             )
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            with weight_errors(out, setting="--out"):
+            with quiet(), weight_errors(out, setting="--out"):
                 model.save_pretrained(out)
                 tokenizer.save_pretrained(out)
                 (out / "recipe.json").write_text(json.dumps(asdict(config), indent=1) + "\n")

@@ -1,0 +1,247 @@
+"""Training as a stage and as a command: what is current is left alone, what is damaged is made again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from pipeline.errors import BadModel, StoreFull
+from pipeline.settings import Settings
+from pipeline.stages.work import Work, make_work
+from pipeline.store.layout import Place
+from schemas import Pairs, Patches
+from schemas.base import column_types
+from trainers import cli, saving, stages
+from trainers.stages import DpoRecipe, IntRecipe, train_dpo_policy, train_int_policy
+from trainers.tiny.train import CHECKPOINT, FIRST, TinyConfig, train
+
+SHORT = {"steps": 2, "batch_size": 2}
+INT = IntRecipe(**SHORT)
+SHARED = {"task": "t", "suite": "chain_sum", "tree": "chain_sum/t@r0"}
+
+
+def patch_rows(last: int = 9) -> pl.DataFrame:
+    ids = [[5, 6, 7, 8, last], [6, 7, 8]]
+    rows = [
+        {**SHARED, "row": str(n), "node": n, "input_ids": row, "labels": [-100, *row[1:]], "accuracy": 1.0, "text": ""}
+        for n, row in enumerate(ids)
+    ]
+    return pl.DataFrame(rows, schema=column_types(Patches), orient="row")
+
+
+def pair_rows() -> pl.DataFrame:
+    row = {"row": "0", "chosen_node": 1, "rejected_node": 2, "source": "outcome", "margin": 1.0}
+    row |= {"prompt_ids": [5, 6], "chosen_ids": [7, 8], "rejected_ids": [9]}
+    row |= dict.fromkeys(("prompt", "chosen", "rejected"), "")
+    return pl.DataFrame([SHARED | row], schema=column_types(Pairs), orient="row")
+
+
+def put(work: Work, table: str, rows: pl.DataFrame) -> None:
+    work.store.write(table, rows, Place("chain_sum", "r0", table, "train"), inputs={})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def open_round(folder: Path) -> Work:
+    settings = Settings(store=folder / "store", policies=folder / "policies", release=folder / "release")
+    return make_work(settings, suite="chain_sum", round="r0")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A round with rows to train on and a policy trained on its patches by INT; not for change."""
+    folder = tmp_path_factory.mktemp("finished")
+    work = open_round(folder)
+    put(work, "patches", patch_rows())
+    put(work, "pairs", pair_rows())
+    assert train_int_policy(work, INT).fresh == 1
+    return folder
+
+
+@pytest.fixture
+def work(finished: Path, tmp_path: Path) -> Work:
+    """A copy of the finished round."""
+    shutil.copytree(finished, tmp_path / "round")
+    return open_round(tmp_path / "round")
+
+
+class TrainedAgain(Exception):
+    """What `spied` raises in place of training."""
+
+
+@pytest.fixture
+def spied(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train_sft(*_, **__):
+        raise TrainedAgain
+
+    monkeypatch.setattr("trainers.sft.train_sft", train_sft)
+
+
+@pytest.mark.parametrize(
+    ("stage", "recipe"),
+    [
+        pytest.param(train_dpo_policy, DpoRecipe(**SHORT), id="dpo"),
+        pytest.param(train_int_policy, replace(INT, seed=1), id="int"),
+    ],
+)
+def test_a_current_policy_is_not_trained_again(work: Work, stage, recipe):
+    steps = []
+    first = stage(replace(work, on_progress=steps.append), recipe)
+    assert (first.fresh, [step.done for step in steps]) == (1, [1, 2])
+    assert set(first.numbers) == {"rows", "steps", "first_loss", "last_loss"}
+    again = stage(work, recipe)
+    assert (again.fresh, again.seconds) == (0, 0.0)
+    assert (again.numbers, again.rows, again.digest) == (first.numbers, first.rows, first.digest)
+
+
+def change_rows(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(work, "patches", patch_rows(last=10))
+
+
+def change_code(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "VERSION", "another")
+
+
+@pytest.mark.parametrize("change", [change_rows, change_code])
+def test_what_a_policy_was_made_from_changes(work: Work, spied, monkeypatch: pytest.MonkeyPatch, change):
+    assert train_int_policy(work, INT).fresh == 0
+    change(work, monkeypatch)
+    with pytest.raises(TrainedAgain):
+        train_int_policy(work, INT)
+
+
+@pytest.mark.parametrize("field", [{"learning_rate": 2e-4}, {"seed": 1}, {"steps": 3}])
+def test_another_recipe_is_another_policy(work: Work, spied, field: dict):
+    with pytest.raises(TrainedAgain):
+        train_int_policy(work, replace(INT, **field))
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        pytest.param("lineage.json", "", id="empty"),
+        pytest.param("lineage.json", "{}", id="of an earlier version"),
+        pytest.param("lineage.json", "[1]", id="something else"),
+        pytest.param("lineage.json", None, id="gone"),
+        pytest.param("model.safetensors", None, id="no weights"),
+    ],
+)
+def test_a_damaged_policy_is_stale(work: Work, spied, file: str, text: str | None):
+    damaged = work.settings.policies / "chain_sum-r0-int" / file
+    damaged.unlink()
+    if text is not None:
+        damaged.write_text(text)
+    with pytest.raises(TrainedAgain):
+        train_int_policy(work, INT)
+
+
+def test_a_damaged_policy_is_replaced_by_the_same(work: Work):
+    lineage = work.settings.policies / "chain_sum-r0-int" / "lineage.json"
+    text = lineage.read_text()
+    lineage.write_text(text[:40])
+    assert [train_int_policy(work, INT).fresh for _ in range(2)] == [1, 0]
+    assert lineage.read_text() == text
+
+
+def test_a_run_killed_while_it_saves_leaves_the_policy_before(work: Work, monkeypatch: pytest.MonkeyPatch):
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(saving, "plot_curves", kill)
+        with pytest.raises(KeyboardInterrupt):
+            train_int_policy(work, replace(INT, seed=1))
+    assert train_int_policy(work, INT).fresh == 0
+
+
+def refusal(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    """The one line a refused command says."""
+    assert cli.main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    return err
+
+
+def test_commands_refuse_a_place_that_cannot_be_in_one_line(work: Work, monkeypatch: pytest.MonkeyPatch, capsys):
+    taken = work.settings.store.parent / "notes.txt"
+    taken.write_text("four years")
+    monkeypatch.setattr(cli, "quiet_engines", lambda: None)
+    monkeypatch.setenv("BRANCHPOINT_STORE", str(work.settings.store))
+    monkeypatch.setenv("BRANCHPOINT_POLICIES", str(taken / "policies"))
+    for method in ("dpo", "int"):
+        said = refusal(capsys, method, "--quiet", "--steps", "1")
+        assert said.startswith(
+            f"branchpoint-train: cannot write {taken}/policies/chain_sum-r0-{method}: Not a directory"
+        )
+        assert "BRANCHPOINT_POLICIES" in said
+    assert "--out" in refusal(capsys, "tiny", "--out", str(taken / "tiny"))
+
+
+def test_a_reader_that_leaves_is_no_traceback(work: Work, monkeypatch: pytest.MonkeyPatch):
+    def write(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(cli, "_run", write)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    assert cli.main(["tiny"]) == 141
+
+
+BRIEF = TinyConfig(
+    layers=1,
+    width=32,
+    feed_forward=32,
+    phases=(replace(FIRST, steps=2, cut=None, sampling=()),),
+    batch_tokens=256,
+    checkpoint_every=1,
+)
+
+
+def test_the_embedded_policy_goes_on_and_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    said: list[str] = []
+    longer = replace(BRIEF, phases=(replace(BRIEF.phases[0], steps=3, cut=3),))
+    train(BRIEF, out=tmp_path, say=said.append)
+    assert json.loads((tmp_path / "recipe.json").read_text())["batch_tokens"] == 256
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    train(BRIEF, out=tmp_path, say=said.append)
+    assert said == [f"{tmp_path} is trained: all 2 steps are taken; to train anew, remove {tmp_path / CHECKPOINT}"]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    train(longer, out=tmp_path, say=said.append)
+    assert said[1:] == ["going on from step 2"]
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 3
+
+
+@pytest.mark.parametrize("damage", [b"", b"four years", None])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: bytes | None):
+    checkpoint = tmp_path / CHECKPOINT
+    if damage is None:
+        torch.save({"model": {}}, checkpoint)
+    else:
+        checkpoint.write_bytes(damage)
+    with pytest.raises(BadModel, match="remove it") as caught:
+        train(BRIEF, out=tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_that_does_not_fit_the_disk_keeps_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fill(path: Path, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    train(replace(BRIEF, phases=(replace(BRIEF.phases[0], steps=1),)), out=tmp_path)
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(StoreFull, match="No space left on device"):
+        train(BRIEF, out=tmp_path, say=lambda line: None)
+    assert torch.load(tmp_path / CHECKPOINT, weights_only=True)["step"] == 1
+    assert not list(tmp_path.glob("*.part"))
