@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from pipeline.report import Report
 from pipeline.settings import Settings, quiet_engines
 from pipeline.show import plain
 from pipeline.stages.work import make_work
-from pipeline.store.store import Store
+from pipeline.store.layout import EVERY_ROUND
 
 LINE_SECONDS = 10.0
 SETTINGS = {
@@ -182,47 +183,54 @@ def _say(text: str) -> None:
 def _last_screen(
     options: argparse.Namespace, settings: Settings, console: Console, teller: Teller, *, checks: int, seconds: float
 ) -> None:
-    store = Store(settings.store)
-    rows = Table(title="rows a table", title_justify="left", box=None, pad_edge=False)
-    rows.add_column("table")
-    rows.add_column("rows", justify="right")
     from schemas import TABLES
 
-    suite = make_work(settings, suite=options.suite, round=options.round, policy=options.policy).suite.name
+    work = make_work(settings, suite=options.suite, round=options.round, policy=options.policy)
+    store, suite = work.store, work.suite.name
+    rows = _table("table", ">rows")
     for table in TABLES:
-        count = sum(store.rows(table, place) for place in store.places(table, suite=suite))
-        rows.add_row(table, f"{count:,}")
-    evals = store.read("evals", store.places("evals", suite=suite, round=options.round))
-    passes = Table(title="held-out pass@1 (95 % interval over tasks)", title_justify="left", box=None, pad_edge=False)
-    scores = Table(
-        title="ranks the first wrong step (AUC against the oracle)", title_justify="left", box=None, pad_edge=False
-    )
-    for table in (passes, scores):
-        for column in ("", "", "interval"):
-            table.add_column(column)
-    for row in evals.sort("policy", "metric").iter_rows(named=True):
-        if row["metric"] == "pass@1" or row["metric"].startswith("pass@1 less"):
-            name = row["policy"] if row["metric"] == "pass@1" else f"  {row['metric'].removeprefix('pass@1 ')}"
-            passes.add_row(name, *_interval(row))
-        if row["metric"] == "oracle_auc":
-            scores.add_row(row["policy"], *_interval(row))
-    for table in (rows, passes, scores):
-        console.print()
+        places = store.round_places(table, suite=suite, round=EVERY_ROUND if table == "tasks" else options.round)
+        rows.add_row(table, f"{sum(store.rows(table, place) for place in places):,}")
+    passes = _table("policy", ">pass@1", "interval", ">less " + work.policy.name, "interval")
+    scores = _table("method", ">AUC", "interval", ">steps")
+    found = defaultdict(dict)
+    for row in store.read("evals", work.places("evals")).iter_rows(named=True):
+        found[row["policy"]][row["metric"]] = row
+    for policy in sorted(found, key=lambda name: (name != work.policy.name, name)):
+        metrics = found[policy]
+        if one := metrics.get("pass@1"):
+            gain = metrics.get(f"pass@1 less {work.policy.name}")
+            passes.add_row(policy, *_interval(one), *(_interval(gain, sign="+") if gain else ()))
+        if score := metrics.get("oracle_auc"):
+            scores.add_row(policy, *_interval(score), f"{score['count']:,}")
+    for title, table in (
+        (f"round {options.round} of {suite}", rows),
+        ("on held-out tasks, with 95 % intervals over tasks", passes),
+        ("how well it ranks the first wrong step, against the exact oracle of sums", scores),
+    ):
+        console.print(f"\n{title}", style="bold", highlight=False)
         console.print(table)
     fresh = sum(report.fresh > 0 for report in teller.reports)
-    folder = settings.release / f"{suite}-{options.round}"
     console.print(
         f"\n{checks} checks passed, {fresh} of {len(teller.reports)} stages made now, {seconds:.0f} s\n"
-        f"store    {settings.store}\nrelease  {folder}\n"
+        f"store    {settings.store}\nrelease  {settings.release / f'{suite}-{options.round}'}\n"
         'next     make ui    or    .venv/bin/branchpoint sql "from evals order by policy, metric"',
         highlight=False,
+        soft_wrap=True,
     )
 
 
-def _interval(row: dict) -> tuple[str, str]:
+def _table(*columns: str) -> Table:
+    """An empty table; a column whose name begins with `>` is aligned to the right."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", no_wrap=True)
+    return table
+
+
+def _interval(row: dict, *, sign: str = "") -> tuple[str, str]:
     if row["value"] is None:
         return "unknown", ""
-    sign = "+" if "less" in row["metric"] else ""
     between = "" if row["low"] is None else f"{row['low']:{sign}.3f} to {row['high']:{sign}.3f}"
     return f"{row['value']:{sign}.3f}", between
 
