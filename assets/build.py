@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.generate import interventions, verdicts
+from assets.generate import verdicts
 from assets.partitions import suite_rounds
 from assets.resources import Workplace
 from assets.tables import filled, launch_form, result, table_checks, table_metadata
@@ -31,7 +31,7 @@ def pairs(context: dg.AssetExecutionContext, config: Pairs, workplace: Workplace
 
 
 @dg.asset(
-    deps=[interventions],
+    deps=[verdicts],
     partitions_def=suite_rounds,
     group_name="build",
     kinds={"parquet"},

@@ -31,7 +31,7 @@ from pipeline.store.layout import EVERY_ROUND
 
 LINE_SECONDS = 10.0
 SETTINGS = {
-    "trees": {"attempts": 2, "branches": 4},
+    "trees": {"attempts": 2, "branches": 3},
     "retries": {"per_task": 1},
     "interventions": {"per_task": 1, "continuations": 4},
 }

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from pipeline.errors import BadConfig, BadTable
 from pipeline.generation.engine import Request, Sampling
+from pipeline.generation.engines import open_tokens
 from pipeline.generation.sampler import Sampler
 from pipeline.stages.work import Work, inputs, request_rows
 from pipeline.store.ledger import Entry
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
 from pipeline.trees.grow import Tree, read_trees
 from pipeline.trees.segment import Step, cut_steps
+
+if TYPE_CHECKING:
+    from pipeline.generation.tokens import Tokens
 
 BEFORE: dict[str, tuple[str, ...]] = {
     "rollouts": (),
@@ -32,13 +37,17 @@ GENERATING = tuple(BEFORE)
 class Grower:
     """A stage's hand on the engine while it works on a shard.
 
-    asked: every request so far, to the task it was made for.
+    asked:  every request so far, to the task it was made for.
+    tokens: the policy's tokenizer, opened with the first shard that must be made.
     """
 
     work: Work
     sampler: Sampler
-    tokens: object
     asked: dict[str, str] = field(default_factory=dict)
+    tokens: Tokens = field(init=False)
+
+    def __post_init__(self):
+        self.tokens = open_tokens(self.work.policy)
 
     def request(self, task: str, prompt: np.ndarray, sampling: Sampling, *, sample: int) -> Request:
         """A request made for a task."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import polars as pl
 
 from pipeline.generation.engine import Sampling
-from pipeline.generation.engines import open_tokens
 from pipeline.report import Report
 from pipeline.stages.growing import Grower, grown_from
 from pipeline.stages.judging import judge, pass_rate
@@ -31,7 +30,6 @@ class RolloutConfig:
 def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Report:
     """Sample a group from every training task of the suite."""
     check_counts(config, group=1)
-    tokens = open_tokens(work.policy)
     by_shard = work.shards()
     sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
     shards = Shards(work, STAGE, TABLES)
@@ -40,11 +38,11 @@ def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Repor
             by_shard,
             lambda shard: grown_from(work, shard, STAGE, VERSION, config=config, policy=sampler.fingerprint),
         ):
-            grower = Grower(work, sampler, tokens)
+            grower = Grower(work, sampler)
             by_task = {row["task"]: row for row in tasks.iter_rows(named=True)}
             groups = []
             for task, row in by_task.items():
-                prompt = tokens.render(work.pack.messages("solve", question=row["question"]))
+                prompt = grower.tokens.render(work.pack.messages("solve", question=row["question"]))
                 tree = Tree(task, f"{task}@{work.round}")
                 tree.add_prompt(None, prompt, text=row["question"], agent="solver")
                 groups.append((tree, [grower.request(task, prompt, sampling, sample=n) for n in range(config.group)]))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.generation.engine import Sampling
-from pipeline.generation.engines import open_tokens
 from pipeline.report import Report
 from pipeline.stages.growing import BEFORE, Grower, grown_from, read_shard, read_verdicts
 from pipeline.stages.judging import judge, pass_rate, rewards_by_node
@@ -35,7 +34,6 @@ class TreeConfig:
 def write_trees(work: Work, config: TreeConfig = TreeConfig()) -> Report:
     """Fork the chosen attempts after each of their inner steps."""
     check_counts(config, attempts=1, branches=1)
-    tokens = open_tokens(work.policy)
     by_shard = work.shards()
     sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
     shards = Shards(work, STAGE, TABLES)
@@ -44,7 +42,7 @@ def write_trees(work: Work, config: TreeConfig = TreeConfig()) -> Report:
             by_shard,
             lambda shard: grown_from(work, shard, STAGE, VERSION, config=config, policy=sampler.fingerprint),
         ):
-            grower = Grower(work, sampler, tokens)
+            grower = Grower(work, sampler)
             trees = read_shard(work, name, stages=BEFORE[STAGE])
             rewards = rewards_by_node(read_verdicts(work, name, stages=BEFORE[STAGE]))
             forks = []

@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 
 from pipeline.generation.engine import Sampling
-from pipeline.generation.engines import open_tokens
 from pipeline.stages.growing import BEFORE, Grower, grown_from, read_shard, read_verdicts
 from pipeline.stages.judging import judge, rewards_by_node
 from pipeline.stages.work import Shards, Work
@@ -132,14 +131,14 @@ def write_variants(
         vary: grows the variants of one shard's trees.
         row: of the variants table for a case, given the rewards of the new leaves.
     """
-    tokens, by_shard = open_tokens(work.policy), work.shards()
+    by_shard = work.shards()
     shards = Shards(work, stage, TABLES)
     with work.sampler(stage) as sampler:
         for name, tasks, parts in shards.stale(
             by_shard,
             lambda shard: grown_from(work, shard, stage, version, config=config, policy=sampler.fingerprint),
         ):
-            grower = Grower(work, sampler, tokens)
+            grower = Grower(work, sampler)
             trees = read_shard(work, name, stages=BEFORE[stage])
             rewards = rewards_by_node(read_verdicts(work, name, stages=("rollouts",)))
             by_task = {task["task"]: task for task in tasks.iter_rows(named=True)}
