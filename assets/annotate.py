@@ -3,9 +3,8 @@
 import dagster as dg
 
 from assets.generate import verdicts
-from assets.partitions import suite_rounds
 from assets.resources import Workplace
-from assets.tables import result, table_checks, table_metadata
+from assets.tables import result, round_asset
 from pipeline.credit import METHODS
 from pipeline.labels import LABELLERS
 from pipeline.stages.agreement import write_agreement
@@ -18,17 +17,15 @@ OWNERS = ["team:data"]
 def credit_asset(method: str) -> dg.AssetsDefinition:
     """The asset of one credit method."""
 
-    @dg.asset(
-        key=["credit", method],
+    @round_asset(
+        "credit",
+        method,
         deps=[verdicts],
-        partitions_def=suite_rounds,
-        group_name="annotate",
+        group="annotate",
         kinds={"numpy", "parquet"},
         owners=OWNERS,
-        code_version="1",
+        tables=("credit",),
         description=(METHODS[method].function.__doc__ or "").strip().split("\n\n")[0],
-        metadata=table_metadata("credit"),
-        check_specs=table_checks(["credit", method], "credit"),
     )
     def credit(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.MaterializeResult:
         work = workplace.open(context)
@@ -40,17 +37,15 @@ def credit_asset(method: str) -> dg.AssetsDefinition:
 def step_label_asset(labeller: str) -> dg.AssetsDefinition:
     """The asset of one labeller."""
 
-    @dg.asset(
-        key=["step_labels", labeller],
+    @round_asset(
+        "step_labels",
+        labeller,
         deps=[verdicts],
-        partitions_def=suite_rounds,
-        group_name="annotate",
+        group="annotate",
         kinds={"polars", "parquet"},
         owners=OWNERS,
-        code_version="1",
+        tables=("step_labels",),
         description=(LABELLERS[labeller].__doc__ or "").strip().split("\n\n")[0],
-        metadata=table_metadata("step_labels"),
-        check_specs=table_checks(["step_labels", labeller], "step_labels"),
     )
     def step_labels(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.MaterializeResult:
         work = workplace.open(context)
@@ -63,16 +58,7 @@ credits = [credit_asset(method) for method in METHODS]
 labels = [step_label_asset(labeller) for labeller in LABELLERS]
 
 
-@dg.asset(
-    deps=[*credits, *labels],
-    partitions_def=suite_rounds,
-    group_name="annotate",
-    kinds={"polars", "parquet"},
-    owners=OWNERS,
-    code_version="1",
-    metadata=table_metadata("evals"),
-    check_specs=table_checks("agreement", "evals"),
-)
+@round_asset(deps=[*credits, *labels], group="annotate", kinds={"polars", "parquet"}, owners=OWNERS, tables=("evals",))
 def agreement(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.MaterializeResult:
     """How well each credit method and labeller ranks the first wrong step, against the exact oracle of sums."""
     work = workplace.open(context)

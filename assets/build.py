@@ -3,9 +3,8 @@
 import dagster as dg
 
 from assets.generate import verdicts
-from assets.partitions import suite_rounds
 from assets.resources import Workplace
-from assets.tables import filled, launch_form, result, table_checks, table_metadata
+from assets.tables import filled, launch_form, result, round_asset
 from pipeline.stages.pairs import PairConfig, write_pairs
 from pipeline.stages.patches import PatchConfig, write_patches
 
@@ -14,32 +13,14 @@ Pairs, Patches = launch_form(PairConfig), launch_form(PatchConfig)
 OWNERS = ["team:data"]
 
 
-@dg.asset(
-    deps=[verdicts],
-    partitions_def=suite_rounds,
-    group_name="build",
-    kinds={"parquet"},
-    owners=OWNERS,
-    code_version="1",
-    metadata=table_metadata("pairs"),
-    check_specs=table_checks("pairs", "pairs"),
-)
+@round_asset(deps=[verdicts], group="build", kinds={"parquet"}, owners=OWNERS, tables=("pairs",))
 def pairs(context: dg.AssetExecutionContext, config: Pairs, workplace: Workplace) -> dg.MaterializeResult:
     """Preference pairs: right against wrong answers, branches of one prefix, retries against their sources."""
     work = workplace.open(context)
     return result(work, write_pairs(work, filled(PairConfig, config)), tables=("pairs",))
 
 
-@dg.asset(
-    deps=[verdicts],
-    partitions_def=suite_rounds,
-    group_name="build",
-    kinds={"parquet"},
-    owners=OWNERS,
-    code_version="1",
-    metadata=table_metadata("patches"),
-    check_specs=table_checks("patches", "patches"),
-)
+@round_asset(deps=[verdicts], group="build", kinds={"parquet"}, owners=OWNERS, tables=("patches",))
 def patches(context: dg.AssetExecutionContext, config: Patches, workplace: Workplace) -> dg.MaterializeResult:
     """InT rows: a right prefix and the one step written in place of the first wrong one."""
     work = workplace.open(context)

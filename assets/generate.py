@@ -4,9 +4,8 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from assets.partitions import suite_rounds
 from assets.resources import Workplace
-from assets.tables import filled, launch_form, result, table_checks, table_metadata
+from assets.tables import filled, launch_form, result, round_asset
 from pipeline.report import Report
 from pipeline.stages.interventions import InterventionConfig, write_interventions
 from pipeline.stages.retries import RetryConfig, write_retries
@@ -20,15 +19,7 @@ OWNERS = ["team:generation"]
 RETRY = dg.RetryPolicy(max_retries=1, delay=10)
 
 
-@dg.asset(
-    partitions_def=suite_rounds,
-    group_name="tasks",
-    kinds={"parquet"},
-    owners=OWNERS,
-    code_version="1",
-    metadata=table_metadata("tasks"),
-    check_specs=table_checks("tasks", "tasks"),
-)
+@round_asset(group="tasks", kinds={"parquet"}, owners=OWNERS, tables=("tasks",))
 def tasks(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.MaterializeResult:
     """Questions with checkable answers: the suite's own, in bands of difficulty, train and held out."""
     work = workplace.open(context)
@@ -47,19 +38,16 @@ def generating_asset(
     """The asset of a stage that asks an engine; `settings` becomes its launchpad form."""
     form = launch_form(settings)
 
-    @dg.asset(
-        name=name,
+    @round_asset(
+        name,
         description=description,
         deps=[after],
-        partitions_def=suite_rounds,
-        group_name="generate",
+        group="generate",
         kinds={"vllm", "parquet"},
         owners=OWNERS,
-        code_version="1",
+        tables=tables,
         pool="gpu",
         retry_policy=RETRY,
-        metadata=table_metadata(*tables),
-        check_specs=table_checks(name, *tables),
     )
     def generate(context: dg.AssetExecutionContext, config: form, workplace: Workplace) -> dg.MaterializeResult:
         work = workplace.open(context)
@@ -104,15 +92,12 @@ interventions = generating_asset(
 )
 
 
-@dg.asset(
+@round_asset(
     deps=[rollouts, trees, retries, interventions],
-    partitions_def=suite_rounds,
-    group_name="verify",
+    group="verify",
     kinds={"python", "parquet"},
     owners=["team:data"],
-    code_version="1",
-    metadata=table_metadata("verdicts"),
-    check_specs=table_checks("verdicts", "verdicts"),
+    tables=("verdicts",),
 )
 def verdicts(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.MaterializeResult:
     """Every answer of the round judged by the suite's present verifier; only what lacked a verdict is judged here."""

@@ -4,22 +4,19 @@ import dagster as dg
 
 from assets.annotate import agreement, credits, labels
 from assets.build import pairs, patches
-from assets.partitions import suite_rounds
 from assets.resources import Workplace
-from assets.tables import filled, launch_form, result
+from assets.tables import filled, launch_form, result, round_asset
 from assets.train import evals
 from pipeline.stages.release import ReleaseConfig, write_release
 
 Release = launch_form(ReleaseConfig)
 
 
-@dg.asset(
+@round_asset(
     deps=[pairs, patches, agreement, *credits, *labels, *evals],
-    partitions_def=suite_rounds,
-    group_name="publish",
+    group="publish",
     kinds={"huggingface", "parquet"},
     owners=["team:data"],
-    code_version="1",
 )
 def release(context: dg.AssetExecutionContext, config: Release, workplace: Workplace) -> dg.MaterializeResult:
     """A dataset folder with every table, its card and its digests, which `datasets.load_dataset` opens."""

@@ -2,11 +2,12 @@
 
 import dataclasses
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import dagster as dg
 from pydantic import create_model
 
+from assets.partitions import suite_rounds
 from assets.resources import announce
 from pipeline.report import Report
 from pipeline.stages.growing import GENERATING
@@ -38,14 +39,42 @@ def table_metadata(*tables: str) -> dict[str, object]:
     }
 
 
-def table_checks(key: str | Sequence[str], *tables: str) -> list[dg.AssetCheckSpec]:
+def table_checks(key: Sequence[str], *tables: str) -> list[dg.AssetCheckSpec]:
     """The blocking checks of an asset, one for each property of each of its tables."""
-    asset = dg.AssetKey(key if isinstance(key, str) else list(key))
+    asset = dg.AssetKey(list(key))
     return [
         dg.AssetCheckSpec(name=f"{table}_{name}", asset=asset, blocking=True, description=check.__doc__)
         for table in tables
         for name, check in CHECKS[table].items()
     ]
+
+
+def round_asset(
+    *key: str, group: str, kinds: set[str], owners: list[str], tables: Sequence[str] = (), **options: object
+) -> Callable[[Callable], dg.AssetsDefinition]:
+    """The decorator of every asset here: partitioned by suite and round, with its tables' columns and blocking checks.
+
+    Args:
+        key: of the asset; the decorated function's name where none is given.
+        tables: what it writes; the columns of the first are shown.
+        options: as `dagster.asset` takes them; the description is the function's docstring where none is given.
+    """
+
+    def decorate(function: Callable) -> dg.AssetsDefinition:
+        name = list(key) or [function.__name__]
+        return dg.asset(
+            key=name,
+            partitions_def=suite_rounds,
+            group_name=group,
+            kinds=kinds,
+            owners=owners,
+            code_version="1",
+            metadata=table_metadata(*tables) if tables else None,
+            check_specs=table_checks(name, *tables),
+            **options,
+        )(function)
+
+    return decorate
 
 
 def launch_form(config: type) -> type[dg.Config]:

@@ -7,9 +7,8 @@ import dagster as dg
 
 from assets.build import pairs, patches
 from assets.generate import tasks
-from assets.partitions import suite_rounds
 from assets.resources import Workplace
-from assets.tables import filled, launch_form, result, table_checks, table_metadata
+from assets.tables import filled, launch_form, result, round_asset
 from pipeline.report import Report
 from pipeline.stages.evals import EvalConfig, write_evals
 from pipeline.stages.work import Work
@@ -41,15 +40,14 @@ def policy_asset(
     """The asset of a policy trained on a table of the round; the picture of its run is among the metadata."""
     form = launch_form(recipe)
 
-    @dg.asset(
-        key=["policies", method],
+    @round_asset(
+        "policies",
+        method,
         description=description,
         deps=[TABLES[method]],
-        partitions_def=suite_rounds,
-        group_name="train",
+        group="train",
         kinds={"trl", "pytorch"},
         owners=OWNERS,
-        code_version="1",
         pool="gpu",
     )
     def policy(context: dg.AssetExecutionContext, config: form, workplace: Workplace) -> dg.MaterializeResult:
@@ -76,21 +74,19 @@ int_sft = policy_asset(
 def eval_asset(method: str, *, trained: dg.AssetsDefinition | None) -> dg.AssetsDefinition:
     """The evaluation of the round's policy, or of one trained from it."""
 
-    @dg.asset(
-        key=["evals", method],
+    @round_asset(
+        "evals",
+        method,
         deps=[tasks, *([trained] if trained else [])],
-        partitions_def=suite_rounds,
-        group_name="evaluate",
+        group="evaluate",
         kinds={"vllm", "parquet"},
         owners=OWNERS,
-        code_version="1",
+        tables=("evals",),
         pool="gpu",
         description=(
             "pass@k on the held-out split, with 95 % intervals over tasks"
             + (", and the gain over the round's policy task by task." if trained else ".")
         ),
-        metadata=table_metadata("evals"),
-        check_specs=table_checks(["evals", method], "evals"),
     )
     def evals(context: dg.AssetExecutionContext, config: Evals, workplace: Workplace) -> dg.MaterializeResult:
         work = workplace.open(context)
