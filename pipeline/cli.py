@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.store.store import Store
 
 SUITE, ROUND = "chain_sum", "r0"
-BAD_USE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+FAILED, BAD_USE, INTERRUPTED, PIPE_CLOSED = 1, 2, 130, 141
 
 
 class Stage(NamedTuple):
@@ -68,7 +68,7 @@ STAGES: dict[str, Stage] = {
 class Question(NamedTuple):
     """A command that changes nothing. of_store: it asks the store that the options name."""
 
-    run: Callable[[argparse.Namespace], None]
+    run: Callable[[argparse.Namespace], int | None]
     summary: str
     arguments: dict[str, dict[str, Any]]
     of_store: bool = True
@@ -81,13 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the process where none are given.
 
     Returns:
-        0; 2 where the user must mend something; 130 where interrupted; 141 where the reader of stdout went.
+        0; 1 where a check failed; 2 where the user must mend something; 130 where interrupted; 141 where the
+        reader of stdout went.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        _run(list(sys.argv[1:] if arguments is None else arguments))
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
+        return code
     except BranchpointError as error:
         print(f"branchpoint: {show.plain(' '.join(str(error).split()))}", file=sys.stderr)
         return BAD_USE
@@ -99,10 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    return 0
 
 
-def _run(arguments: list[str]) -> None:
+def _run(arguments: list[str]) -> int:
     parser, commands = _parser()
     name = next((argument for argument in arguments if not argument.startswith("-")), None)
     if name is not None and name not in commands:
@@ -123,7 +124,8 @@ def _run(arguments: list[str]) -> None:
     elif name in STAGES:
         _run_stage(STAGES[name], options)
     else:
-        QUESTIONS[name].run(options)
+        return QUESTIONS[name].run(options) or 0
+    return 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -254,6 +256,22 @@ def _tables(options: argparse.Namespace) -> None:
     (show.print_json if options.json else show.print_table)(Count._fields, counts, to=sys.stdout)
 
 
+def _check(options: argparse.Namespace) -> int:
+    """Print what is checked; 1 where something is not as it should be."""
+    from pipeline.store.audit import Audited, audit
+
+    failed = 0
+    findings = audit(_store(options), suite=options.suite, round=options.round)
+    for found in findings:
+        failed += not found.passed
+        if options.json:
+            show.print_json(Audited._fields, [found], to=sys.stdout)
+        else:
+            where = f"{found.table} of {found.suite} {found.round}"
+            print(show.plain(f"{'ok' if found.passed else 'FAILED':<6}  {where:<36}  {found.check}: {found.detail}"))
+    return FAILED if failed else 0
+
+
 def _show(options: argparse.Namespace) -> None:
     from pipeline.store.query import tree_nodes
 
@@ -304,6 +322,14 @@ QUESTIONS: dict[str, Question] = {
         {
             "query": {"metavar": "QUERY", "help": "a view a table; macros path, subtree, siblings, pass_at"},
             "--csv": {"action": "store_true", "help": "print CSV"},
+        },
+    ),
+    "check": Question(
+        _check,
+        "check every file of the store and what must hold between them",
+        {
+            "--suite": {"metavar": "NAME", "help": "of this suite alone"},
+            "--round": {"metavar": "NAME", "help": "of this round alone"},
         },
     ),
     "tables": Question(_tables, "count the rows of the store by table and stage", {}),

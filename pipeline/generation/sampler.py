@@ -1,4 +1,4 @@
-"""Asks an engine for what the ledger does not have yet, and makes every answer durable on arrival.
+"""Asks an engine for what the ledger does not have yet, and records the answers as they come, a few at a time.
 
 The engine is opened on the first request that must be paid; where the ledger has them all, never.
 """

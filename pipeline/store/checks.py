@@ -45,6 +45,7 @@ def digests_match(store: Store, table: str, places: Sequence[Place]) -> Finding:
         path = place.path(store.root, table)
         try:
             data = pq.read_table(path, partitioning=None).cast(arrow_schema(TABLES[table]))
+            data.validate(full=True)  # text that is no UTF-8 would break whoever hashes it
             same = content_digest(data) == store.digest(table, place)
         except (OSError, ValueError, LookupError, pa.ArrowException, BadTable) as error:
             said = " ".join(str(error).split())[:200]

@@ -1,4 +1,4 @@
-"""The ledger of requests: every completion, durable the moment it ends, found again by content key.
+"""The ledger of requests: every completion that was put into it, found again by content key.
 
 SQLite in WAL mode. A key is written once with its result; a failed request is kept with its error
 and the number of tries, and is tried again when asked again. A crash loses only what was in flight.

@@ -30,7 +30,7 @@ def _readable(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         raise BadTable(f"{path} is damaged: {error}", remedy="remove it and run its stage again") from error
 
 
@@ -57,10 +57,14 @@ class Store:
             found = (pq.read_schema(path).metadata or {}).get(META)
         if found is None:
             raise BadTable(f"{path} was not written by branchpoint", remedy="move it out of the store")
-        meta = json.loads(found)
-        if meta["schema_version"] > SCHEMA_VERSION:
+        try:
+            meta = json.loads(found)
+            version, _, _ = int(meta["schema_version"]), dict(meta["inputs"]), str(meta["digest"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadTable(f"{path} is damaged: {error}", remedy="remove it and run its stage again") from error
+        if version > SCHEMA_VERSION:
             raise BadTable(
-                f"{path} has schema version {meta['schema_version']}, this branchpoint reads up to {SCHEMA_VERSION}",
+                f"{path} has schema version {version}, this branchpoint reads up to {SCHEMA_VERSION}",
                 remedy="update branchpoint",
             )
         return meta
@@ -95,13 +99,13 @@ class Store:
         """The rows of some shards, in the order of the table's key within each task."""
         schema = TABLES[table]
         names = columns or schema.column_names()
-        empty = pl.from_arrow(arrow_schema(schema).empty_table()).select(names)
-        frames = [empty]
+        columns_of = pa.schema([arrow_schema(schema).field(name) for name in names])
+        frames = [pl.from_arrow(columns_of.empty_table())]
         for place in places:
             path = place.path(self.root, table)
             if path.exists():
                 with _readable(path):
-                    frames.append(pl.from_arrow(pq.read_table(path, columns=names, partitioning=None)))
+                    frames.append(pl.from_arrow(pq.read_table(path, columns=names, partitioning=None).cast(columns_of)))
         rows = pl.concat(frames)
         keys = [key for key in ("task", *schema.primary_key()) if key in names]
         return rows.sort(list(dict.fromkeys(keys))) if keys else rows
