@@ -1,8 +1,9 @@
 # Every target makes its own .venv first: `make demo` on a fresh clone is enough.
 SHELL := /bin/bash
 PYTHON ?= python3.11
-ENGINE ?= cpu
 VENV := .venv
+# That of the environment there is; only an explicit ENGINE= changes it.
+ENGINE ?= $(if $(wildcard $(VENV)/.begun-gpu),gpu,cpu)
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(ENGINE)
 BEGUN := $(VENV)/.begun-$(ENGINE)

@@ -189,7 +189,7 @@ def _last_screen(
     store, suite = work.store, work.suite.name
     rows = _table("table", ">rows")
     for table in TABLES:
-        places = store.round_places(table, suite=suite, round=EVERY_ROUND if table == "tasks" else options.round)
+        places = store.places(table, suite=suite, round=EVERY_ROUND if table == "tasks" else options.round)
         rows.add_row(table, f"{sum(store.rows(table, place) for place in places):,}")
     passes = _table("policy", ">pass@1", "interval", ">less " + work.policy.name, "interval")
     scores = _table("method", ">AUC", "interval", ">steps")

@@ -113,9 +113,7 @@ def _check(work: Work, table: str, stage: str) -> list[dg.AssetCheckResult]:
     stages = [stage]
     if table == "nodes":  # sound only together with the nodes they hang on
         stages = list(GENERATING[: GENERATING.index(stage) + 1])
-    places = [
-        place for one in stages for place in store.round_places(table, suite=work.suite.name, round=round, stage=one)
-    ]
+    places = [place for one in stages for place in store.places(table, suite=work.suite.name, round=round, stage=one)]
     found = {name: check(store, table, places) for name, check in CHECKS[table].items()}
     return [
         dg.AssetCheckResult(passed=finding.passed, check_name=f"{table}_{name}", description=finding.detail)

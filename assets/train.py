@@ -93,6 +93,8 @@ def eval_asset(method: str, *, trained: dg.AssetsDefinition | None) -> dg.Assets
         form = filled(EvalConfig, config)
         if trained:
             if idle := nothing_to_train_on(work, method, policy_name(work, method)):
+                for place in work.places("evals", stage=policy_name(work, method)):
+                    work.store.drop("evals", place)
                 return result(work, dataclasses.replace(idle, rows={"evals": 0}), tables=("evals",))
             form = EvalConfig(**{**config.model_dump(), "baseline": workplace.policy})
             work = workplace.open(context, policy=policy_name(work, method))

@@ -111,7 +111,7 @@ def fill(store, rows=ROWS):
     for (table, stage, shard), some in rows.items():
         place = Place(SUITE, EVERY_ROUND if table == "tasks" else ROUND, stage, shard)
         config = {"model": str(store.root / "secret" / "model"), "group": 8}
-        inputs = {"version": "1", "config": json.dumps(config), "tasks": shard * 20, "seen": str(store.root / "seen")}
+        inputs = {"version": "1", "config": json.dumps(config), "long": shard * 20, "seen": str(store.root / "seen")}
         store.write(table, frame(table, some), place, inputs=inputs)
     return store
 

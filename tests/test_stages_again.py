@@ -14,6 +14,7 @@ from scripted_round import Pupil, changed, read, run, scripted
 from pipeline.errors import BadConfig, BadTable
 from pipeline.generation.engine import Request
 from pipeline.generation.policies import find_policy
+from pipeline.stages.agreement import write_agreement
 from pipeline.stages.credit import write_credit
 from pipeline.stages.growing import GENERATING
 from pipeline.stages.interventions import write_interventions
@@ -28,6 +29,7 @@ from pipeline.stages.trees import write_trees
 from pipeline.stages.verdicts import write_verdicts
 from pipeline.stages.work import Work
 from pipeline.variants.intervene import CLONES
+from trainers.stages import train_dpo_policy
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ def test_a_smaller_suite_leaves_nothing_of_the_larger(fresh: Work):
     run(large)
     small = changed(large, size=("train = 70", "train = 3"))
     reports = run(small)
-    assert len(small.store.places("nodes", suite="three", stage="rollouts")) == 2
+    assert len(small.store.places("nodes", suite="three", stage="rollouts")) == 1
     leaves = read(small, "nodes").filter(task="three/sums/train/000000", kind="step").drop_nulls("finish").height
     assert reports["verdicts"].numbers["judged"] < 4 * leaves
     release = write_release(small)
@@ -158,3 +160,26 @@ def test_an_unreadable_check_is_asked_again_and_kept(tmp_path: Path):
     variants = read(work, "variants").filter(kind="intervention")
     assert critiques.height == 3 * variants.height > 0
     assert variants["blamed_step"].to_list() == [1] * variants.height
+
+
+def test_whatever_reads_a_round_refuses_what_was_replaced_under_it(fresh: Work):
+    run(fresh)
+    write_rollouts(fresh, RolloutConfig(group=6))
+    for stage in (write_trees, write_retries, write_interventions, write_verdicts):
+        stage(fresh)
+    with pytest.raises(BadTable, match=r"grpo of three, .* nodes or verdicts changed; run `branchpoint credit"):
+        write_agreement(fresh)
+    with pytest.raises(BadTable, match="grpo of three"):
+        write_release(fresh)
+    with pytest.raises(BadTable, match=r"pairs of three, .*; run `branchpoint pairs --suite three --round r0` again"):
+        train_dpo_policy(fresh)
+
+
+def test_other_questions_under_the_same_ids_are_not_judged(fresh: Work):
+    run(fresh)
+    other = changed(fresh, seed=("train = 77", "train = 78"))
+    write_tasks(other)
+    for stage in (write_trees, write_verdicts, write_pairs, write_credit):
+        with pytest.raises(BadTable, match="rollouts of three, round r0, train-000 were made before tasks changed"):
+            stage(other)
+    assert run(other)["rollouts"].fresh == 1

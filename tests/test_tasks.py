@@ -1,6 +1,8 @@
 """Tasks, their answers and verdicts, the oracle of sums, and the wording of what is asked."""
 
 import json
+import multiprocessing
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,6 +15,7 @@ from pipeline.prompts import PACKS, ROLES, load_pack
 from pipeline.tasks import verifiers
 from pipeline.tasks.answers import find_answer, split_solution
 from pipeline.tasks.arithmetic import Sum, first_error, read_sum, reference_steps, steps_right
+from pipeline.tasks.mathematics import equal
 from pipeline.tasks.sources import file, gym
 from pipeline.tasks.verifiers import Question, Verdict, verify
 from pipeline.variants.intervene import Proposal, read_proposal
@@ -108,6 +111,20 @@ class TestVerifiers:
             next_one = threads.submit(verify, "math", Question("1/2", None), "#### 0.5").result(timeout=60)
         assert late == Verdict(None, "2^{10^{9}}", "TimeoutError: math-verify takes over 2 s")
         assert next_one == Verdict(1.0, "0.5", None)
+
+    def test_a_process_that_compared_ends_with_its_work(self):
+        child = multiprocessing.get_context("spawn").Process(target=equal, args=("1/2", "0.5"), kwargs={"seconds": 9})
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
+
+    def test_a_killed_process_is_replaced(self):
+        assert equal("1/2", "0.5", seconds=9)
+        (beside,) = [child for child in multiprocessing.active_children() if "pebble" in child.name]
+        beside.kill()
+        beside.join()
+        time.sleep(0.5)
+        assert equal("1/2", "0.5", seconds=9)
 
     def test_unknown_verifier(self):
         with pytest.raises(BadConfig, match=r"'maths' does not exist; choose one of reasoning_gym, math"):

@@ -129,7 +129,7 @@ def check_out(out: Path) -> None:
 def save_policy(
     model: PreTrainedModel, tokenizer_dir: Path, *, out: Path, lineage: Lineage, report: TrainingReport
 ) -> None:
-    """Write a policy's folder in one rename; a policy already there is replaced.
+    """Write a policy's folder in one rename; a policy already there is set aside first, and put back if that fails.
 
     Weights are safetensors. Tokenizer files and generation_config.json are the parent's byte for byte, config.json
     is the parent's but for the type of the weights: trainers change end tokens and cache settings in memory, and a
@@ -150,9 +150,11 @@ def save_policy(
     config = json.loads((tokenizer_dir / "config.json").read_text())
     config.pop("torch_dtype", None)
     config["dtype"] = str(model.dtype).removeprefix("torch.")
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    old = out.with_name(f".{out.name}.{os.getpid()}.old")
-    shutil.rmtree(part, ignore_errors=True)
+    part, old = (out.with_name(f".{out.name}.{end}") for end in ("part", "old"))
+    if old.exists() and not out.exists():
+        old.rename(out)  # somebody was killed between two renames
+    for left in (part, old):
+        shutil.rmtree(left, ignore_errors=True)
     try:
         with weight_errors(out, setting="BRANCHPOINT_POLICIES"):
             part.mkdir(parents=True)

@@ -16,6 +16,7 @@ import polars as pl
 from pipeline.errors import BadModel
 from pipeline.generation.policies import find_policy
 from pipeline.report import Progress, Report
+from pipeline.stages.growing import refuse_replaced
 from pipeline.stages.work import Work, inputs
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ def _train(
     work: Work, method: str, table: str, recipe: DpoRecipe | IntRecipe, train: Callable[..., TrainingReport]
 ) -> Report:
     name, stage = policy_name(work, method), f"policies/{method}"
+    refuse_replaced(work, table)
     places = work.places(table)
     made_from = {
         **inputs(VERSION, config=recipe, parent=work.policy.fingerprint),

@@ -44,7 +44,7 @@ def find_policy(name: str, *, policies: Path) -> Policy:
     trained = policies / name
     path = trained if trained.is_dir() else Path(name)
     if not path.is_dir():
-        known = sorted({*EMBEDDED, *(file.parent.name for file in policies.glob("*/config.json"))})
+        known = sorted({*EMBEDDED, *(file.parent.name for file in policies.glob("[!.]*/config.json"))})
         raise BadModel(
             f"policy {name!r} is neither a folder nor a known name",
             remedy=f"give the folder of a Hugging Face model or one of {', '.join(known)}",

@@ -48,7 +48,7 @@ class Source:
 
     def places(self, table: str) -> list[Place]:
         """The shards of a table; tasks are those of every round."""
-        return self.store.round_places(table, suite=self.suite, round=EVERY_ROUND if table == "tasks" else self.round)
+        return self.store.places(table, suite=self.suite, round=EVERY_ROUND if table == "tasks" else self.round)
 
     def read(self, table: str, *, columns: list[str] | None = None) -> pl.DataFrame:
         """The rows of a table, of verdicts those that stand."""

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.report import Report
-from pipeline.stages.growing import GENERATING
+from pipeline.stages.growing import GENERATING, refuse_replaced
 from pipeline.stages.work import Shards, Work, inputs
 from pipeline.statistics import auc
 from pipeline.tasks.arithmetic import read_sum, steps_right
@@ -26,6 +26,8 @@ _SCORES = {"credit": "advantage", "step_labels": "soft"}
 
 def write_agreement(work: Work) -> Report:
     """Area under the ROC curve of every credit method and labeller of the round, with intervals over tasks."""
+    for table in _SCORES:
+        refuse_replaced(work, table)
     places = {table: work.places(table) for table in ("nodes", *_SCORES)}
     made_from = inputs(
         VERSION,

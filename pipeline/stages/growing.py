@@ -90,22 +90,46 @@ def read_verdicts(work: Work, shard: str, *, stages: Iterable[str]) -> pl.DataFr
 
 
 def digests(work: Work, shard: str, *, stages: Iterable[str], tables: Iterable[str] = ("nodes", "verdicts")) -> str:
-    """Digests of what earlier stages left in a shard, joined.
+    """Digests of what earlier stages left in a shard, joined. A file that does not say what it was made from passes.
 
     Raises:
         BadTable: one of them grew on nodes that are no longer in the store; its own would be hung on the wrong ones.
     """
     stages = tuple(stages)
+    first = work.store.meta("nodes", work.place(GENERATING[0], shard))
+    tasks = work.store.tasks_digest(work.suite.name, shard)
+    if first is not None and first["inputs"].get("tasks", tasks) != tasks:
+        raise _replaced(work, GENERATING[0], shard, "tasks")
     for stage in stages:
         before = BEFORE.get(stage, GENERATING)
         meta = work.store.meta("nodes" if stage in BEFORE else "verdicts", work.place(stage, shard))
-        if meta is not None and before and meta["inputs"]["nodes"] != _joined(work, shard, before):
-            raise BadTable(
-                f"{stage} of {work.suite.name}, round {work.round}, {shard} were made before "
-                f"{' or '.join(before)} changed",
-                remedy=f"run `branchpoint {stage} --suite {work.suite.name} --round {work.round}` again",
-            )
+        nodes = _joined(work, shard, before)
+        if meta is not None and before and meta["inputs"].get("nodes", nodes) != nodes:
+            raise _replaced(work, stage, shard, " or ".join(before))
     return _joined(work, shard, stages, tables)
+
+
+def refuse_replaced(work: Work, table: str) -> None:
+    """Make sure that a table of annotations or training rows was made from what the store now holds.
+
+    Raises:
+        BadTable: some of its rows were not.
+    """
+    tables = ("nodes", "verdicts", "variants") if table in ("pairs", "patches") else ("nodes", "verdicts")
+    for place in work.places(table):
+        made_from = work.store.meta(table, place)["inputs"]
+        nodes = digests(work, place.shard, stages=GENERATING, tables=tables)
+        verdicts = digests(work, place.shard, stages=("verdicts",), tables=("verdicts",))
+        if (made_from.get("nodes", nodes), made_from.get("verdicts", verdicts)) != (nodes, verdicts):
+            raise _replaced(work, place.stage, place.shard, "nodes or verdicts", of=table)
+
+
+def _replaced(work: Work, stage: str, shard: str, what: str, *, of: str = "") -> BadTable:
+    command = {"credit": f"credit --method {stage}", "step_labels": f"step-labels --labeller {stage}"}.get(of, stage)
+    return BadTable(
+        f"{stage} of {work.suite.name}, round {work.round}, {shard} were made before {what} changed",
+        remedy=f"run `branchpoint {command} --suite {work.suite.name} --round {work.round}` again",
+    )
 
 
 def _joined(work: Work, shard: str, stages: Iterable[str], tables: Iterable[str] = ("nodes", "verdicts")) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.publish.release import stage_release
 from pipeline.report import Report
+from pipeline.stages.growing import refuse_replaced
 from pipeline.stages.work import Work
 
 STAGE = "release"
@@ -28,6 +29,8 @@ def write_release(work: Work, config: ReleaseConfig = ReleaseConfig()) -> Report
         BadTable: the round is empty or does not fit the suite's tasks.
     """
     started, suite = time.monotonic(), work.suite.name
+    for table in ("credit", "step_labels", "pairs", "patches"):
+        refuse_replaced(work, table)
     staged = stage_release(
         work.store,
         suite=suite,

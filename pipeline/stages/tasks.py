@@ -8,12 +8,16 @@ from pipeline.stages.work import Shards, Work, inputs, shards_of
 from pipeline.store.layout import EVERY_ROUND
 from pipeline.store.write import content_digest
 from pipeline.tasks.suites import suite_tasks
+from schemas import TABLES
+from schemas.words import SPLITS
 
 VERSION = "1"
 
 
 def write_tasks(work: Work) -> Report:
     """Read the sources of the suite and store its tasks.
+
+    What other tables hold of shards the suite no longer has goes with them; what was sampled stays in the ledger.
 
     Raises:
         BadInput, BadConfig: a source cannot be read; nothing is written.
@@ -27,9 +31,10 @@ def write_tasks(work: Work) -> Report:
     made_from = {name: inputs(VERSION, rows=content_digest(rows.to_arrow())) for name, rows in by_shard.items()}
     for name, rows, parts in shards.stale(by_shard, lambda shard: made_from[shard]):
         shards.write(name, parts, tasks=rows)
-    for place in work.store.places("tasks", suite=work.suite.name):
-        if place.shard not in by_shard:
-            work.store.drop("tasks", place)
+    for table in TABLES:
+        for place in work.store.places(table, suite=work.suite.name):
+            if place.shard not in by_shard and place.shard not in SPLITS:
+                work.store.drop(table, place)
     return shards.finish(
         tasks=tasks.height,
         train=tasks.filter(tasks["split"] == "train").height,

@@ -63,8 +63,8 @@ class Work:
         return Place(self.suite.name, self.round, stage, shard)
 
     def places(self, table: str, *, stage: str | None = None) -> list[Place]:
-        """The round's shards of a table, of tasks the suite still has."""
-        return self.store.round_places(table, suite=self.suite.name, round=self.round, stage=stage)
+        """The round's shards of a table."""
+        return self.store.places(table, suite=self.suite.name, round=self.round, stage=stage)
 
     def shards(self, split: str = "train") -> dict[str, pl.DataFrame]:
         """The suite's tasks of a split, by shard.

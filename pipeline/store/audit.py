@@ -29,8 +29,7 @@ def audit(store: Store, *, suite: str | None = None, round: str | None = None) -
     """Check what a store holds, a table of a suite and round at a time.
 
     First each file by itself: is it there whole, of a schema this version reads, with the rows it says it was
-    written with. Checks across files follow where all of a table's files are sound. What a shrunken suite left
-    behind is looked at by itself alone.
+    written with. Checks across files follow where all of a table's files are sound.
     """
     for table in TABLES:
         places = store.places(table, suite=suite, round=round)
@@ -44,10 +43,9 @@ def audit(store: Store, *, suite: str | None = None, round: str | None = None) -
             if damaged:
                 continue
             yield Audited(table, of_suite, of_round, "file", True, f"{len(found)} files as written")
-            standing = store.round_places(table, suite=of_suite, round=of_round)
             for name, check in CHECKS[table].items():
                 if check not in (any_rows, digests_match):
-                    yield Audited(table, of_suite, of_round, name, *_across(check, store, table, standing))
+                    yield Audited(table, of_suite, of_round, name, *_across(check, store, table, found))
 
 
 def _one(store: Store, table: str, place: Place) -> Finding:

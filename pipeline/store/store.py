@@ -18,7 +18,6 @@ from pipeline.store.ledger import Ledger
 from pipeline.store.write import META, Written, write_shard
 from schemas import TABLES
 from schemas.base import SCHEMA_VERSION, arrow_schema
-from schemas.words import SPLITS
 
 
 @contextmanager
@@ -89,11 +88,6 @@ class Store:
     def places(self, table: str, **of: str | None) -> list[Place]:
         """The shards of a table, by `suite`, `round` and `stage`."""
         return find_places(self.root, table, **of)
-
-    def round_places(self, table: str, *, suite: str, round: str, stage: str | None = None) -> list[Place]:
-        """The shards of a round that belong to tasks the suite still has; a suite that shrank leaves others behind."""
-        known = {place.shard for place in self.places("tasks", suite=suite, round=EVERY_ROUND)} | set(SPLITS)
-        return [place for place in self.places(table, suite=suite, round=round, stage=stage) if place.shard in known]
 
     def read(self, table: str, places: list[Place], *, columns: list[str] | None = None) -> pl.DataFrame:
         """The rows of some shards, in the order of the table's key within each task."""

@@ -7,11 +7,11 @@ process beside this one, which is killed and replaced when its time is up.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import multiprocessing
 from concurrent.futures import TimeoutError as Late
 from functools import lru_cache
+from multiprocessing.util import Finalize
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -36,11 +36,21 @@ def _begin() -> None:
 
 @lru_cache(maxsize=1)
 def _pool() -> ProcessPool:
-    """One process, started and warmed at the first use."""
+    """One process, started and warmed at the first use, ended with this one however this one was started."""
     pool = ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn"), initializer=_begin)
-    atexit.register(pool.stop)
-    pool.schedule(_equal, args=("1", "2"), timeout=START_SECONDS).result()
+    # Not atexit: a process of multiprocessing waits for its children before it comes to that.
+    Finalize(None, _end, args=(pool,), exitpriority=10)
+    try:
+        pool.schedule(_equal, args=("1", "2"), timeout=START_SECONDS).result()
+    except BaseException:
+        _end(pool)
+        raise
     return pool
+
+
+def _end(pool: ProcessPool) -> None:
+    pool.stop()
+    pool.join()
 
 
 def equal(expected: str, given: str, *, seconds: float) -> bool:
@@ -50,12 +60,22 @@ def equal(expected: str, given: str, *, seconds: float) -> bool:
         TimeoutError: no verdict within `seconds`.
         ValueError: math-verify or its process failed.
     """
-    try:
-        found = _pool().schedule(_equal, args=(expected, given), timeout=seconds).result()
-    except Late as error:
-        raise TimeoutError(f"math-verify takes over {seconds} s") from error
-    except ProcessExpired as error:
-        raise ValueError(f"math-verify died: {error}") from error
-    if isinstance(found, str):
-        raise ValueError(found)
-    return found
+    for _ in range(2):
+        try:
+            pool = _pool()
+        except (Late, ProcessExpired, RuntimeError) as error:
+            raise ValueError(f"math-verify cannot be started: {error}") from error
+        try:
+            found = pool.schedule(_equal, args=(expected, given), timeout=seconds).result()
+        except Late as error:
+            raise TimeoutError(f"math-verify takes over {seconds} s") from error
+        except ProcessExpired as error:
+            raise ValueError(f"math-verify died: {error}") from error
+        except RuntimeError:  # the process was killed while it had nothing to do, and the pool with it
+            _end(pool)
+            _pool.cache_clear()
+            continue
+        if isinstance(found, str):
+            raise ValueError(found)
+        return found
+    raise ValueError("the process of math-verify does not stay alive")
