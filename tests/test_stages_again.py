@@ -183,3 +183,17 @@ def test_other_questions_under_the_same_ids_are_not_judged(fresh: Work):
         with pytest.raises(BadTable, match="rollouts of three, round r0, train-000 were made before tasks changed"):
             stage(other)
     assert run(other)["rollouts"].fresh == 1
+
+
+def test_a_suite_without_held_out_tasks_has_nothing_to_evaluate(fresh: Work):
+    alone = changed(fresh, sizes=("train = 3, held_out = 2", "train = 3"))
+    reports = run(alone)
+    assert reports["evals"].rows == {"evals": 0}
+    assert write_release(alone).rows["tasks"] == 3
+
+
+def test_a_suite_without_training_tasks_is_told_so(fresh: Work):
+    alone = changed(fresh, sizes=("train = 3, held_out", "held_out"))
+    write_tasks(alone)
+    with pytest.raises(BadConfig, match="suite three has no train tasks; give it more tasks, or a split"):
+        write_rollouts(alone)

@@ -32,8 +32,10 @@ class EvalConfig:
 
 
 def write_evals(work: Work, config: EvalConfig = EvalConfig()) -> Report:
-    """Evaluate the policy of the work on the held-out tasks."""
+    """Evaluate the policy of the work on the held-out tasks; a suite without any has nothing to evaluate."""
     check_counts(config, samples=1)
+    if not work.store.tasks(work.suite.name).is_empty() and work.store.tasks(work.suite.name, split=SPLIT).is_empty():
+        return Report(work.policy.name, work.suite.name, work.round, rows={"evals": 0}, numbers={"tasks": 0})
     by_shard = work.shards(SPLIT)
     tasks = pl.concat(by_shard.values())
     digest = " ".join(work.store.tasks_digest(work.suite.name, shard) for shard in by_shard)

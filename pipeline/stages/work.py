@@ -73,6 +73,8 @@ class Work:
             BadConfig: the store has none.
         """
         tasks = self.store.tasks(self.suite.name, split=split)
+        if tasks.is_empty() and self.store.places("tasks", suite=self.suite.name):
+            raise BadConfig(f"suite {self.suite.name} has no {split} tasks", remedy="give it more tasks, or a split")
         if tasks.is_empty():
             raise BadConfig(
                 f"the store has no {split} tasks of suite {self.suite.name}",
