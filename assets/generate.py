@@ -16,7 +16,6 @@ from pipeline.stages.verdicts import write_verdicts
 from pipeline.stages.work import Work
 
 OWNERS = ["team:generation"]
-RETRY = dg.RetryPolicy(max_retries=1, delay=10)
 
 
 @round_asset(group="tasks", kinds={"parquet"}, owners=OWNERS, tables=("tasks",))
@@ -47,7 +46,6 @@ def generating_asset(
         owners=OWNERS,
         tables=tables,
         pool="gpu",
-        retry_policy=RETRY,
     )
     def generate(context: dg.AssetExecutionContext, config: form, workplace: Workplace) -> dg.MaterializeResult:
         work = workplace.open(context)
