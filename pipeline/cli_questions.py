@@ -1,0 +1,179 @@
+"""The commands that ask and change nothing: of the store in SQL or by name, and of Branchpoint's own speed.
+
+Imports nothing heavy itself; what a command needs is imported when it is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline import show
+from pipeline.bench import BENCHES
+from pipeline.bench.shape import Shape
+from pipeline.cli_options import check_choice
+from pipeline.cli_progress import progress_on
+from pipeline.errors import BadConfig
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from pipeline.store.query import ShownNode
+    from pipeline.store.store import Store
+
+FAILED = 1
+"""Exit code of a check that found something."""
+
+
+class Question(NamedTuple):
+    """A command that changes nothing. of_store: it asks the store that the options name."""
+
+    run: Callable[[argparse.Namespace], int | None]
+    summary: str
+    arguments: dict[str, dict[str, Any]]
+    of_store: bool = True
+
+
+def settings_of(options: argparse.Namespace) -> Settings:
+    """Settings, with the store that the options name."""
+    settings = Settings.from_environment()
+    return replace(settings, store=options.store) if options.store else settings
+
+
+def _ask(options: argparse.Namespace) -> duckdb.DuckDBPyConnection:
+    """A database over the store the options name."""
+    from pipeline.store.query import open_database
+
+    return open_database(_store(options))
+
+
+def _store(options: argparse.Namespace) -> Store:
+    from pipeline.store.store import Store
+
+    root = settings_of(options).store
+    if not root.is_dir():
+        raise BadConfig(
+            f"there is no store at {root}",
+            remedy="run `branchpoint tasks` first, or name it with --store or BRANCHPOINT_STORE",
+        )
+    return Store(root)
+
+
+def _sql(options: argparse.Namespace) -> None:
+    from pipeline.store.query import run_query
+
+    if options.json and options.csv:
+        raise BadConfig("--json and --csv are both given", remedy="choose one")
+    form = show.print_json if options.json else show.print_csv if options.csv else show.print_table
+    with _ask(options) as connection:
+        answer = run_query(connection, options.query)
+        if answer.columns:
+            form(answer.columns, answer.rows, to=sys.stdout)
+
+
+def _tables(options: argparse.Namespace) -> None:
+    from pipeline.store.query import Count, count_rows
+
+    counts = count_rows(_store(options))
+    (show.print_json if options.json else show.print_table)(Count._fields, counts, to=sys.stdout)
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Print what is checked; 1 where something is not as it should be."""
+    from pipeline.store.audit import Audited, audit
+
+    failed = 0
+    findings = audit(_store(options), suite=options.suite, round=options.round)
+    for found in findings:
+        failed += not found.passed
+        if options.json:
+            show.print_json(Audited._fields, [found], to=sys.stdout)
+        else:
+            where = f"{found.table} of {found.suite} {found.round}"
+            print(show.plain(f"{'ok' if found.passed else 'FAILED':<6}  {where:<36}  {found.check}: {found.detail}"))
+    return FAILED if failed else 0
+
+
+def _show(options: argparse.Namespace) -> None:
+    from pipeline.store.query import tree_nodes
+
+    with _ask(options) as connection:
+        _print_nodes(tree_nodes(connection, options.tree), show.tree_lines, options)
+
+
+def _path(options: argparse.Namespace) -> None:
+    from pipeline.store.query import path_nodes
+
+    with _ask(options) as connection:
+        nodes = path_nodes(connection, options.tree, options.node)
+        _print_nodes(nodes, lambda found: map(show.node_line, found), options)
+
+
+def _print_nodes(
+    nodes: Sequence[ShownNode], lines: Callable[[Sequence[ShownNode]], Iterable[str]], options: argparse.Namespace
+) -> None:
+    if options.json:
+        show.print_json(nodes[0]._fields, nodes, to=sys.stdout)
+    else:
+        for line in lines(nodes):
+            print(line)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    for name in options.names:
+        check_choice("bench", name, BENCHES)
+    shape = Shape(tasks=options.tasks, seed=options.seed)
+    from pipeline.bench.metric import Metric
+    from pipeline.bench.run import print_metrics, run_benches
+
+    with progress_on(sys.stderr) as on_progress:
+        metrics = run_benches(tuple(dict.fromkeys(options.names)) or tuple(BENCHES), shape, on_progress)
+        if options.json:
+            show.print_json(Metric._fields, metrics, to=sys.stdout)
+            return
+        measured = list(metrics)
+    print_metrics(measured, shape, to=sys.stdout)
+
+
+_SHAPE = Shape()
+_TREE = {"metavar": "TREE", "help": "such as chain_sum/3x2/train/000000@r0"}
+QUESTIONS: dict[str, Question] = {
+    "sql": Question(
+        _sql,
+        "ask the store in SQL",
+        {
+            "query": {"metavar": "QUERY", "help": "a view a table; macros path, subtree, siblings, pass_at"},
+            "--csv": {"action": "store_true", "help": "print CSV"},
+        },
+    ),
+    "check": Question(
+        _check,
+        "check every file of the store and what must hold between them",
+        {
+            "--suite": {"metavar": "NAME", "help": "of this suite alone"},
+            "--round": {"metavar": "NAME", "help": "of this round alone"},
+        },
+    ),
+    "tables": Question(_tables, "count the rows of the store by table and stage", {}),
+    "show": Question(_show, "show a tree as indented text", {"tree": _TREE}),
+    "path": Question(
+        _path,
+        "show the steps from the root to a node",
+        {"tree": _TREE, "node": {"metavar": "NODE", "type": int, "help": "number in the tree"}},
+    ),
+    "bench": Question(
+        _bench,
+        "measure Branchpoint on a drawn forest",
+        {
+            "names": {"metavar": "NAME", "nargs": "*", "help": f"{'|'.join(BENCHES)}; default all"},
+            "--tasks": {"type": int, "default": _SHAPE.tasks, "help": f"trees to draw; default {_SHAPE.tasks}"},
+            "--seed": {"type": int, "default": _SHAPE.seed, "help": f"of what is drawn; default {_SHAPE.seed}"},
+        },
+        of_store=False,
+    ),
+}
+"""Commands that change no store."""
