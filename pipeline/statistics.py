@@ -10,9 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import stdtrit
 
 Z95 = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
+
+_ALIKE = 1e-9
+"""Means of tasks no further apart count as equal."""
 
 
 class MeanInterval(NamedTuple):
@@ -38,12 +42,18 @@ def wilson(successes: ArrayLike, count: ArrayLike) -> tuple[np.ndarray, np.ndarr
     right, tried = np.broadcast_arrays(np.asarray(successes, np.float64), np.asarray(count, np.float64))
     some = tried > 0
     trials = np.where(some, tried, 1.0)
-    share = right / trials
-    middle = (share + Z95**2 / (2 * trials)) / (1 + Z95**2 / trials)
-    half = Z95 / (1 + Z95**2 / trials) * np.sqrt(share * (1 - share) / trials + Z95**2 / (4 * trials**2))
-    low = np.where(right <= 0, 0.0, np.clip(middle - half, 0.0, 1.0))
-    high = np.where(right >= tried, 1.0, np.clip(middle + half, 0.0, 1.0))
+    low, high = _score_interval(right / trials, trials, Z95)
     return np.where(some, low, np.nan), np.where(some, high, np.nan)
+
+
+def _score_interval(share: ArrayLike, trials: ArrayLike, quantile: float) -> tuple[np.ndarray, np.ndarray]:
+    """The shares of which `share` of so many trials is no further off than `quantile` standard errors; in [0, 1]."""
+    part = quantile**2 / np.asarray(trials, np.float64)
+    middle = (share + part / 2) / (1 + part)
+    half = np.sqrt(part * (share * (1 - share) + part / 4)) / (1 + part)
+    low = np.where(share <= 0, 0.0, np.clip(middle - half, 0.0, 1.0))
+    high = np.where(share >= 1, 1.0, np.clip(middle + half, 0.0, 1.0))
+    return low, high
 
 
 def auc(score: ArrayLike, positive: ArrayLike) -> float | None:
@@ -67,26 +77,62 @@ def auc(score: ArrayLike, positive: ArrayLike) -> float | None:
     return float((rank[place][positives].sum() - yes * (yes + 1) / 2) / (yes * no))
 
 
-def cluster_mean_interval(values_per_task: Sequence[ArrayLike]) -> MeanInterval:
-    """Mean over tasks of each task's mean, and its normal 95 % interval.
+def share_interval(values_per_task: Sequence[ArrayLike]) -> MeanInterval:
+    """Mean over tasks of each task's mean, all in [0, 1], and its 95 % interval, which is in [0, 1] too.
 
-    Samples of one task are alike, so the task is the unit: the interval comes from the spread of task means.
+    Samples of one task are alike, so the task is the unit. The variance of the mean over tasks says how many
+    independent trials would err as much; the interval is Wilson's for that many, with Student's quantile for so many
+    tasks. Where all tasks agree, each counts as one trial.
 
     Args:
         values_per_task: for each task one number or `[K]` of them; NaN are dropped, and so are tasks left empty.
 
     Returns:
         The mean is None without a task, the interval with fewer than two.
+
+    Source: Wilson (1927) with the effective sample size of surveys (Kott and Carr, 1997; Franco et al., 2019).
     """
-    tasks = [np.atleast_1d(np.asarray(values, np.float64)) for values in values_per_task]
-    means = np.array([known.mean() for values in tasks if len(known := values[~np.isnan(values)])])
-    if len(means) == 0:
-        return MeanInterval(None, None, None)
+    means = _task_means(values_per_task)
+    if len(means) < 2:
+        return _alone(means)
     mean = float(means.mean())
-    if len(means) == 1:
-        return MeanInterval(mean, None, None)
-    half = Z95 * float(means.std(ddof=1)) / np.sqrt(len(means))
-    return MeanInterval(mean, float(mean - half), float(mean + half))
+    variance = float(means.var(ddof=1)) / len(means)
+    trials = mean * (1 - mean) / variance if np.ptp(means) > _ALIKE else len(means)
+    low, high = _score_interval(mean, trials, _student(len(means)))
+    return MeanInterval(mean, float(low), float(high))
+
+
+def difference_interval(values_per_task: Sequence[ArrayLike]) -> MeanInterval:
+    """Mean over tasks of a difference of two shares, in [-1, 1], and Student's 95 % interval, cut to the same range.
+
+    Args:
+        values_per_task: as for `share_interval`; the differences are those within a task.
+
+    Returns:
+        As `share_interval`.
+    """
+    means = _task_means(values_per_task)
+    if len(means) < 2:
+        return _alone(means)
+    mean = float(means.mean())
+    half = _student(len(means)) * float(means.std(ddof=1)) / np.sqrt(len(means))
+    return MeanInterval(mean, float(max(-1.0, mean - half)), float(min(1.0, mean + half)))
+
+
+def _task_means(values_per_task: Sequence[ArrayLike]) -> np.ndarray:
+    """The mean of every task that has a known value."""
+    tasks = [np.atleast_1d(np.asarray(values, np.float64)) for values in values_per_task]
+    return np.array([known.mean() for values in tasks if len(known := values[~np.isnan(values)])])
+
+
+def _alone(means: np.ndarray) -> MeanInterval:
+    """What is known of one task, or of none."""
+    return MeanInterval(float(means[0]) if len(means) else None, None, None)
+
+
+def _student(tasks: int) -> float:
+    """Quantile of a two-sided 95 % interval from so many tasks."""
+    return float(stdtrit(tasks - 1, 0.975))
 
 
 def pass_at_k(n: ArrayLike, c: ArrayLike, k: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.statistics import auc, cluster_mean_interval, pass_at_k, wilson
+from pipeline.statistics import auc, difference_interval, pass_at_k, share_interval, wilson
 
 NA = float("nan")
 
@@ -59,15 +59,56 @@ def test_auc_counts_pairs(rows):
     assert found == (pytest.approx(np.mean(pairs)) if pairs else None)
 
 
-def test_cluster_mean_interval_takes_the_task_for_its_unit():
-    found = cluster_mean_interval([[1, 1, 1, 1], [0, NA], 0.5, [NA], []])
-    half = 1.959964 * 0.5 / np.sqrt(3)
-    assert found == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-6)
+INTERVALS = pytest.mark.parametrize("interval", [share_interval, difference_interval])
 
 
+def test_the_task_is_the_unit():
+    """Three tasks of means 1, 0, 1/2: a variance of 1/12, as of three trials of a half."""
+    values = [[1, 1, 1, 1], [0, NA], 0.5, [NA], []]
+    student = 4.302653
+    half = student * 0.5 / np.sqrt(3 + student**2)
+    assert share_interval(values) == pytest.approx((0.5, 0.5 - half, 0.5 + half), abs=1e-6)
+    assert difference_interval([[v - 0.5 for v in np.atleast_1d(task)] for task in values]) == pytest.approx((0, -1, 1))
+    half = student * 0.1 / np.sqrt(3)
+    assert difference_interval([0.1, 0.2, 0.3]) == pytest.approx((0.2, 0.2 - half, 0.2 + half), abs=1e-6)
+
+
+@INTERVALS
 @pytest.mark.parametrize(("values", "found"), [([], (None,) * 3), ([[NA]], (None,) * 3), ([[0, 1]], (0.5, None, None))])
-def test_cluster_mean_interval_of_too_few(values, found):
-    assert cluster_mean_interval(values) == found
+def test_an_interval_of_too_few(interval, values, found):
+    assert interval(values) == found
+
+
+@given(st.lists(st.integers(0, 4).map(lambda right: right / 4), min_size=2, max_size=12))
+@settings(max_examples=80, deadline=None)
+def test_intervals_stay_where_their_figures_are(shares):
+    mean, low, high = share_interval(shares)
+    assert 0 <= low <= mean <= high <= 1
+    assert low < high
+    mean, low, high = difference_interval([2 * share - 1 for share in shares])
+    assert -1 <= low <= mean <= high <= 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_tasks_that_agree_are_a_trial_each(share):
+    student = 2.776445
+    low, high = share_interval([share] * 5)[1:]
+    assert (low, high) == pytest.approx(
+        {
+            0.0: (0, student**2 / (5 + student**2)),
+            0.5: (0.5 - student / 2 / np.sqrt(5 + student**2), 0.5 + student / 2 / np.sqrt(5 + student**2)),
+            1.0: (5 / (5 + student**2), 1),
+        }[share],
+        abs=1e-6,
+    )
+
+
+@INTERVALS
+def test_many_tasks_have_the_normal_interval(interval):
+    values = np.random.default_rng(0).binomial(4, np.random.default_rng(1).beta(3, 1, 500)) / 4
+    mean, low, high = interval(list(values))
+    half = 1.959964 * values.std(ddof=1) / np.sqrt(500)
+    assert (mean, low, high) == pytest.approx((values.mean(), mean - half, mean + half), abs=2e-3)
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])

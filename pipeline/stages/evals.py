@@ -11,7 +11,7 @@ from pipeline.generation.engine import Sampling
 from pipeline.generation.engines import engine_fingerprint, open_tokens
 from pipeline.report import Report
 from pipeline.stages.work import Shards, Work, check_counts, inputs
-from pipeline.statistics import MeanInterval, cluster_mean_interval, pass_at_k
+from pipeline.statistics import MeanInterval, difference_interval, pass_at_k, share_interval
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
 from pipeline.tasks.verifiers import Question, verify
 from schemas import Evals
@@ -57,7 +57,7 @@ def write_evals(work: Work, config: EvalConfig = EvalConfig()) -> Report:
         if base:
             before = held_out_rewards(base, tasks, config)
             gain = np.nanmean(rewards, axis=1) - np.nanmean(before, axis=1)
-            figures[f"pass@1 less {base.policy.name}"] = cluster_mean_interval(list(gain))
+            figures[f"pass@1 less {base.policy.name}"] = difference_interval(list(gain))
         rows = [
             {
                 "policy": work.policy.name,
@@ -99,4 +99,4 @@ def _pass(rewards: np.ndarray, k: int) -> MeanInterval:
     """Unbiased pass@k, the mean over tasks with its interval."""
     judged = (~np.isnan(rewards)).sum(axis=1)
     right = (rewards >= 1).sum(axis=1)
-    return cluster_mean_interval(list(pass_at_k(judged, right, k)))
+    return share_interval(list(pass_at_k(judged, right, k)))

@@ -17,7 +17,7 @@ from pipeline.generation.engine import Engine, Sampling, make_request
 from pipeline.generation.engines import open_engine, open_tokens
 from pipeline.generation.policies import find_policy
 from pipeline.prompts import Messages, load_pack
-from pipeline.statistics import auc, cluster_mean_interval, pass_at_k
+from pipeline.statistics import auc, difference_interval, pass_at_k, share_interval
 from pipeline.tasks.arithmetic import Sum, first_error, read_sum, reference_steps, steps_right
 from pipeline.tasks.suites import load_suite, suite_tasks
 from pipeline.variants.intervene import read_proposal
@@ -49,7 +49,7 @@ def measure(policy: str, *, policies: Path = Path("policies"), say: Callable[[st
     steps = [[text.split("\n") for text, _ in answers[i * GROUP : (i + 1) * GROUP]] for i in range(len(problems))]
     right = np.array([[_right(problem, one) for one in group] for problem, group in zip(problems, steps, strict=True)])
     figures: dict[str, float] = {"problems": len(problems)}
-    one = cluster_mean_interval(list(right.mean(axis=1)))
+    one = share_interval(list(right.mean(axis=1)))
     figures |= {"pass@1": one.mean, "pass@1_low": one.low, "pass@1_high": one.high}
     figures["pass@8"] = float(pass_at_k(np.full(len(right), GROUP), right.sum(axis=1), GROUP).mean())
     figures["mixed_groups"] = float(((right.mean(axis=1) > 0) & (right.mean(axis=1) < 1)).mean())
@@ -95,7 +95,7 @@ def measure(policy: str, *, policies: Path = Path("policies"), say: Callable[[st
     fresh = asker.ask([pack.messages("solve", question=questions[i]) for i, _ in tried], suite.max_tokens, first=1000)
     after = np.array([_right(problems[i], t.split("\n")) for (i, _), (t, _) in zip(tried, retries, strict=True)], float)
     plain = np.array([_right(problems[i], t.split("\n")) for (i, _), (t, _) in zip(tried, fresh, strict=True)], float)
-    gain = cluster_mean_interval(list(after - plain))
+    gain = difference_interval(list(after - plain))
     figures |= {"retry_success": float(after.mean()), "resample_success": float(plain.mean())}
     figures |= {"retry_gain": gain.mean, "retry_gain_low": gain.low, "retry_gain_high": gain.high}
 
