@@ -17,6 +17,7 @@ from pipeline.bench.shape import Shape
 from pipeline.cli_options import check_choice
 from pipeline.cli_progress import progress_on
 from pipeline.errors import BadConfig
+from pipeline.lineage.datasets import DATASETS
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -123,6 +124,18 @@ def _print_nodes(
             print(line)
 
 
+def _why(options: argparse.Namespace) -> int:
+    """Print all that a training row came from; 1 where its tokens are not those of its nodes."""
+    from pipeline.lineage.at_hand import AtHand
+    from pipeline.lineage.show_why import print_why
+    from pipeline.lineage.why import why
+
+    at_hand = AtHand(settings_of(options), policy=options.policy)
+    found = why(_store(options), options.dataset, options.row, at_hand=at_hand)
+    print_why(found, json=options.json, to=sys.stdout)
+    return 0 if all(one.agrees for one in found) else FAILED
+
+
 def _bench(options: argparse.Namespace) -> None:
     for name in options.names:
         check_choice("bench", name, BENCHES)
@@ -164,6 +177,19 @@ QUESTIONS: dict[str, Question] = {
         _path,
         "show the steps from the root to a node",
         {"tree": _TREE, "node": {"metavar": "NODE", "type": int, "help": "number in the tree"}},
+    ),
+    "why": Question(
+        _why,
+        "show what a training row came from and which tokens it trains",
+        {
+            "dataset": {"metavar": "DATASET", "help": "|".join(DATASETS)},
+            "row": {"metavar": "ROW", "help": "such as chain_sum/3x2/train/000000@r0/outcome/8/16"},
+            "--policy": {
+                "metavar": "NAME",
+                "default": "",
+                "help": "name, or folder of a model, to read tokens with; default that which sampled",
+            },
+        },
     ),
     "bench": Question(
         _bench,

@@ -1,0 +1,65 @@
+"""Heavy: transformers. A policy's tokenizer over many texts at a time, control tokens kept as they are.
+
+For comparing and for print alone: nothing that is encoded here goes into a store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from jinja2 import TemplateError
+
+from pipeline.errors import BadModel
+from pipeline.generation.tokens import Tokens
+from pipeline.prompts import Messages
+
+_AT_ONCE = 1024
+
+
+class Codec(Tokens):
+    """The tokenizer and the chat template of a policy, for lists of texts.
+
+    Raises:
+        BadModel: the policy has none that can be read, or one without a chat template.
+    """
+
+    @cached_property
+    def specials(self) -> frozenset[int]:
+        """Ids of control tokens."""
+        return frozenset(self._tokenizer.all_special_ids)
+
+    def render_all(self, prompts: Sequence[Messages]) -> Iterator[list[int]]:
+        """Token ids of each prompt, up to where the answer begins. What a message spells, it spells.
+
+        Raises:
+            BadModel: the chat template refuses the messages.
+        """
+        for some in _batches(prompts):
+            try:
+                yield from self._tokenizer.apply_chat_template(some, add_generation_prompt=True, return_dict=False)
+            except TemplateError as error:
+                raise BadModel(
+                    f"the chat template of {self._path} refuses the messages: {error}",
+                    remedy="choose a model whose template takes a system message, or mend the template",
+                ) from error
+
+    def encode_all(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """Token ids of each text; where it spells a control token, that token."""
+        for some in _batches(texts):
+            yield from self._tokenizer(some, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+                "input_ids"
+            ]
+
+    def decode_all(self, ids: Sequence[Sequence[int]]) -> Iterator[str]:
+        """The text of each list of ids, control tokens spelt out. An id that is none of the vocabulary's is nothing."""
+        for some in _batches(ids):
+            yield from self._tokenizer.batch_decode(
+                [list(one) for one in some], skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+
+
+def _batches(items: Sequence[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(items), _AT_ONCE):
+        yield list(items[start : start + _AT_ONCE])
