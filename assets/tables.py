@@ -10,7 +10,7 @@ from pydantic import create_model
 from assets.partitions import suite_rounds
 from assets.resources import announce
 from pipeline.report import Report
-from pipeline.stages.growing import GENERATING
+from pipeline.stages.earlier import GENERATING
 from pipeline.stages.work import Work
 from pipeline.store.checks import CHECKS
 from pipeline.store.layout import EVERY_ROUND

@@ -11,7 +11,7 @@ from scripted_round import Pupil, read, run, scripted
 
 from pipeline.generation.scripted import ScriptedEngine
 from pipeline.generation.tokens import tokens_of
-from pipeline.stages.growing import GENERATING
+from pipeline.stages.earlier import GENERATING
 from pipeline.stages.rollouts import RolloutConfig, write_rollouts
 from pipeline.stages.tasks import write_tasks
 from pipeline.stages.work import Work

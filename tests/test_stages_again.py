@@ -16,7 +16,7 @@ from pipeline.generation.engine import Request
 from pipeline.generation.policies import find_policy
 from pipeline.stages.agreement import write_agreement
 from pipeline.stages.credit import write_credit
-from pipeline.stages.growing import GENERATING
+from pipeline.stages.earlier import GENERATING, refuse_replaced
 from pipeline.stages.interventions import write_interventions
 from pipeline.stages.pairs import write_pairs
 from pipeline.stages.patches import PatchConfig, write_patches
@@ -28,6 +28,8 @@ from pipeline.stages.tasks import write_tasks
 from pipeline.stages.trees import write_trees
 from pipeline.stages.verdicts import write_verdicts
 from pipeline.stages.work import Work
+from pipeline.store.layout import Place
+from pipeline.store.store import Store
 from pipeline.variants.intervene import CLONES
 from trainers.stages import train_dpo_policy
 
@@ -195,5 +197,55 @@ def test_a_suite_without_held_out_tasks_has_nothing_to_evaluate(fresh: Work):
 def test_a_suite_without_training_tasks_is_told_so(fresh: Work):
     alone = changed(fresh, sizes=("train = 3, held_out", "held_out"))
     write_tasks(alone)
-    with pytest.raises(BadConfig, match="suite three has no train tasks; give it more tasks, or a split"):
+    with pytest.raises(BadConfig, match="suite three has no train tasks; in band sums give sizes and seeds a"):
         write_rollouts(alone)
+
+
+BUILT_ON_ROLLOUTS = {
+    write_trees: "nodes",
+    write_retries: "variants",
+    write_interventions: "variants",
+    write_verdicts: "verdicts",
+    write_credit: "credit",
+    write_step_labels: "step_labels",
+    write_pairs: "pairs",
+    write_patches: "patches",
+    write_agreement: "evals",
+}
+
+
+@pytest.mark.parametrize("stage", BUILT_ON_ROLLOUTS, ids=BUILT_ON_ROLLOUTS.values())
+def test_nothing_is_made_of_a_round_without_rollouts(fresh: Work, stage):
+    write_tasks(fresh)
+    before = sorted(fresh.settings.store.rglob("*"))
+    with pytest.raises(
+        BadTable,
+        match="no rollouts of suite three, round r0; run `branchpoint rollouts --suite three --round r0` first",
+    ):
+        stage(fresh)
+    assert sorted(fresh.settings.store.rglob("*")) == before
+
+
+def test_nothing_is_made_of_half_the_rollouts(fresh: Work):
+    large = changed(fresh, size=("train = 3", "train = 70"))
+    write_tasks(large)
+    write_rollouts(large, RolloutConfig(group=1))
+    large.store.places("nodes", suite="three", stage="rollouts")[-1].path(large.store.root, "nodes").unlink()
+    with pytest.raises(BadTable, match="no rollouts of suite three, round r0, in 1 of 2 shards; run `branchpoint roll"):
+        write_trees(large)
+    assert not large.store.places("nodes", stage="trees")
+
+
+def test_digests_are_read_once_a_shard(fresh: Work, monkeypatch: pytest.MonkeyPatch):
+    run(fresh)
+    asked: list[tuple[str, Place]] = []
+    meta = Store.meta
+
+    def counted(store: Store, table: str, at: Place):
+        asked.append((table, at))
+        return meta(store, table, at)
+
+    monkeypatch.setattr(Store, "meta", counted)
+    refuse_replaced(fresh, "credit")
+    assert len(fresh.places("credit")) == 3
+    assert {asked.count(one) for one in asked if one[0] != "credit"} == {1}

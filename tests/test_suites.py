@@ -8,17 +8,19 @@ import pytest
 from pipeline.errors import BadConfig
 from pipeline.tasks.answers import find_answer
 from pipeline.tasks.arithmetic import read_sum, steps_right
-from pipeline.tasks.suites import SUITES, load_suite, suite_tasks
+from pipeline.tasks.suites import SUITES, load_suite, more_tasks, suite_names, suite_tasks
 from schemas import Tasks
+from schemas.words import SPLITS
 
 SUITE = 'name = "mine"\ndescription = ""\nprompts = "tiny"\nseparator = "\\n"\nmax_tokens = 9\n'
+ALL_HELD_OUT = "held_out = 0.999999\n"
 BAND = '[[bands]]\nname = "b"\nsource = "file"\npath = "tasks.jsonl"\n'
 
 
 class TestSuites:
     def test_ones_own(self, tmp_path):
         other = BAND.replace('"b"', '"c"').replace("tasks", "others")
-        (tmp_path / "mine.toml").write_text(SUITE + BAND + other + "held_out = 1\n")
+        (tmp_path / "mine.toml").write_text(SUITE + BAND + other + ALL_HELD_OUT)
         (tmp_path / "tasks.jsonl").write_text('{"question": "q", "answer": "1"}\n{"question": "r", "answer": "2"}')
         (tmp_path / "others.jsonl").write_text('{"question": "s", "answer": "1"}\n{"question": "t", "answer": "2"}')
         for suite in (load_suite("mine", folder=tmp_path), load_suite(str(tmp_path / "mine.toml"))):
@@ -50,6 +52,15 @@ class TestSuites:
                 "suite mine: prompts 'huge' do not exist; choose one of tiny, instruct",
                 id="unknown prompts",
             ),
+            *(
+                pytest.param(
+                    SUITE + BAND + f"held_out = {share}",
+                    f"suite mine, band 'b': held_out is {share}; give a share of the tasks, 0 or more and below 1",
+                    id=f"held out {share}",
+                )
+                for share in ("1", "20", "-0.1", "nan")
+            ),
+            pytest.param(SUITE + BAND + "limit = -1", "band 'b': limit is -1; give a number of rows", id="limit"),
             pytest.param(SUITE + BAND + BAND, "suite mine: two bands have the name 'b'", id="two bands of one name"),
             pytest.param(
                 SUITE.replace('"mine"', '"yours"') + BAND,
@@ -67,12 +78,27 @@ class TestSuites:
     def test_a_file_cannot_take_the_name_of_an_embedded_suite(self, tmp_path, name):
         path = tmp_path / f"{name}.toml"
         path.write_text(SUITE.replace("mine", name) + BAND)
-        with pytest.raises(BadConfig, match=f"'{name}' is the name of an embedded suite; give file and suite another"):
-            load_suite(str(path))
+        for asked in (str(path), name):
+            with pytest.raises(BadConfig, match=f"'{name}' is the name of an embedded suite; give file and suite anot"):
+                load_suite(asked, folder=tmp_path)
+
+    def test_the_suites_there_are(self, tmp_path):
+        (tmp_path / "mine.toml").write_text(SUITE + BAND)
+        assert suite_names(tmp_path) == (*SUITES, "mine")
+        with pytest.raises(BadConfig, match=f"choose one of {', '.join(SUITES)}, mine, or give the path"):
+            load_suite("none", folder=tmp_path)
+
+    def test_what_to_change_where_a_split_is_empty(self, tmp_path):
+        gym_band = '[[bands]]\nname = "g"\nsource = "reasoning_gym"\ndataset = "chain_sum"\nsizes = {}\nseeds = {}\n'
+        (tmp_path / "mine.toml").write_text(SUITE + BAND + BAND.replace('"b"', '"c"') + gym_band)
+        assert [more_tasks(load_suite("mine", folder=tmp_path), split) for split in SPLITS] == [
+            "in band b or c lower held_out or give it more rows, or in band g give sizes and seeds a train",
+            "in band b or c raise held_out or give it more rows, or in band g give sizes and seeds a held_out",
+        ]
 
     def test_what_is_held_out_is_not_in_train(self, tmp_path, caplog):
         """The second question of the first band is held out in the second: it goes, the third keeps its number."""
-        bands = BAND + "held_out = 0\n" + BAND.replace('"b"', '"c"').replace("tasks", "others") + "held_out = 1\n"
+        bands = BAND + "held_out = 0\n" + BAND.replace('"b"', '"c"').replace("tasks", "others") + ALL_HELD_OUT
         (tmp_path / "mine.toml").write_text(SUITE + bands)
         rows = [json.dumps({"question": question, "answer": "1"}) for question in ("q", "r", "s", "t")]
         (tmp_path / "tasks.jsonl").write_text("\n".join(rows[:3]))

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -230,6 +231,12 @@ class TestFileSource:
             ({"question": "q"}, r"tasks\.jsonl, row 3: no answer"),
             ({"question": "q", "answer": "#### "}, r"tasks\.jsonl, row 3: no answer"),
             ({"question": "q", "solution": "it is 42"}, r"tasks\.jsonl, row 3: no answer"),
+            (
+                {"question": "q", "answer": ["1"]},
+                r"tasks\.jsonl, row 3: 'answer' is a list; give one text or one number",
+            ),
+            ({"question": "q", "answer": {"value": 1}}, r"tasks\.jsonl, row 3: 'answer' is a dict"),
+            ({"question": "q", "answer": "1", "solution": ["1"]}, r"tasks\.jsonl, row 3: 'solution' is a list"),
             (["q", "1"], r"tasks\.jsonl:3 is no JSON object"),
         ],
     )
@@ -253,6 +260,18 @@ class TestFileSource:
             list(file.read(file.Options(name), base=tmp_path))
         with pytest.raises(BadInput, match="does not exist"):
             list(file.read(file.Options(f"other-{name}"), base=tmp_path))
+
+    @pytest.mark.parametrize("name", ["tasks.csv", "a/tasks.JSON", "tasks.jsonl.gz", "other/folder/tasks", "here"])
+    def test_other_files_are_no_datasets(self, tmp_path, monkeypatch, name):
+        """Nothing is asked of the Hub."""
+        monkeypatch.setitem(sys.modules, "datasets", None)
+        (tmp_path / "here").mkdir()
+        with pytest.raises(BadInput, match=rf"{name} is no \.jsonl or \.parquet file; save it as one, or name a da"):
+            list(file.read(file.Options(name), base=tmp_path))
+
+    def test_the_suffix_is_read_in_either_case(self, tmp_path):
+        (tmp_path / "TASKS.JSONL").write_text('{"question": "q", "answer": "1"}')
+        assert [task.answer for task in file.read(file.Options("TASKS.JSONL"), base=tmp_path)] == ["1"]
 
     def test_the_split_is_the_questions_own(self, tmp_path):
         rows = [{"question": f"What is {number}?", "answer": "1"} for number in range(200)]

@@ -16,7 +16,7 @@ import polars as pl
 from pipeline.errors import BadModel
 from pipeline.generation.policies import find_policy
 from pipeline.report import Progress, Report
-from pipeline.stages.growing import refuse_replaced
+from pipeline.stages.earlier import refuse_replaced
 from pipeline.stages.work import Work, inputs
 
 if TYPE_CHECKING:

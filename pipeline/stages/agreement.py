@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.report import Report
-from pipeline.stages.growing import GENERATING, refuse_replaced
+from pipeline.stages.earlier import GENERATING, refuse_replaced, rollout_shards
 from pipeline.stages.work import Shards, Work, inputs
 from pipeline.statistics import auc
 from pipeline.tasks.arithmetic import read_sum, steps_right
@@ -25,7 +25,12 @@ _SCORES = {"credit": "advantage", "step_labels": "soft"}
 
 
 def write_agreement(work: Work) -> Report:
-    """Area under the ROC curve of every credit method and labeller of the round, with intervals over tasks."""
+    """Area under the ROC curve of every credit method and labeller of the round, with intervals over tasks.
+
+    Raises:
+        BadTable: there are no rollouts, or a table was made before they changed.
+    """
+    rollout_shards(work)
     for table in _SCORES:
         refuse_replaced(work, table)
     places = {table: work.places(table) for table in ("nodes", *_SCORES)}

@@ -10,7 +10,7 @@ from pipeline.credit import METHODS
 from pipeline.credit.columns import credit_frame, trees_from_nodes
 from pipeline.errors import BadConfig
 from pipeline.report import Report
-from pipeline.stages.verdicts import judged_shards, round_verdicts
+from pipeline.stages.verdicts import judged_shards
 from pipeline.stages.work import Shards, Work, inputs
 
 VERSION = "1"
@@ -34,13 +34,13 @@ def write_credit(work: Work, config: CreditConfig = CreditConfig()) -> Report:
     method = METHODS[config.method]
     shards = Shards(work, config.method, ("credit",))
     made_from = inputs(VERSION, config=method.params())
-    for name, nodes, parts in judged_shards(shards, made_from):
-        kept = nodes.filter(
+    for shard in judged_shards(shards, made_from):
+        kept = shard.nodes.filter(
             pl.col("origin").is_in(method.origins) & ((pl.col("origin") != "prompt") | pl.col("parent").is_null())
         ).sort("tree", "node")
-        trees = trees_from_nodes(kept, round_verdicts(work, name))
+        trees = trees_from_nodes(kept, shard.verdicts)
         columns = method.function(trees, method.params())
-        shards.write(name, parts, credit=credit_frame(kept, trees, columns, config.method))
+        shards.write(shard.name, shard.made_from, credit=credit_frame(kept, trees, columns, config.method))
     credit = shards.read("credit").filter(pl.col("advantage").is_not_null())
     return shards.finish(
         credited=credit.height,

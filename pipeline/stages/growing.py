@@ -1,36 +1,32 @@
-"""Grows trees of one shard: asks the sampler, cuts the answers into steps, appends them."""
+"""Grows trees of one shard: asks the sampler, cuts the answers into steps, appends them, judges and writes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from pipeline.errors import BadConfig, BadTable
 from pipeline.generation.engine import Request, Sampling
 from pipeline.generation.engines import open_tokens
 from pipeline.generation.sampler import Sampler
-from pipeline.stages.work import Work, inputs, request_rows
+from pipeline.stages.earlier import BEFORE, ROLLOUTS, grown_from
+from pipeline.stages.judging import judge, rewards_by_node
+from pipeline.stages.work import Shards, Work, request_rows
 from pipeline.store.ledger import Entry
-from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
-from pipeline.trees.grow import Tree, read_trees
+from pipeline.trees.grow import Tree, nodes_frame, read_trees
 from pipeline.trees.segment import Step, cut_steps
 
 if TYPE_CHECKING:
     from pipeline.generation.tokens import Tokens
 
-BEFORE: dict[str, tuple[str, ...]] = {
-    "rollouts": (),
-    "trees": ("rollouts",),
-    "retries": ("rollouts", "trees"),
-    "interventions": ("rollouts", "trees", "retries"),
-}
-"""The stages that grow trees, each with those whose nodes it may hang on. Node numbers go on from theirs."""
+Tasks = dict[str, dict[str, Any]]
+"""Rows of the tasks table by task."""
 
-GENERATING = tuple(BEFORE)
+Rewards = dict[tuple[str, int], float]
+"""Rewards by tree and node."""
 
 
 @dataclass(slots=True)
@@ -79,87 +75,60 @@ class Grower:
         return request_rows(self.sampler.ledger, self.asked, stage=stage)
 
 
-def read_shard(work: Work, shard: str, *, stages: Iterable[str]) -> dict[str, Tree]:
-    """The trees of a shard as earlier stages left them, by task."""
-    return read_trees(work.store.read("nodes", [work.place(stage, shard) for stage in stages]))
+@dataclass(slots=True)
+class Growth:
+    """A shard that a stage must make.
 
-
-def read_verdicts(work: Work, shard: str, *, stages: Iterable[str]) -> pl.DataFrame:
-    """The verdicts of a shard from some stages."""
-    return work.store.read("verdicts", [work.place(stage, shard) for stage in stages])
-
-
-def digests(work: Work, shard: str, *, stages: Iterable[str], tables: Iterable[str] = ("nodes", "verdicts")) -> str:
-    """Digests of what earlier stages left in a shard, joined. A file that does not say what it was made from passes.
-
-    Raises:
-        BadTable: one of them grew on nodes that are no longer in the store; its own would be hung on the wrong ones.
+    made_from: its inputs.
+    trees:     as earlier stages left them, by task; rollouts begin them.
+    rewards:   of plain samples.
     """
-    stages = tuple(stages)
-    first = work.store.meta("nodes", work.place(GENERATING[0], shard))
-    tasks = work.store.tasks_digest(work.suite.name, shard)
-    if first is not None and first["inputs"].get("tasks", tasks) != tasks:
-        raise _replaced(work, GENERATING[0], shard, "tasks")
-    for stage in stages:
-        before = BEFORE.get(stage, GENERATING)
-        meta = work.store.meta("nodes" if stage in BEFORE else "verdicts", work.place(stage, shard))
-        nodes = _joined(work, shard, before)
-        if meta is not None and before and meta["inputs"].get("nodes", nodes) != nodes:
-            raise _replaced(work, stage, shard, " or ".join(before))
-    return _joined(work, shard, stages, tables)
 
+    shards: Shards
+    shard: str
+    made_from: dict[str, str]
+    grower: Grower
+    tasks: Tasks
+    trees: dict[str, Tree]
+    rewards: Rewards
 
-def refuse_replaced(work: Work, table: str) -> None:
-    """Make sure that a table of annotations or training rows was made from what the store now holds.
+    def judge(self) -> pl.DataFrame:
+        """Verdicts on the new leaves."""
+        return judge(self.trees.values(), self.tasks)
 
-    Raises:
-        BadTable: some of its rows were not.
-    """
-    tables = ("nodes", "verdicts", "variants") if table in ("pairs", "patches") else ("nodes", "verdicts")
-    for place in work.places(table):
-        made_from = work.store.meta(table, place)["inputs"]
-        nodes = digests(work, place.shard, stages=GENERATING, tables=tables)
-        verdicts = digests(work, place.shard, stages=("verdicts",), tables=("verdicts",))
-        if (made_from.get("nodes", nodes), made_from.get("verdicts", verdicts)) != (nodes, verdicts):
-            raise _replaced(work, place.stage, place.shard, "nodes or verdicts", of=table)
-
-
-def _replaced(work: Work, stage: str, shard: str, what: str, *, of: str = "") -> BadTable:
-    command = {"credit": f"credit --method {stage}", "step_labels": f"step-labels --labeller {stage}"}.get(of, stage)
-    return BadTable(
-        f"{stage} of {work.suite.name}, round {work.round}, {shard} were made before {what} changed",
-        remedy=f"run `branchpoint {command} --suite {work.suite.name} --round {work.round}` again",
-    )
-
-
-def _joined(work: Work, shard: str, stages: Iterable[str], tables: Iterable[str] = ("nodes", "verdicts")) -> str:
-    return " ".join(work.store.digest(table, work.place(stage, shard)) for stage in stages for table in tables)
-
-
-def grown_from(work: Work, shard: str, stage: str, version: str, *, config: object, policy: str) -> dict[str, str]:
-    """What a stage that asks the policy makes a shard from.
-
-    Args:
-        policy: the engine's fingerprint.
-
-    Raises:
-        BadConfig: the round's rollouts are another policy's.
-        BadTable: see `digests`.
-    """
-    rollouts = work.store.meta("nodes", work.place(GENERATING[0], shard)) if BEFORE[stage] else None
-    if rollouts is not None and rollouts["inputs"]["policy"] != policy:
-        raise BadConfig(
-            f"the rollouts of {work.suite.name}, round {work.round}, are not of policy {work.policy_name} as it is now "
-            "on this engine",
-            remedy="give --policy as it was given to rollouts, or begin another --round",
+    def write(self, verdicts: pl.DataFrame, **others: pl.DataFrame) -> None:
+        """Write what has grown, with its verdicts and its requests."""
+        self.shards.write(
+            self.shard,
+            self.made_from,
+            nodes=nodes_frame(list(self.trees.values())),
+            verdicts=verdicts,
+            requests=self.grower.requests(self.shards.stage),
+            **others,
         )
-    return inputs(
-        version,
-        config=config,
-        policy=policy,
-        prompts=work.pack.digest,
-        reading=f"{work.suite.max_tokens} {work.suite.separator!r}",
-        tasks=work.store.tasks_digest(work.suite.name, shard),
-        verifier=VERIFIER_VERSION,
-        **({"nodes": digests(work, shard, stages=BEFORE[stage])} if BEFORE[stage] else {}),
-    )
+
+
+def growing_shards(
+    shards: Shards, tasks: dict[str, pl.DataFrame], sampler: Sampler, *, version: str, config: object
+) -> Iterator[Growth]:
+    """The shards that a stage has not yet made from what earlier stages left, to be grown and written.
+
+    Raises:
+        BadConfig, BadTable: see `grown_from`.
+    """
+    work, stage = shards.work, shards.stage
+
+    def made_from(shard: str) -> dict[str, str]:
+        return grown_from(work, shard, stage, version, config=config, policy=sampler.fingerprint)
+
+    for name, rows, parts in shards.stale(tasks, made_from):
+        samples = work.store.read("verdicts", [work.place(ROLLOUTS, name)] if BEFORE[stage] else [])
+        yield Growth(
+            shards,
+            name,
+            parts,
+            Grower(work, sampler),
+            {row["task"]: row for row in rows.iter_rows(named=True)},
+            read_trees(work.store.read("nodes", [work.place(before, name) for before in BEFORE[stage]])),
+            rewards_by_node(samples),
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 from itertools import chain
 
@@ -10,10 +9,8 @@ import polars as pl
 
 from pipeline.builders.pairs import distinct, fork_pairs, outcome_pairs, retry_pairs
 from pipeline.report import Report
-from pipeline.stages.growing import GENERATING, digests
 from pipeline.stages.judging import rewards_by_node
-from pipeline.stages.verdicts import STAGE as VERDICTS
-from pipeline.stages.verdicts import round_verdicts
+from pipeline.stages.verdicts import judged_shards, variants_by_task
 from pipeline.stages.work import Shards, Work, check_counts, inputs
 from pipeline.trees.grow import read_trees
 from schemas import Pairs
@@ -37,30 +34,19 @@ def write_pairs(work: Work, config: PairConfig = PairConfig()) -> Report:
     check_counts(config, outcome=0, step=0, retry=0)
     shards = Shards(work, STAGE, ("pairs",))
     made_from = inputs(VERSION, config=config)
-    by_shard = work.shards()
     suite = work.suite.name
-    for name, _, parts in shards.stale(
-        by_shard,
-        lambda shard: {
-            **made_from,
-            "nodes": digests(work, shard, stages=GENERATING, tables=("nodes", "verdicts", "variants")),
-            "verdicts": digests(work, shard, stages=(VERDICTS,), tables=("verdicts",)),
-        },
-    ):
-        places = [work.place(stage, name) for stage in GENERATING]
-        rewards = rewards_by_node(round_verdicts(work, name))
-        variants = defaultdict(list)
-        for variant in work.store.read("variants", places).iter_rows(named=True):
-            variants[variant["task"]].append(variant)
+    for shard in judged_shards(shards, made_from):
+        rewards, variants = rewards_by_node(shard.verdicts), variants_by_task(work, shard.name)
         rows = chain.from_iterable(
             [
                 *distinct(outcome_pairs(tree, rewards, suite=suite), most=config.outcome),
                 *distinct(fork_pairs(tree, rewards, suite=suite), most=config.step),
                 *distinct(retry_pairs(tree, rewards, variants[tree.task], suite=suite), most=config.retry),
             ]
-            for tree in read_trees(work.store.read("nodes", places)).values()
+            for tree in read_trees(shard.nodes).values()
         )
-        shards.write(name, parts, pairs=pl.DataFrame(list(rows), schema=column_types(Pairs), orient="row"))
+        frame = pl.DataFrame(list(rows), schema=column_types(Pairs), orient="row")
+        shards.write(shard.name, shard.made_from, pairs=frame)
     pairs = shards.read("pairs")
     counts = dict(pairs.group_by("source").len().iter_rows())
     return shards.finish(

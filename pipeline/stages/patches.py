@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 
 import polars as pl
@@ -10,10 +9,8 @@ import polars as pl
 from pipeline.builders.patches import best_interventions, patch
 from pipeline.errors import BadConfig
 from pipeline.report import Report
-from pipeline.stages.growing import GENERATING, digests
 from pipeline.stages.judging import rewards_by_node
-from pipeline.stages.verdicts import STAGE as VERDICTS
-from pipeline.stages.verdicts import round_verdicts
+from pipeline.stages.verdicts import judged_shards, variants_by_task
 from pipeline.stages.work import Shards, Work, check_counts, inputs
 from pipeline.trees.grow import read_trees
 from pipeline.variants.intervene import CLONES
@@ -43,21 +40,8 @@ def write_patches(work: Work, config: PatchConfig = PatchConfig()) -> Report:
         raise BadConfig(f"clone {config.clone!r} does not exist", remedy=f"choose one of {', '.join(CLONES)}")
     shards = Shards(work, STAGE, ("patches",))
     made_from = inputs(VERSION, config=config)
-    by_shard = work.shards()
-    for name, _, parts in shards.stale(
-        by_shard,
-        lambda shard: {
-            **made_from,
-            "nodes": digests(work, shard, stages=GENERATING, tables=("nodes", "verdicts", "variants")),
-            "verdicts": digests(work, shard, stages=(VERDICTS,), tables=("verdicts",)),
-        },
-    ):
-        places = [work.place(stage, name) for stage in GENERATING]
-        variants = defaultdict(list)
-        for variant in work.store.read("variants", places).iter_rows(named=True):
-            variants[variant["task"]].append(variant)
-        trees = read_trees(work.store.read("nodes", places))
-        rewards = rewards_by_node(round_verdicts(work, name))
+    for shard in judged_shards(shards, made_from):
+        trees, rewards = read_trees(shard.nodes), rewards_by_node(shard.verdicts)
         rows = [
             patch(
                 trees[task],
@@ -67,10 +51,11 @@ def write_patches(work: Work, config: PatchConfig = PatchConfig()) -> Report:
                 clone=config.clone,
                 rewards=rewards,
             )
-            for task, found in variants.items()
+            for task, found in variants_by_task(work, shard.name).items()
             for variant in best_interventions(found, most=config.per_task, clone=config.clone)
         ]
-        shards.write(name, parts, patches=pl.DataFrame(rows, schema=column_types(Patches), orient="row"))
+        frame = pl.DataFrame(rows, schema=column_types(Patches), orient="row")
+        shards.write(shard.name, shard.made_from, patches=frame)
     patches = shards.read("patches")
     return shards.finish(
         patches=patches.height,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.publish.release import stage_release
 from pipeline.report import Report
-from pipeline.stages.growing import refuse_replaced
+from pipeline.stages.earlier import refuse_replaced
 from pipeline.stages.work import Work
 
 STAGE = "release"

@@ -8,10 +8,11 @@ import polars as pl
 
 from pipeline.generation.engine import Sampling
 from pipeline.report import Report
-from pipeline.stages.growing import Grower, grown_from
-from pipeline.stages.judging import judge, pass_rate
+from pipeline.stages.earlier import train_shards
+from pipeline.stages.growing import growing_shards
+from pipeline.stages.judging import pass_rate
 from pipeline.stages.work import Shards, Work, check_counts
-from pipeline.trees.grow import Tree, nodes_frame
+from pipeline.trees.grow import Tree
 
 STAGE = "rollouts"
 VERSION = "1"
@@ -30,20 +31,15 @@ class RolloutConfig:
 def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Report:
     """Sample a group from every training task of the suite."""
     check_counts(config, group=1)
-    by_shard = work.shards()
+    by_shard = train_shards(work)
     sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
     shards = Shards(work, STAGE, TABLES)
     with work.sampler(STAGE, total=config.group * sum(rows.height for rows in by_shard.values())) as sampler:
-        for name, tasks, parts in shards.stale(
-            by_shard,
-            lambda shard: grown_from(work, shard, STAGE, VERSION, config=config, policy=sampler.fingerprint),
-        ):
-            grower = Grower(work, sampler)
-            by_task = {row["task"]: row for row in tasks.iter_rows(named=True)}
-            groups = []
-            for task, row in by_task.items():
+        for growth in growing_shards(shards, by_shard, sampler, version=VERSION, config=config):
+            grower, groups = growth.grower, []
+            for task, row in growth.tasks.items():
                 prompt = grower.tokens.render(work.pack.messages("solve", question=row["question"]))
-                tree = Tree(task, f"{task}@{work.round}")
+                tree = growth.trees[task] = Tree(task, f"{task}@{work.round}")
                 tree.add_prompt(None, prompt, text=row["question"], agent="solver")
                 groups.append((tree, [grower.request(task, prompt, sampling, sample=n) for n in range(config.group)]))
             entries = grower.run(request for _, group in groups for request in group)
@@ -51,14 +47,7 @@ def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Repor
                 for request in group:
                     if request.key in entries:
                         grower.add(tree, 0, entries[request.key], origin="sample")
-            trees = [tree for tree, _ in groups]
-            shards.write(
-                name,
-                parts,
-                nodes=nodes_frame(trees),
-                verdicts=judge(trees, by_task),
-                requests=grower.requests(STAGE),
-            )
+            growth.write(growth.judge())
     return shards.finish(**_numbers(shards))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pipeline.errors import BadConfig
 from pipeline.labels import LABELLERS
 from pipeline.report import Report
-from pipeline.stages.verdicts import judged_shards, round_verdicts
+from pipeline.stages.verdicts import judged_shards
 from pipeline.stages.work import Shards, Work, inputs
 
 VERSION = "1"
@@ -30,9 +30,9 @@ def write_step_labels(work: Work, config: StepLabelConfig = StepLabelConfig()) -
         raise BadConfig(f"labeller {config.labeller!r} does not exist", remedy=f"choose one of {', '.join(LABELLERS)}")
     shards = Shards(work, config.labeller, ("step_labels",))
     made_from = inputs(VERSION, config=config)
-    for name, nodes, parts in judged_shards(shards, made_from):
-        labels = LABELLERS[config.labeller](nodes, round_verdicts(work, name))
-        shards.write(name, parts, step_labels=labels)
+    for shard in judged_shards(shards, made_from):
+        labels = LABELLERS[config.labeller](shard.nodes, shard.verdicts)
+        shards.write(shard.name, shard.made_from, step_labels=labels)
     labels = shards.read("step_labels")
     return shards.finish(
         labelled=labels.height,

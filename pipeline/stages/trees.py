@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 from pipeline.generation.engine import Sampling
 from pipeline.report import Report
-from pipeline.stages.growing import BEFORE, Grower, grown_from, read_shard, read_verdicts
-from pipeline.stages.judging import judge, pass_rate, rewards_by_node
+from pipeline.stages.earlier import rollout_shards
+from pipeline.stages.growing import growing_shards
+from pipeline.stages.judging import pass_rate
 from pipeline.stages.work import Shards, Work, check_counts
 from pipeline.trees.fork import attempts_of, inner_steps, mixed_attempts
-from pipeline.trees.grow import nodes_frame
 
 STAGE = "trees"
 VERSION = "1"
@@ -34,20 +34,14 @@ class TreeConfig:
 def write_trees(work: Work, config: TreeConfig = TreeConfig()) -> Report:
     """Fork the chosen attempts after each of their inner steps."""
     check_counts(config, attempts=1, branches=1)
-    by_shard = work.shards()
+    by_shard = rollout_shards(work)
     sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
     shards = Shards(work, STAGE, TABLES)
     with work.sampler(STAGE) as sampler:
-        for name, tasks, parts in shards.stale(
-            by_shard,
-            lambda shard: grown_from(work, shard, STAGE, VERSION, config=config, policy=sampler.fingerprint),
-        ):
-            grower = Grower(work, sampler)
-            trees = read_shard(work, name, stages=BEFORE[STAGE])
-            rewards = rewards_by_node(read_verdicts(work, name, stages=BEFORE[STAGE]))
-            forks = []
-            for tree in trees.values():
-                for attempt in mixed_attempts(attempts_of(tree, rewards), count=config.attempts):
+        for growth in growing_shards(shards, by_shard, sampler, version=VERSION, config=config):
+            grower, forks = growth.grower, []
+            for tree in growth.trees.values():
+                for attempt in mixed_attempts(attempts_of(tree, growth.rewards), count=config.attempts):
                     for step in inner_steps(attempt):
                         prefix = tree.tokens(step)
                         requests = [
@@ -60,15 +54,7 @@ def write_trees(work: Work, config: TreeConfig = TreeConfig()) -> Report:
                 for request in requests:
                     if request.key in entries:
                         grower.add(tree, step, entries[request.key], origin="branch")
-            grown = list(trees.values())
-            by_task = {row["task"]: row for row in tasks.iter_rows(named=True)}
-            shards.write(
-                name,
-                parts,
-                nodes=nodes_frame(grown),
-                verdicts=judge(grown, by_task),
-                requests=grower.requests(STAGE),
-            )
+            growth.write(growth.judge())
     nodes, verdicts = shards.read("nodes"), shards.read("verdicts")
     return shards.finish(
         leaves=verdicts.height,

@@ -14,22 +14,17 @@ import numpy as np
 import polars as pl
 
 from pipeline.generation.engine import Sampling
-from pipeline.stages.growing import BEFORE, Grower, grown_from, read_shard, read_verdicts
-from pipeline.stages.judging import judge, rewards_by_node
+from pipeline.stages.earlier import rollout_shards
+from pipeline.stages.growing import Grower, Rewards, Tasks, growing_shards
+from pipeline.stages.judging import rewards_by_node
 from pipeline.stages.work import Shards, Work
 from pipeline.trees.fork import Attempt, attempts_of
-from pipeline.trees.grow import Tree, nodes_frame
+from pipeline.trees.grow import Tree
 from pipeline.variants.answers import read_object
 from schemas import Variants
 from schemas.base import column_types
 
 TABLES = ("nodes", "variants", "verdicts", "requests")
-
-Tasks = dict[str, dict[str, Any]]
-"""Rows of the tasks table by task."""
-
-Rewards = dict[tuple[str, int], float]
-"""Rewards by tree and node."""
 
 
 @dataclass(slots=True)
@@ -131,29 +126,15 @@ def write_variants(
         vary: grows the variants of one shard's trees.
         row: of the variants table for a case, given the rewards of the new leaves.
     """
-    by_shard = work.shards()
+    by_shard = rollout_shards(work)
     shards = Shards(work, stage, TABLES)
     with work.sampler(stage) as sampler:
-        for name, tasks, parts in shards.stale(
-            by_shard,
-            lambda shard: grown_from(work, shard, stage, version, config=config, policy=sampler.fingerprint),
-        ):
-            grower = Grower(work, sampler)
-            trees = read_shard(work, name, stages=BEFORE[stage])
-            rewards = rewards_by_node(read_verdicts(work, name, stages=("rollouts",)))
-            by_task = {task["task"]: task for task in tasks.iter_rows(named=True)}
-            cases = vary(grower, trees, rewards, by_task)
-            verdicts = judge(trees.values(), by_task)
+        for growth in growing_shards(shards, by_shard, sampler, version=version, config=config):
+            cases = vary(growth.grower, growth.trees, growth.rewards, growth.tasks)
+            verdicts = growth.judge()
             fresh = rewards_by_node(verdicts)
             rows = [{**_row(case), **row(case, fresh)} for case in cases]
-            shards.write(
-                name,
-                parts,
-                nodes=nodes_frame(list(trees.values())),
-                variants=pl.DataFrame(rows, schema=column_types(Variants), orient="row"),
-                verdicts=verdicts,
-                requests=grower.requests(stage),
-            )
+            growth.write(verdicts, variants=pl.DataFrame(rows, schema=column_types(Variants), orient="row"))
     return shards
 
 

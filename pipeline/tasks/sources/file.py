@@ -9,12 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import BadInput
+from pipeline.errors import BadConfig, BadInput
 from pipeline.tasks.answers import find_answer, split_solution
 from pipeline.tasks.row import TaskRow
 
 VERIFIER = "math"
+MORE = {"train": "lower held_out or give it more rows", "held_out": "raise held_out or give it more rows"}
+"""What to change in a band that has no task of a split."""
+
 _SUFFIXES = (".jsonl", ".parquet")
+_UNREAD = (
+    *(".csv", ".tsv", ".json", ".ndjson", ".txt", ".md", ".tex", ".html", ".xml", ".yaml", ".yml", ".toml"),
+    *(".xls", ".xlsx", ".ods", ".arrow", ".feather", ".orc", ".avro", ".h5", ".npz", ".pkl", ".pickle", ".pt"),
+    *(".db", ".sqlite", ".duckdb", ".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z"),
+)
+"""Ends of files that are not read here; a name with one of them is no dataset's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +32,11 @@ class Options:
 
     columns:  names in the file of question, answer and solution.
     split:    of a Hub dataset, which one is read.
-    held_out: share of the tasks kept for evaluation, chosen by the question's hash.
+    held_out: share of the tasks kept for evaluation, chosen by the question's hash; 0 keeps none.
     limit:    at most so many rows; 0 all.
+
+    Raises:
+        BadConfig: held_out leaves nothing to train on, or a number is below 0.
     """
 
     path: str
@@ -32,6 +44,14 @@ class Options:
     split: str = "train"
     held_out: float = 0.2
     limit: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.held_out < 1:
+            raise BadConfig(
+                f"held_out is {self.held_out}", remedy="give a share of the tasks, 0 or more and below 1, such as 0.2"
+            )
+        if self.limit < 0:
+            raise BadConfig(f"limit is {self.limit}", remedy="give a number of rows, or 0 for all")
 
 
 def read(options: Options, *, base: Path = Path()) -> Iterator[TaskRow]:
@@ -53,6 +73,11 @@ def read(options: Options, *, base: Path = Path()) -> Iterator[TaskRow]:
             raise BadInput(
                 f"{where}: no {question!r}", remedy="every row needs a question; name the column under columns"
             )
+        for column in (answer, solution):
+            if isinstance(row.get(column), list | dict | bytes):
+                raise BadInput(
+                    f"{where}: {column!r} is a {type(row[column]).__name__}", remedy="give one text or one number"
+                )
         reference = row.get(solution)
         given = row.get(answer)
         given = None if given is None else str(given).strip()
@@ -82,11 +107,15 @@ def _share(question: str) -> float:
 def _rows(options: Options, base: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Rows with their numbers: of the line in JSON lines, of the row elsewhere."""
     path = base / options.path
-    if path.suffix in _SUFFIXES:
+    if path.suffix.lower() in _SUFFIXES:
         if not path.is_file():
             raise BadInput(f"{path} does not exist", remedy="correct the path in the suite")
-        yield from _json_lines(path) if path.suffix == ".jsonl" else _parquet(path)
+        yield from _json_lines(path) if path.suffix.lower() == ".jsonl" else _parquet(path)
         return
+    if path.suffix.lower() in _UNREAD or path.exists() or options.path.count("/") > 1:
+        raise BadInput(
+            f"{path} is no .jsonl or .parquet file", remedy="save it as one, or name a dataset of the Hub (OWNER/NAME)"
+        )
     import datasets
 
     try:

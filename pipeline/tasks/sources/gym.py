@@ -13,6 +13,8 @@ from pipeline.tasks.row import TaskRow
 from schemas.words import SPLITS
 
 VERIFIER = "reasoning_gym"
+MORE = {"train": "give sizes and seeds a train", "held_out": "give sizes and seeds a held_out"}
+"""What to change in a band that has no task of a split."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,11 @@ class Suite:
     base: Path
 
 
+def suite_names(folder: Path = Path("suites")) -> tuple[str, ...]:
+    """Suites that can be named: the embedded ones, then one's own."""
+    return (*SUITES, *sorted(path.stem for path in folder.glob("*.toml") if path.stem not in SUITES))
+
+
 def load_suite(name: str, *, folder: Path = Path("suites")) -> Suite:
     """An embedded suite by name, or one's own: `<folder>/<name>.toml`, or the path of a TOML file.
 
@@ -63,6 +68,7 @@ def load_suite(name: str, *, folder: Path = Path("suites")) -> Suite:
     """
     path = None
     if name in SUITES:
+        _refuse_namesake(folder / f"{name}.toml")
         text, base = resources.files(__name__).joinpath(f"{name}.toml").read_text(), Path()
     elif name.endswith(".toml") or (folder / f"{name}.toml").is_file():
         path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
@@ -75,7 +81,7 @@ def load_suite(name: str, *, folder: Path = Path("suites")) -> Suite:
     else:
         raise BadConfig(
             f"suite {name!r} does not exist",
-            remedy=f"choose one of {', '.join(SUITES)}, or give the path of a .toml file",
+            remedy=f"choose one of {', '.join(suite_names(folder))}, or give the path of a .toml file",
         )
     try:
         content = tomllib.loads(text)
@@ -90,6 +96,14 @@ def load_suite(name: str, *, folder: Path = Path("suites")) -> Suite:
     return suite
 
 
+def _refuse_namesake(file: Path) -> None:
+    """Refuse a file whose suite and an embedded one cannot be told apart by name."""
+    if file.is_file():
+        raise BadConfig(
+            f"{file}: {file.stem!r} is the name of an embedded suite", remedy="give file and suite another name"
+        )
+
+
 def _check(suite: Suite, *, where: str, file: Path | None) -> None:
     """Refuse what would fail later, or let one suite's tasks take the place of another's.
 
@@ -100,9 +114,7 @@ def _check(suite: Suite, *, where: str, file: Path | None) -> None:
             f"{where}: name is {suite.name!r} in the file {file.name}", remedy="give file and suite the same name"
         )
     if file is not None and suite.name in SUITES:
-        raise BadConfig(
-            f"{where}: {suite.name!r} is the name of an embedded suite", remedy="give file and suite another name"
-        )
+        _refuse_namesake(file)
     if suite.prompts not in PACKS:
         raise BadConfig(f"{where}: prompts {suite.prompts!r} do not exist", remedy=f"choose one of {', '.join(PACKS)}")
     if not suite.separator:
@@ -138,6 +150,16 @@ def _fill(kind: type, content: dict[str, Any], *, where: str) -> Any:
         return kind(**content)
     except TypeError as error:
         raise BadConfig(f"{where}: {error}", remedy="add what is missing") from error
+    except BadConfig as error:
+        raise BadConfig(f"{where}: {error.culprit}", remedy=error.remedy) from error
+
+
+def more_tasks(suite: Suite, split: str) -> str:
+    """What to change in the file of a suite that has no tasks of a split."""
+    ways: dict[str, list[str]] = {}
+    for band in suite.bands:
+        ways.setdefault(SOURCES[band.source].MORE[split], []).append(band.name)
+    return ", or ".join(f"in band {' or '.join(names)} {way}" for way, names in ways.items())
 
 
 def suite_tasks(suite: Suite) -> pl.DataFrame:

@@ -1,0 +1,169 @@
+"""What earlier stages left in a shard: what it says a stage is made from, and what was replaced since.
+
+Reads what files say of themselves, never their rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from pipeline.errors import BadConfig, BadTable
+from pipeline.stages.work import Work, inputs
+from pipeline.tasks.suites import more_tasks
+from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
+
+BEFORE: dict[str, tuple[str, ...]] = {
+    "rollouts": (),
+    "trees": ("rollouts",),
+    "retries": ("rollouts", "trees"),
+    "interventions": ("rollouts", "trees", "retries"),
+}
+"""The stages that grow trees, each with those whose nodes it may hang on. Node numbers go on from theirs."""
+
+GENERATING = tuple(BEFORE)
+ROLLOUTS, JUDGING = GENERATING[0], "verdicts"
+_OF_VARIANTS = ("pairs", "patches")
+"""Tables made from variants too."""
+
+
+class Earlier:
+    """What the files of a shard say of themselves, each asked once."""
+
+    def __init__(self, work: Work, shard: str):
+        self._work, self._shard = work, shard
+        self._metas: dict[tuple[str, str], dict[str, Any] | None] = {}
+
+    def meta(self, table: str, stage: str) -> dict[str, Any] | None:
+        """Of the file that a stage left; None where it left none."""
+        if (table, stage) not in self._metas:
+            self._metas[table, stage] = self._work.store.meta(table, self._work.place(stage, self._shard))
+        return self._metas[table, stage]
+
+    def digests(self, stages: Iterable[str], *, tables: Iterable[str] = ("nodes", "verdicts")) -> str:
+        """Digests of what earlier stages left, joined. A file that does not say what it was made from passes.
+
+        Raises:
+            BadTable: one of them grew on nodes that are no longer in the store; its own would hang on the wrong ones.
+        """
+        stages = tuple(stages)
+        first, tasks = self.meta("nodes", ROLLOUTS), self.tasks
+        if first is not None and first["inputs"].get("tasks", tasks) != tasks:
+            raise _replaced(self._work, ROLLOUTS, self._shard, "tasks")
+        for stage in stages:
+            before = BEFORE.get(stage, GENERATING)
+            meta = self.meta("nodes" if stage in BEFORE else "verdicts", stage)
+            nodes = self._joined(before)
+            if meta is not None and before and meta["inputs"].get("nodes", nodes) != nodes:
+                raise _replaced(self._work, stage, self._shard, " or ".join(before))
+        return self._joined(stages, tables)
+
+    @cached_property
+    def tasks(self) -> str:
+        """Digest of the shard's tasks."""
+        return self._work.store.tasks_digest(self._work.suite.name, self._shard)
+
+    def _joined(self, stages: Iterable[str], tables: Iterable[str] = ("nodes", "verdicts")) -> str:
+        metas = [self.meta(table, stage) for stage in stages for table in tables]
+        return " ".join(meta["digest"] if meta else "" for meta in metas)
+
+
+def train_shards(work: Work) -> dict[str, pl.DataFrame]:
+    """The suite's training tasks by shard.
+
+    Raises:
+        BadConfig: there are none; names what to change in the suite's file.
+    """
+    tasks = work.store.tasks(work.suite.name)
+    if tasks.height and tasks.filter(split="train").is_empty():
+        raise BadConfig(f"suite {work.suite.name} has no train tasks", remedy=more_tasks(work.suite, "train"))
+    return work.shards()
+
+
+def rollout_shards(work: Work) -> dict[str, pl.DataFrame]:
+    """The suite's training tasks by shard, of a round that has rollouts of them all: later stages begin so.
+
+    Raises:
+        BadConfig: there are no training tasks.
+        BadTable: some shard has no rollouts.
+    """
+    shards, sampled = train_shards(work), {place.shard for place in work.places("nodes", stage=ROLLOUTS)}
+    if lacking := shards.keys() - sampled:
+        some = f", in {len(lacking)} of {len(shards)} shards" if len(lacking) < len(shards) else ""
+        raise BadTable(
+            f"the store has no rollouts of suite {work.suite.name}, round {work.round}{some}",
+            remedy=f"run `branchpoint rollouts --suite {work.suite.name} --round {work.round}` first",
+        )
+    return shards
+
+
+def grown_from(work: Work, shard: str, stage: str, version: str, *, config: object, policy: str) -> dict[str, str]:
+    """What a stage that asks the policy makes a shard from.
+
+    Args:
+        policy: the engine's fingerprint.
+
+    Raises:
+        BadConfig: the round's rollouts are another policy's.
+        BadTable: see `Earlier.digests`.
+    """
+    earlier = Earlier(work, shard)
+    rollouts = earlier.meta("nodes", ROLLOUTS) if BEFORE[stage] else None
+    if rollouts is not None and rollouts["inputs"]["policy"] != policy:
+        raise BadConfig(
+            f"the rollouts of {work.suite.name}, round {work.round}, are not of policy {work.policy_name} as it is now "
+            "on this engine",
+            remedy="give --policy as it was given to rollouts, or begin another --round",
+        )
+    return inputs(
+        version,
+        config=config,
+        policy=policy,
+        prompts=work.pack.digest,
+        reading=f"{work.suite.max_tokens} {work.suite.separator!r}",
+        tasks=earlier.tasks,
+        verifier=VERIFIER_VERSION,
+        **({"nodes": earlier.digests(BEFORE[stage])} if BEFORE[stage] else {}),
+    )
+
+
+def judged_from(work: Work, shard: str, *, of: str) -> dict[str, str]:
+    """What the rows of a table of annotations or training rows are made from, of a shard: nodes, and verdicts on them.
+
+    Args:
+        of: the table.
+
+    Raises:
+        BadTable: see `Earlier.digests`.
+    """
+    earlier, variants = Earlier(work, shard), ("variants",) if of in _OF_VARIANTS else ()
+    return {
+        "nodes": earlier.digests(GENERATING, tables=("nodes", "verdicts", *variants)),
+        "verdicts": earlier.digests((JUDGING,), tables=("verdicts",)),
+    }
+
+
+def refuse_replaced(work: Work, table: str) -> None:
+    """Make sure that a table of annotations or training rows was made from what the store now holds.
+
+    Raises:
+        BadTable: some of its rows were not.
+    """
+    now: dict[str, dict[str, str]] = {}
+    for place in work.places(table):
+        if place.shard not in now:
+            now[place.shard] = judged_from(work, place.shard, of=table)
+        made_from = work.store.meta(table, place)["inputs"]
+        if any(made_from.get(name, digests) != digests for name, digests in now[place.shard].items()):
+            raise _replaced(work, place.stage, place.shard, "nodes or verdicts", of=table)
+
+
+def _replaced(work: Work, stage: str, shard: str, what: str, *, of: str = "") -> BadTable:
+    command = {"credit": f"credit --method {stage}", "step_labels": f"step-labels --labeller {stage}"}.get(of, stage)
+    return BadTable(
+        f"{stage} of {work.suite.name}, round {work.round}, {shard} were made before {what} changed",
+        remedy=f"run `branchpoint {command} --suite {work.suite.name} --round {work.round}` again",
+    )
