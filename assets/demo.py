@@ -10,6 +10,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import dagster as dg
@@ -21,14 +22,19 @@ from rich.table import Table
 from assets.definitions import ASSETS
 from assets.partitions import add_partitions
 from assets.resources import Workplace, listen
+from pipeline.cli import ROUND, STAGES, SUITE
+from pipeline.cli_options import Parser, check_store, check_suite, read_options
+from pipeline.cli_questions import settings_of
 from pipeline.errors import BranchpointError
 from pipeline.report import Progress as Step
 from pipeline.report import Report
 from pipeline.settings import Settings, quiet_engines
-from pipeline.show import plain
+from pipeline.show import plain, short_figure
+from pipeline.stages.tasks import note_empty
 from pipeline.stages.work import make_work
 from pipeline.store.layout import EVERY_ROUND
 
+POLICY = "tiny"
 LINE_SECONDS = 10.0
 SETTINGS = {
     "trees": {"attempts": 2, "branches": 3},
@@ -58,6 +64,7 @@ class Teller:
         self._task = self._bar.add_task("starting", total=None)
         self._bar.start()
         self.reports: list[Report] = []
+        self._noted: set[str] = set()
 
     def progress(self, step: Step) -> None:
         what = f"{step.stage}: {step.what}" + (f", {step.tokens} tokens" if step.tokens else "")
@@ -68,9 +75,13 @@ class Teller:
 
     def report(self, report: Report) -> None:
         self.reports.append(report)
-        figures = "  ".join(f"{name} {_short(value)}" for name, value in list(report.numbers.items())[:6])
+        counts = [*list(report.rows.items())[:1], *list(report.numbers.items())[:6]]
+        figures = "  ".join(f"{name} {short_figure(value)}" for name, value in counts)
         state = f"{report.seconds:6.1f} s" if report.fresh else " current"
-        self._console.print(f"{state}  {report.stage:<24} {figures}", markup=False, highlight=False, soft_wrap=True)
+        notes = [note for note in report.notes if note not in self._noted]
+        self._noted.update(notes)
+        for line in (f"{state}  {report.stage:<24} {figures}", *(f"          {note}" for note in notes)):
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._bar.stop()
@@ -78,16 +89,21 @@ class Teller:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the graph for one suite and round; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="branchpoint-demo", description=main.__doc__)
+    parser = Parser(prog="branchpoint-demo", description="Run every asset for one suite and round.")
+    parser.add_argument("--suite", default=SUITE, help=f"embedded suite, or one of suites/*.toml; default {SUITE}")
+    parser.add_argument("--round", default=ROUND, help=f"name of the round; default {ROUND}")
     parser.add_argument(
-        "--suite", default="chain_sum", help="embedded suite, or one of suites/*.toml (default chain_sum)"
+        "--policy", default=POLICY, help=f"embedded policy, a trained one, or a folder; default {POLICY}"
     )
-    parser.add_argument("--round", default="r0", help="name of the round (default r0)")
-    parser.add_argument("--policy", default="tiny", help="embedded policy, a trained one, or a folder (default tiny)")
-    options = parser.parse_args(argv)
+    parser.add_argument(
+        "--store", type=Path, metavar="DIR", help="folder of the store; default BRANCHPOINT_STORE or ./store"
+    )
     console = Console(stderr=False)
-    settings = Settings.from_environment()
     try:
+        options = read_options(parser, sys.argv[1:] if argv is None else argv)
+        settings = settings_of(options)
+        check_suite(options.suite, folder=settings.suites)
+        check_store(settings.store)
         make_work(settings, suite=options.suite, round=options.round, policy=options.policy)
         return _run(options, settings, console)
     except BranchpointError as error:
@@ -113,7 +129,7 @@ def _run(options: argparse.Namespace, settings: Settings, console: Console) -> i
             ASSETS,
             instance=instance,
             partition_key=add_partitions(instance, suite=options.suite, round=options.round),
-            resources={"workplace": Workplace(policy=options.policy)},
+            resources={"workplace": Workplace(policy=options.policy, store=str(settings.store))},
             run_config={
                 "ops": {name: {"config": config} for name, config in SETTINGS.items()},
                 "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
@@ -201,23 +217,44 @@ def _last_screen(
         if one := metrics.get("pass@1"):
             gain = metrics.get(f"pass@1 less {work.policy.name}")
             passes.add_row(policy, *_interval(one), *(_interval(gain, sign="+") if gain else ()))
-        if score := metrics.get("oracle_auc"):
+        if (score := metrics.get("oracle_auc")) and score["value"] is not None:
             scores.add_row(policy, *_interval(score), f"{score['count']:,}")
-    for title, table in (
-        (f"round {options.round} of {suite}", rows),
-        ("on held-out tasks, with 95 % intervals over tasks", passes),
-        ("how well it ranks the first wrong step, against the exact oracle of sums", scores),
+    for title, table, without in (
+        (f"round {options.round} of {suite}", rows, ""),
+        ("on held-out tasks, with 95 % intervals over tasks", passes, note_empty(work.suite, "held_out")),
+        (
+            "how well it ranks the first wrong step, against the exact oracle of sums",
+            scores,
+            "no task is a sum, so there is no exact oracle to compare with",
+        ),
     ):
-        console.print(f"\n{title}", style="bold", highlight=False)
-        console.print(table)
+        console.print(f"\n{title}" if table.row_count else f"\n{without}", style="bold", highlight=False)
+        if table.row_count:
+            console.print(table)
     fresh = sum(report.fresh > 0 for report in teller.reports)
     console.print(
         f"\n{checks} checks passed, {fresh} of {len(teller.reports)} stages made now, {seconds:.0f} s\n"
         f"store    {settings.store}\nrelease  {settings.release / f'{suite}-{options.round}'}\n"
-        'next     make ui    or    .venv/bin/branchpoint sql "from evals order by policy, metric"',
+        'next     make ui    or    .venv/bin/branchpoint sql "from evals order by policy, metric"\n'
+        f"{smaller_draws(options)}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def smaller_draws(options: argparse.Namespace) -> str:
+    """Which options find the shards of the demo current, where it asked for less than the stages do by themselves."""
+    commands = []
+    for name, given in SETTINGS.items():
+        stage = STAGES[name]
+        defaults = getattr(import_module(stage.module), stage.config)()
+        changed = {field: value for field, value in given.items() if value != getattr(defaults, field)}
+        spelt = " ".join(f"--{field.replace('_', '-')} {value}" for field, value in changed.items())
+        commands += [f"{name} {spelt}"] if changed else []
+    usual = {"suite": SUITE, "round": ROUND, "policy": POLICY}
+    shared = [f"--{name} {getattr(options, name)}" for name in usual if getattr(options, name) != usual[name]]
+    each = f"; each with {' '.join(shared)}" if shared else ""
+    return f"drew     less than the stages do by themselves; what finds its shards current: {', '.join(commands)}{each}"
 
 
 def _table(*columns: str) -> Table:
@@ -233,10 +270,6 @@ def _interval(row: dict, *, sign: str = "") -> tuple[str, str]:
         return "unknown", ""
     between = "" if row["low"] is None else f"{row['low']:{sign}.3f} to {row['high']:{sign}.3f}"
     return f"{row['value']:{sign}.3f}", between
-
-
-def _short(value: float | int) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
 if __name__ == "__main__":

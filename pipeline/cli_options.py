@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import re
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from functools import partial
 from importlib import import_module
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, StoreFull
 
 
 class Registry(NamedTuple):
@@ -41,6 +44,38 @@ class _Reader(NamedTuple):
     words: tuple[str, ...] = ()
 
 
+class Parser(argparse.ArgumentParser):
+    """Refuses in one line; spells options in full."""
+
+    def __init__(self, **settings: Any):
+        wide = partial(argparse.HelpFormatter, max_help_position=30)
+        super().__init__(**settings, allow_abbrev=False, formatter_class=wide)
+
+    def error(self, message: str) -> NoReturn:
+        raise BadConfig(message, remedy=f"see {self.prog} --help")
+
+
+def read_options(
+    parser: argparse.ArgumentParser, arguments: Sequence[str], *, command: argparse.ArgumentParser | None = None
+) -> argparse.Namespace:
+    """The options that the arguments spell.
+
+    Args:
+        command: parser of the command among the arguments, if there are commands and one was named.
+
+    Raises:
+        BadConfig: an argument is not understood; names the closest option.
+    """
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        spoken = command or parser
+        known = re.findall(r"--[\w-]+", spoken.format_usage())
+        raise BadConfig(
+            f"{unknown[0]!r} is not understood", remedy=f"{closest(unknown[0], known)}see {spoken.prog} --help"
+        )
+    return options
+
+
 def closest(word: str, known: Iterable[str]) -> str:
     """`did you mean 'x'? ` where something known is close to the word, else nothing."""
     known = list(known)
@@ -60,6 +95,35 @@ def check_choice(what: str, word: str, known: Iterable[str]) -> None:
         raise BadConfig(
             f"{what} {word!r} does not exist", remedy=f"{closest(word, known)}choose one of {', '.join(known)}"
         )
+
+
+def check_suite(suite: str, *, folder: Path) -> None:
+    """Refuse the name of a suite that is neither embedded nor in the folder of suites; the path of a file passes.
+
+    Raises:
+        BadConfig: names the closest.
+    """
+    from pipeline.tasks.suites import suite_names
+
+    if not suite.endswith(".toml"):
+        check_choice("suite", suite, suite_names(folder))
+
+
+def check_store(store: Path) -> None:
+    """Refuse a store that cannot be written before anything is paid for.
+
+    Raises:
+        BadConfig: a file is in its place, or in that of a folder above it.
+        StoreFull: it is read-only.
+    """
+    above = store.absolute()
+    while not os.path.lexists(above):
+        above = above.parent
+    remedy = "choose another store with --store or BRANCHPOINT_STORE"
+    if not above.is_dir():
+        raise BadConfig(f"store {store} cannot be: {above} is not a folder", remedy=remedy)
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise StoreFull(f"store {store} cannot be written: {above} is read-only here", remedy=remedy)
 
 
 def choices(name: str) -> tuple[str, ...]:

@@ -39,9 +39,10 @@ class Report:
     """The outcome of a stage on a suite and round.
 
     rows:    rows a table now has for this stage.
-    numbers: at most a dozen figures with stable names.
+    numbers: at most a dozen figures with stable names, none of which is a count in `rows`; whole numbers are counts.
     fresh:   shards written now; the rest were current.
     digest:  of all rows, in order of shards.
+    notes:   sentences on what the figures do not say.
     """
 
     stage: str
@@ -53,3 +54,4 @@ class Report:
     shards: int = 0
     seconds: float = 0.0
     digest: str = ""
+    notes: tuple[str, ...] = ()

@@ -49,15 +49,24 @@ def tree_lines(nodes: Sequence[ShownNode]) -> Iterator[str]:
 
 
 def report_lines(report: Report) -> Iterator[str]:
-    """A finished stage for people."""
+    """A finished stage for people: counts whole, with thousands apart; shares and means with three decimals."""
     yield f"{report.stage} of suite {report.suite}, round {report.round}"
     for name, count in report.rows.items():
         yield f"  {name:<20} {count:,} rows"
     for name, number in report.numbers.items():
-        yield f"  {name:<20} {_figure(number)}"
+        yield f"  {name:<20} {short_figure(number)}"
     current = report.shards - report.fresh
     yield f"  {'shards':<20} {report.fresh} written now, {current} already current"
     yield f"  {'seconds':<20} {report.seconds:.1f}"
+    for note in report.notes:
+        yield f"  {plain(note)}"
+
+
+def short_figure(value: float | int) -> str:
+    """A number of a report: three decimals tell a share or a mean from a count."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.3f}" if value == 0 or abs(value) >= 5e-4 else f"{value:.1e}"
 
 
 def report_json(report: Report) -> str:

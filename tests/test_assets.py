@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import io
 import shutil
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from rich.console import Console
+from scripted_round import Pupil, changed, run, scripted
 
 from assets import demo
 from assets.definitions import ASSETS, defs
@@ -16,9 +21,12 @@ from assets.generate import tasks
 from assets.partitions import add_partitions
 from assets.resources import Workplace, every_so_often
 from assets.train import dpo, evals, int_sft
+from pipeline.cli import STAGES
+from pipeline.cli_options import Parser, add_config_options, read_config
 from pipeline.credit import METHODS
 from pipeline.labels import LABELLERS
-from pipeline.report import Progress
+from pipeline.report import Progress, Report
+from pipeline.stages.work import Work
 from pipeline.store.checks import CHECKS, Finding
 
 pytestmark = [
@@ -87,7 +95,7 @@ def test_an_asset_reports_numbers_checks_and_a_data_version(tmp_path: Path, monk
     outcome = materialise(tmp_path, "two")
     assert outcome.success
     (done,) = outcome.asset_materializations_for_node("tasks")
-    assert done.metadata["tasks"].value == 2
+    assert done.metadata["rows of tasks"].value == 2
     assert done.metadata["dagster/partition_row_count"].value == 2
     assert done.tags["dagster/data_version"]
     assert {check.check_name for check in outcome.get_asset_check_evaluations()} == {
@@ -139,9 +147,9 @@ def failing_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     (tmp_path / "two.toml").write_text(SUITE)
     (tmp_path / "two.jsonl").write_text('{"question": "1 + 1?", "answer": 2}\n')
 
-    def run() -> tuple[int, str]:
+    def run(*arguments: str) -> tuple[int, str]:
         with warnings.catch_warnings():
-            code = demo.main(["--suite", "two"])
+            code = demo.main(["--suite", "two", *arguments])
         return code, capsys.readouterr().err
 
     return run
@@ -160,12 +168,32 @@ def test_demo_says_which_line_is_broken(failing_demo, tmp_path: Path):
 
 
 def test_demo_says_where_it_cannot_write(failing_demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("BRANCHPOINT_STORE", str(tmp_path / "two.toml" / "store"))
-    code, said = failing_demo()
-    assert code == 2
-    assert said.startswith(f"branchpoint-demo: tasks: cannot write {tmp_path / 'two.toml' / 'store'}")
-    assert "BRANCHPOINT_STORE" in said
-    assert said.count("\n") == 1
+    for place in (tmp_path / "two.toml", tmp_path / "two.toml" / "store"):
+        monkeypatch.setenv("BRANCHPOINT_STORE", str(place))
+        code, said = failing_demo()
+        assert (code, said) == (
+            2,
+            f"branchpoint-demo: store {place} cannot be: {tmp_path / 'two.toml'} is not a folder; choose another store "
+            "with --store or BRANCHPOINT_STORE\n",
+        )
+        monkeypatch.delenv("BRANCHPOINT_STORE")
+        assert failing_demo("--store", str(place)) == (code, said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--siute", "two"), "'--siute' is not understood; did you mean '--suite'? see branchpoint-demo --help"),
+        (("--suite",), "argument --suite: expected one argument; see branchpoint-demo --help"),
+        (("--suite", "tow"), "suite 'tow' does not exist; did you mean 'two'? choose one of chain_sum, two"),
+        (("--policy", "none"), "policy 'none' is neither"),
+    ],
+)
+def test_demo_refuses_in_one_line(failing_demo, tmp_path: Path, arguments: tuple[str, ...], message: str):
+    code, said = failing_demo(*arguments)
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.startswith(f"branchpoint-demo: {message}")
+    assert not (tmp_path / "store").exists()
 
 
 def test_demo_keeps_the_traceback_of_a_bug(failing_demo, monkeypatch: pytest.MonkeyPatch):
@@ -196,3 +224,55 @@ def test_demo_stops_where_it_is_interrupted(failing_demo, monkeypatch: pytest.Mo
     code, said = failing_demo()
     assert code == 130
     assert said == "branchpoint-demo: stopped; what is recorded is kept, run again to go on\n"
+
+
+def last_screen(work: Work) -> str:
+    said = io.StringIO()
+    console = Console(file=said, width=200)
+    options = argparse.Namespace(suite=work.suite.name, round=work.round, policy="tiny")
+    demo._last_screen(options, work.settings, console, demo.Teller(console), checks=1, seconds=1.0)
+    return said.getvalue()
+
+
+def test_demo_says_what_it_has_no_figures_of(tmp_path: Path):
+    """One line in place of a table without rows."""
+    with scripted(tmp_path, Pupil()) as work:
+        run(work)
+        said = last_screen(work)
+        assert "on held-out tasks, with 95 % intervals" in said
+        assert "against the exact oracle" in said
+        alone = changed(work, sizes=("train = 3, held_out = 2", "train = 3"))
+        shutil.rmtree(work.settings.store / "evals")
+        run(alone)
+        evals = alone.places("evals", stage="agreement")
+        unknown = alone.store.read("evals", evals).with_columns(value=None, low=None, high=None)
+        alone.store.write("evals", unknown, evals[0], inputs={})
+        said = last_screen(alone)
+    assert "there are no held_out tasks, so no policy can be evaluated; to have some, in band sums give" in said
+    assert "no task is a sum, so there is no exact oracle" in said
+    assert "interval" not in said
+
+
+def test_demo_says_which_options_find_its_shards_current(tmp_path: Path):
+    """What the line spells is what the demo asked for."""
+    usual = argparse.Namespace(suite="chain_sum", round="r0", policy="tiny")
+    said = demo.smaller_draws(usual)
+    assert "each with" not in said
+    spelt = dict(part.split(" ", 1) for part in said.split("current: ")[1].split(", "))
+    assert spelt.keys() == demo.SETTINGS.keys()
+    for name, options in spelt.items():
+        config = getattr(import_module(STAGES[name].module), STAGES[name].config)
+        parser = Parser()
+        add_config_options(parser, config)
+        assert read_config(parser.parse_args(options.split()), config) == config(**demo.SETTINGS[name])
+    other = argparse.Namespace(suite="mine", round="r0", policy="p")
+    assert demo.smaller_draws(other) == f"{said}; each with --suite mine --policy p"
+
+
+def test_a_note_is_told_once():
+    said = io.StringIO()
+    teller = demo.Teller(Console(file=said, width=200))
+    for stage in ("tasks", "evals"):
+        teller.report(Report(stage, "two", "r0", rows={stage: 1234}, numbers={"share": 1.0}, notes=("none held out",)))
+    assert said.getvalue().count("none held out") == 1
+    assert "tasks 1,234  share 1.000" in said.getvalue()

@@ -1,16 +1,26 @@
-"""Options made from a configuration, and the progress line."""
+"""Options made from a configuration, refusals that commands share, the progress line and the report."""
 
 import argparse
 import io
+import os
 from dataclasses import dataclass
 from typing import Literal
 
 import pytest
 
 from pipeline import cli_progress
-from pipeline.cli_options import add_config_options, closest, read_config
-from pipeline.errors import BadConfig
-from pipeline.report import Progress
+from pipeline.cli_options import (
+    Parser,
+    add_config_options,
+    check_store,
+    check_suite,
+    closest,
+    read_config,
+    read_options,
+)
+from pipeline.errors import BadConfig, StoreFull
+from pipeline.report import Progress, Report
+from pipeline.show import report_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +102,63 @@ def test_progress_on_a_terminal(monkeypatch, quiet):
     with cli_progress.progress_on(said, quiet=quiet) as on_progress:
         on_progress(progress("requests", 4))
     assert ("rollouts: 4/8 requests, 3 s" in said.getvalue()) != quiet
+
+
+def command() -> tuple[Parser, Parser]:
+    parser = Parser(prog="tool")
+    one = parser.add_subparsers(required=True).add_parser("one")
+    one.add_argument("--suite")
+    return parser, one
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["one", "--siute", "x"], "'--siute' is not understood; did you mean '--suite'[?] see tool one --help"),
+        (["one", "--suit", "x"], "'--suit' is not understood; did you mean '--suite'[?]"),
+        (["one", "--suite"], "argument --suite: expected one argument; see tool one --help"),
+        ([], "required: {one}; see tool --help"),
+    ],
+)
+def test_read_options(arguments, message):
+    parser, one = command()
+    assert read_options(parser, ["one", "--suite", "x"], command=one).suite == "x"
+    with pytest.raises(BadConfig, match=message):
+        read_options(parser, arguments, command=one)
+
+
+def test_check_suite(tmp_path):
+    (tmp_path / "mine.toml").touch()
+    for known in ("mine", "chain_sum", "anywhere/else.toml"):
+        check_suite(known, folder=tmp_path)
+    with pytest.raises(BadConfig, match=r"'mnie' does not exist; did you mean 'mine'[?] choose one of chain_sum, mine"):
+        check_suite("mnie", folder=tmp_path)
+
+
+def test_check_store(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for good in (tmp_path, tmp_path / "new" / "store"):
+        check_store(good)
+    for bad in (tmp_path / "file", tmp_path / "file" / "store"):
+        with pytest.raises(BadConfig, match="file is not a folder; choose another store with --store or BRANCHPOINT_S"):
+            check_store(bad)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(StoreFull, match="is read-only here; choose another store"):
+        check_store(tmp_path)
+
+
+def test_report_tells_counts_from_shares():
+    numbers = {"tokens": 1234567, "pass_rate": 1.0, "mean_k": 3.25, "none": 0.0, "little": 0.0001}
+    report = Report("trees", "mine", "r0", {"nodes": 12345}, numbers, 1, 3, 2.0, notes=("nothing\nheld out",))
+    assert list(report_lines(report)) == [
+        "trees of suite mine, round r0",
+        "  nodes                12,345 rows",
+        "  tokens               1,234,567",
+        "  pass_rate            1.000",
+        "  mean_k               3.250",
+        "  none                 0.000",
+        "  little               1.0e-04",
+        "  shards               1 written now, 2 already current",
+        "  seconds              2.0",
+        "  nothing\\nheld out",
+    ]

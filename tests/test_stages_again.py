@@ -191,12 +191,18 @@ def test_a_suite_without_held_out_tasks_has_nothing_to_evaluate(fresh: Work):
     alone = changed(fresh, sizes=("train = 3, held_out = 2", "train = 3"))
     reports = run(alone)
     assert reports["evals"].rows == {"evals": 0}
+    (note,) = reports["tasks"].notes
+    assert note.startswith("there are no held_out tasks, so no policy can be evaluated; to have some, in band sums")
+    assert reports["evals"].notes == (note,)
     assert write_release(alone).rows["tasks"] == 3
 
 
 def test_a_suite_without_training_tasks_is_told_so(fresh: Work):
+    assert write_tasks(fresh).notes == ()
     alone = changed(fresh, sizes=("train = 3, held_out", "held_out"))
-    write_tasks(alone)
+    assert write_tasks(alone).notes == (
+        "there are no train tasks, so nothing can be sampled; to have some, in band sums give sizes and seeds a train",
+    )
     with pytest.raises(BadConfig, match="suite three has no train tasks; in band sums give sizes and seeds a"):
         write_rollouts(alone)
 
@@ -249,3 +255,9 @@ def test_digests_are_read_once_a_shard(fresh: Work, monkeypatch: pytest.MonkeyPa
     refuse_replaced(fresh, "credit")
     assert len(fresh.places("credit")) == 3
     assert {asked.count(one) for one in asked if one[0] != "credit"} == {1}
+
+
+def test_no_figure_repeats_a_count_of_rows(fresh: Work):
+    reports = run(fresh)
+    assert not [stage for stage, report in reports.items() if report.numbers.keys() & report.rows.keys()]
+    assert reports["rollouts"].numbers.keys() == {"pass_rate", "mixed_share", "tokens", "truncated"}

@@ -190,6 +190,39 @@ def test_commands_refuse_a_place_that_cannot_be_in_one_line(work: Work, monkeypa
     assert "--out" in refusal(capsys, "tiny", "--out", str(taken / "tiny"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("dpo", "--siute", "x"),
+            "'--siute' is not understood; did you mean '--suite'? see branchpoint-train dpo",
+        ),
+        (("dpo", "--batch", "4"), "'--batch' is not understood; did you mean '--batch-size'?"),
+        (("int", "--steps", "x"), "argument --steps: invalid int value: 'x'; see branchpoint-train int --help"),
+        (("dpoo",), "command 'dpoo' does not exist; did you mean 'dpo'?"),
+        (("dpo", "--suite", "mnie"), "suite 'mnie' does not exist; did you mean 'mine'? choose one of chain_sum, mine"),
+        (("dpo", "--policy", "none"), "policy 'none' is neither"),
+        (
+            ("dpo", "--store", "notes.txt"),
+            "store notes.txt cannot be: {place}/notes.txt is not a folder; choose",
+        ),
+        (("tiny",), "the following arguments are required: --out; see branchpoint-train tiny --help"),
+    ],
+)
+def test_misuse_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "quiet_engines", lambda: None)
+    monkeypatch.delenv("BRANCHPOINT_STORE", raising=False)
+    monkeypatch.setenv("BRANCHPOINT_SUITES", str(tmp_path))
+    for name in ("mine.toml", "notes.txt"):
+        (tmp_path / name).touch()
+    said = refusal(capsys, *arguments)
+    assert said.startswith(f"branchpoint-train: {message.format(place=tmp_path)}")
+    if "--store" in arguments:
+        monkeypatch.setenv("BRANCHPOINT_STORE", "notes.txt")
+        assert refusal(capsys, "dpo") == said
+
+
 def test_a_reader_that_leaves_is_no_traceback(work: Work, monkeypatch: pytest.MonkeyPatch):
     def write(*_, **__):
         raise BrokenPipeError

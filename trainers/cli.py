@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from pipeline import show
-from pipeline.cli_options import add_config_options, check_choice, read_config
+from pipeline.cli_options import (
+    Parser,
+    add_config_options,
+    check_choice,
+    check_store,
+    check_suite,
+    read_config,
+    read_options,
+)
 from pipeline.cli_progress import progress_on
-from pipeline.errors import BadConfig, BranchpointError
+from pipeline.cli_questions import settings_of
+from pipeline.errors import BranchpointError
 from pipeline.report import Report
 from pipeline.settings import Settings, quiet_engines
 from pipeline.stages.work import Work, make_work
@@ -34,13 +42,6 @@ RUNS = {
 }
 MEASURE = "measure a policy in the five roles of the embedded one, on held-out sums"
 TINY = "train the embedded policy from nothing, or go on with it; about 100 minutes on two cores"
-
-
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line; spells options in full."""
-
-    def error(self, message: str) -> NoReturn:
-        raise BadConfig(message, remedy=f"see {self.prog} --help")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,24 +66,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> None:
-    parser = _Parser(prog="branchpoint-train", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    parser = Parser(prog="branchpoint-train", description=__doc__)
+    added = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    commands = {}
     for name, run in RUNS.items():
-        command = commands.add_parser(name, help=run.summary, description=run.summary, allow_abbrev=False)
+        command = commands[name] = added.add_parser(name, help=run.summary, description=run.summary)
         command.add_argument("--suite", default="chain_sum", help="name, or path of a .toml file; default chain_sum")
         command.add_argument("--round", default="r0", help="default r0")
         command.add_argument("--policy", default="tiny", help="where training starts from; default tiny")
+        command.add_argument(
+            "--store", type=Path, metavar="DIR", help="folder of the store; default BRANCHPOINT_STORE or ./store"
+        )
         command.add_argument("--json", action="store_true", help="print JSON")
         command.add_argument("--quiet", action="store_true", help="show no progress")
         add_config_options(command, run.recipe)
-    tiny = commands.add_parser("tiny", help=TINY, description=TINY, allow_abbrev=False)
-    tiny.add_argument("--out", type=Path, required=True, help="folder of the new policy and its checkpoint")
-    measure = commands.add_parser("measure", help=MEASURE, description=MEASURE, allow_abbrev=False)
-    measure.add_argument("--policy", default="tiny", help="name, or folder of a policy; default tiny")
+    commands["tiny"] = added.add_parser("tiny", help=TINY, description=TINY)
+    commands["tiny"].add_argument("--out", type=Path, required=True, help="folder of the new policy and its checkpoint")
+    commands["measure"] = added.add_parser("measure", help=MEASURE, description=MEASURE)
+    commands["measure"].add_argument("--policy", default="tiny", help="name, or folder of a policy; default tiny")
     named = next((word for word in arguments if not word.startswith("-")), None)
     if named is not None:
-        check_choice("command", named, (*RUNS, "tiny", "measure"))
-    options = parser.parse_args(arguments)
+        check_choice("command", named, commands)
+    options = read_options(parser, arguments, command=commands.get(named))
     quiet_engines()
     if options.command == "tiny":
         from trainers.tiny.train import TinyConfig, train
@@ -94,10 +99,12 @@ def _run(arguments: list[str]) -> None:
 
         figures_of(options.policy, policies=Settings.from_environment().policies)
         return
-    run = RUNS[options.command]
+    run, settings = RUNS[options.command], settings_of(options)
+    check_suite(options.suite, folder=settings.suites)
+    check_store(settings.store)
     with progress_on(sys.stderr, quiet=options.quiet) as on_progress:
         work = make_work(
-            Settings.from_environment(),
+            settings,
             suite=options.suite,
             round=options.round,
             policy=options.policy,

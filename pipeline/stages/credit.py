@@ -44,6 +44,6 @@ def write_credit(work: Work, config: CreditConfig = CreditConfig()) -> Report:
     credit = shards.read("credit").filter(pl.col("advantage").is_not_null())
     return shards.finish(
         credited=credit.height,
-        nonzero=credit.filter(pl.col("advantage") != 0).height / max(1, credit.height),
-        mean_abs=credit["advantage"].abs().mean(),
+        nonzero_share=credit.filter(pl.col("advantage") != 0).height / max(1, credit.height),
+        mean_abs_advantage=credit["advantage"].abs().mean(),
     )

@@ -10,6 +10,7 @@ import polars as pl
 from pipeline.generation.engine import Sampling
 from pipeline.generation.engines import engine_fingerprint, open_tokens
 from pipeline.report import Report
+from pipeline.stages.tasks import note_empty
 from pipeline.stages.work import Shards, Work, check_counts, inputs
 from pipeline.statistics import MeanInterval, difference_interval, pass_at_k, share_interval
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
@@ -35,7 +36,14 @@ def write_evals(work: Work, config: EvalConfig = EvalConfig()) -> Report:
     """Evaluate the policy of the work on the held-out tasks; a suite without any has nothing to evaluate."""
     check_counts(config, samples=1)
     if not work.store.tasks(work.suite.name).is_empty() and work.store.tasks(work.suite.name, split=SPLIT).is_empty():
-        return Report(work.policy.name, work.suite.name, work.round, rows={"evals": 0}, numbers={"tasks": 0})
+        return Report(
+            work.policy.name,
+            work.suite.name,
+            work.round,
+            rows={"evals": 0},
+            numbers={"tasks": 0},
+            notes=(note_empty(work.suite, SPLIT),),
+        )
     by_shard = work.shards(SPLIT)
     tasks = pl.concat(by_shard.values())
     digest = " ".join(work.store.tasks_digest(work.suite.name, shard) for shard in by_shard)

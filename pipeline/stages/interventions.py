@@ -80,7 +80,6 @@ def write_interventions(work: Work, config: InterventionConfig = InterventionCon
     shards = write_variants(work, STAGE, config, version=VERSION, vary=vary, row=row)
     variants = shards.read("variants")
     return shards.finish(
-        checked=variants.height,
         kept=variants["dropped"].null_count(),
         leaks=variants.filter(pl.col("dropped").str.contains("final answer")).height,
         pass_rate_with=rate(variants, "with"),

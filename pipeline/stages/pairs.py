@@ -50,9 +50,8 @@ def write_pairs(work: Work, config: PairConfig = PairConfig()) -> Report:
     pairs = shards.read("pairs")
     counts = dict(pairs.group_by("source").len().iter_rows())
     return shards.finish(
-        pairs=pairs.height,
         tasks=pairs["task"].n_unique(),
         **{f"from_{source}": counts.get(source, 0) for source in ("outcome", "step", "retry")},
-        chosen_tokens=pairs["chosen_ids"].list.len().mean(),
-        rejected_tokens=pairs["rejected_ids"].list.len().mean(),
+        mean_chosen_tokens=pairs["chosen_ids"].list.len().mean(),
+        mean_rejected_tokens=pairs["rejected_ids"].list.len().mean(),
     )

@@ -58,7 +58,6 @@ def write_patches(work: Work, config: PatchConfig = PatchConfig()) -> Report:
         shards.write(shard.name, shard.made_from, patches=frame)
     patches = shards.read("patches")
     return shards.finish(
-        patches=patches.height,
         mean_accuracy=patches["accuracy"].mean(),
         trained_tokens=int(patches["labels"].list.eval(pl.element() != -100).list.sum().sum() or 0),
     )

@@ -73,8 +73,7 @@ def write_retries(work: Work, config: RetryConfig = RetryConfig()) -> Report:
     variants = shards.read("variants")
     tried = variants.filter(pl.col("dropped").is_null())
     return shards.finish(
-        reflections=variants.height,
-        valid=tried.height / max(1, variants.height),
+        valid_share=tried.height / max(1, variants.height),
         retries=tried.height,
         retry_pass_rate=rate(tried, "with"),
         tokens=sampled_tokens(shards),

@@ -56,9 +56,8 @@ def _numbers(shards: Shards) -> dict[str, float | int | None]:
     groups = verdicts.group_by("tree").agg(pl.col("reward").mean())
     mixed = groups.filter((pl.col("reward") > 0) & (pl.col("reward") < 1)).height
     return {
-        "leaves": verdicts.height,
         "pass_rate": pass_rate(verdicts),
-        "mixed_groups": mixed / max(1, groups.height),
+        "mixed_share": mixed / max(1, groups.height),
         "tokens": int(nodes["token_ids"].list.len().sum()),
         "truncated": nodes.filter(pl.col("finish") == "length").height,
     }

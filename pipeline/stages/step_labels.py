@@ -35,7 +35,6 @@ def write_step_labels(work: Work, config: StepLabelConfig = StepLabelConfig()) -
         shards.write(shard.name, shard.made_from, step_labels=labels)
     labels = shards.read("step_labels")
     return shards.finish(
-        labelled=labels.height,
         hard_share=labels["hard"].mean(),
         mean_soft=labels["soft"].mean(),
         mean_k=labels["k"].mean(),

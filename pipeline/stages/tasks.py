@@ -7,11 +7,13 @@ from pipeline.report import Report
 from pipeline.stages.work import Shards, Work, inputs, shards_of
 from pipeline.store.layout import EVERY_ROUND
 from pipeline.store.write import content_digest
-from pipeline.tasks.suites import suite_tasks
+from pipeline.tasks.suites import Suite, more_tasks, suite_tasks
 from schemas import TABLES
 from schemas.words import SPLITS
 
 VERSION = "1"
+_WITHOUT = {"train": "nothing can be sampled", "held_out": "no policy can be evaluated"}
+"""What a suite cannot do without tasks of a split."""
 
 
 def write_tasks(work: Work) -> Report:
@@ -35,9 +37,15 @@ def write_tasks(work: Work) -> Report:
         for place in work.store.places(table, suite=work.suite.name):
             if place.shard not in by_shard and place.shard not in SPLITS:
                 work.store.drop(table, place)
-    return shards.finish(
-        tasks=tasks.height,
+    report = shards.finish(
         train=tasks.filter(tasks["split"] == "train").height,
         held_out=tasks.filter(tasks["split"] == "held_out").height,
         with_reference=tasks["reference_solution"].count(),
     )
+    report.notes = tuple(note_empty(work.suite, split) for split in SPLITS if tasks.filter(split=split).is_empty())
+    return report
+
+
+def note_empty(suite: Suite, split: str) -> str:
+    """What it means that a suite has no tasks of a split, and what to change."""
+    return f"there are no {split} tasks, so {_WITHOUT[split]}; to have some, {more_tasks(suite, split)}"

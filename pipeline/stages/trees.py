@@ -57,7 +57,6 @@ def write_trees(work: Work, config: TreeConfig = TreeConfig()) -> Report:
             growth.write(growth.judge())
     nodes, verdicts = shards.read("nodes"), shards.read("verdicts")
     return shards.finish(
-        leaves=verdicts.height,
         pass_rate=pass_rate(verdicts),
         tokens=int(nodes["token_ids"].list.len().sum()),
         forks=nodes.join(nodes, left_on=["tree", "parent"], right_on=["tree", "node"], how="anti")
