@@ -101,7 +101,15 @@ def test_a_current_policy_is_not_trained_again(work: Work, stage, recipe):
     steps = []
     first = stage(replace(work, on_progress=steps.append), recipe)
     assert (first.fresh, [step.done for step in steps]) == (1, [1, 2])
-    assert set(first.numbers) == {"rows", "steps", "first_loss", "last_loss"}
+    assert set(first.numbers) == {"trained_rows", "steps", "first_loss", "mean_loss_last_20"}
+    folder = work.settings.policies / f"chain_sum-r0-{first.stage.removeprefix('policies/')}"
+    lineage, card = json.loads((folder / "lineage.json").read_text()), (folder / "README.md").read_text()
+    assert lineage["numbers"] == first.numbers
+    assert lineage["method"] == first.stage.removeprefix("policies/")
+    assert f"with `{lineage['method']}` from" in card
+    assert f"| loss, mean of the last 2 steps | {first.numbers['mean_loss_last_20']:.4g} |" in card
+    assert f"| loss, first batch | {first.numbers['first_loss']:.4g} |" in card
+    assert "None" not in card
     again = stage(work, recipe)
     assert (again.fresh, again.seconds) == (0, 0.0)
     assert (again.numbers, again.rows, again.digest) == (first.numbers, first.rows, first.digest)

@@ -34,6 +34,7 @@ from pipeline.errors import BadConfig, BadModel
 from pipeline.generation.policies import Policy, find_policy
 
 LAST_STEPS = 20
+"""Steps at the end over which a run's figures are means."""
 
 
 class TrainingProgress(NamedTuple):
@@ -73,14 +74,21 @@ class TrainingReport:
 
     @property
     def numbers(self) -> dict[str, float | int]:
-        """The run in a few figures; `last_loss` is a mean over the last `LAST_STEPS`, as one batch is noisy."""
-        last = [entry["loss"] for entry in self.curves[-LAST_STEPS:]]
+        """The run in a few figures."""
         return {
-            "rows": self.rows,
+            "trained_rows": self.rows,
             "steps": self.steps,
             "first_loss": self.first_loss,
-            "last_loss": sum(last) / len(last),
+            f"mean_loss_last_{LAST_STEPS}": self.late_mean("loss"),
         }
+
+    def late_mean(self, name: str) -> float:
+        """Mean of what was logged over the last `LAST_STEPS` steps, or over all where there were fewer.
+
+        One batch is noisy. NaN where it was not logged there.
+        """
+        late = [entry[name] for entry in self.curves[-LAST_STEPS:] if name in entry]
+        return sum(late) / len(late) if late else math.nan
 
 
 class Recipe(Protocol):

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 from pipeline.errors import BadConfig
 from pipeline.generation.policies import Policy
 from pipeline.store.write import disk_errors
-from trainers.runs import Recipe, TrainingReport, quiet
+from trainers.runs import LAST_STEPS, Recipe, TrainingReport, quiet
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -201,9 +201,13 @@ def plot_curves(report: TrainingReport, path: Path) -> None:
 def _card(name: str, lineage: Lineage, report: TrainingReport) -> str:
     """The model card."""
     numbers = [("steps", report.steps), ("rows", report.rows), ("rows left out as too long", report.skipped)]
-    for when, entry in (("first", report.curves[0]), ("last", report.curves[-1])):
-        numbers += [(f"{when} {label}", f"{entry[name]:.4g}") for name, label in PANELS.items() if name in entry]
-    settings = "\n".join(f"| {key} | {value} |" for key, value in lineage["config"].items())
+    logged = {name: label for name, label in PANELS.items() if name in report.curves[0]}
+    numbers += [(f"{label}, first batch", f"{report.curves[0][name]:.4g}") for name, label in logged.items()]
+    late = f"mean of the last {min(LAST_STEPS, report.steps)} steps"
+    numbers += [(f"{label}, {late}", f"{report.late_mean(name):.4g}") for name, label in logged.items()]
+    settings = "\n".join(
+        f"| {key} | {'not set' if value is None else value} |" for key, value in lineage["config"].items()
+    )
     measured = "\n".join(f"| {key} | {value} |" for key, value in numbers)
     return f"""---
 library_name: transformers

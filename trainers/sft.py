@@ -85,6 +85,7 @@ def train_sft(
     policy: Path,
     out: Path,
     config: SftConfig,
+    method: str = "sft",
     inputs: Mapping[str, Any] | None = None,
     on_progress: OnTrainingProgress | None = None,
 ) -> TrainingReport:
@@ -98,6 +99,7 @@ def train_sft(
         policy: folder of the policy.
         out: folder of the new policy; a policy already there is replaced.
         config: the recipe.
+        method: what the rows are, for its lineage.json and its card, such as `int`.
         inputs: what the caller made the policy from, for its lineage.json.
         on_progress: called after each step.
 
@@ -120,7 +122,7 @@ def train_sft(
         trainer = sft_trainer(rows, policy=parent, config=config, scratch=scratch)
         report = runs.run(trainer, out=out, on_progress=on_progress)
     digest = token_digest(rows, PATCH_COLUMNS)
-    source = saving.trace_lineage(parent, config, method="sft", digest=digest, report=report, inputs=inputs)
+    source = saving.trace_lineage(parent, config, method=method, digest=digest, report=report, inputs=inputs)
     if trainer.is_world_process_zero():
         saving.save_policy(trainer.model, parent.path, out=out, lineage=source, report=report)
     return report

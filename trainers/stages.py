@@ -83,7 +83,7 @@ def train_int_policy(work: Work, recipe: IntRecipe = IntRecipe()) -> Report:
     def train(rows: pl.DataFrame, **run: Any) -> TrainingReport:
         from trainers.sft import SftConfig, train_sft
 
-        return train_sft(rows, policy=work.policy.path, config=SftConfig(**asdict(recipe)), **run)
+        return train_sft(rows, policy=work.policy.path, config=SftConfig(**asdict(recipe)), method="int", **run)
 
     return _train(work, "int", "patches", recipe, train)
 
