@@ -132,8 +132,21 @@ def _why(options: argparse.Namespace) -> int:
 
     at_hand = AtHand(settings_of(options), policy=options.policy)
     found = why(_store(options), options.dataset, options.row, at_hand=at_hand)
-    print_why(found, json=options.json, to=sys.stdout)
+    print_why(found, as_json=options.json, to=sys.stdout)
     return 0 if all(one.agrees for one in found) else FAILED
+
+
+def _drift(options: argparse.Namespace) -> None:
+    from pipeline.lineage.at_hand import AtHand
+    from pipeline.lineage.drift import find_drift
+    from pipeline.lineage.show_drift import print_drift
+
+    store, at_hand = _store(options), AtHand(settings_of(options), policy=options.policy)
+    if not store.places("nodes", suite=options.suite, round=options.round):
+        raise BadConfig("the store has no such nodes", remedy="`branchpoint tables` lists what there is")
+    with progress_on(sys.stderr) as on_progress:
+        found = find_drift(store, at_hand, suite=options.suite, round=options.round, on_progress=on_progress)
+        print_drift(found, as_json=options.json, to=sys.stdout)
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -188,6 +201,19 @@ QUESTIONS: dict[str, Question] = {
                 "metavar": "NAME",
                 "default": "",
                 "help": "name, or folder of a model, to read tokens with; default that which sampled",
+            },
+        },
+    ),
+    "drift": Question(
+        _drift,
+        "count the stored tokens that would be others if their text were encoded today",
+        {
+            "--suite": {"metavar": "NAME", "help": "of this suite alone"},
+            "--round": {"metavar": "NAME", "help": "of this round alone"},
+            "--policy": {
+                "metavar": "NAME",
+                "default": "",
+                "help": "name, or folder of a model, to encode with; default that which sampled",
             },
         },
     ),

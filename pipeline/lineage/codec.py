@@ -6,12 +6,13 @@ For comparing and for print alone: nothing that is encoded here goes into a stor
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
 
 from pipeline.errors import BadModel
+from pipeline.generation.policies import Policy
 from pipeline.generation.tokens import Tokens
 from pipeline.prompts import Messages
 
@@ -28,7 +29,14 @@ class Codec(Tokens):
     @cached_property
     def specials(self) -> frozenset[int]:
         """Ids of control tokens."""
-        return frozenset(self._tokenizer.all_special_ids)
+        added = self._tokenizer.added_tokens_decoder.items()
+        return frozenset([*self._tokenizer.all_special_ids, *(index for index, token in added if token.special)])
+
+    def without_specials(self, text: str) -> str:
+        """A text without the names of control tokens."""
+        for token in self._tokenizer.convert_ids_to_tokens(sorted(self.specials)):
+            text = text.replace(token, "")
+        return text
 
     def render_all(self, prompts: Sequence[Messages]) -> Iterator[list[int]]:
         """Token ids of each prompt, up to where the answer begins. What a message spells, it spells.
@@ -63,3 +71,9 @@ class Codec(Tokens):
 def _batches(items: Sequence[Any]) -> Iterator[list[Any]]:
     for start in range(0, len(items), _AT_ONCE):
         yield list(items[start : start + _AT_ONCE])
+
+
+@lru_cache(maxsize=4)
+def open_codec(policy: Policy) -> Codec:
+    """The tokenizer of a policy, loaded once."""
+    return Codec(policy)

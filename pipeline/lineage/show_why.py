@@ -17,9 +17,9 @@ _KEY = 8
 """Digits of a request beside a node."""
 
 
-def print_why(found: Sequence[Why], *, json: bool, to: TextIO) -> None:
+def print_why(found: Sequence[Why], *, as_json: bool, to: TextIO) -> None:
     """The rows of a name: one JSON object with all of them, or text for people."""
-    if json:
+    if as_json:
         print(_as_json(found), file=to)
         return
     for why in found:

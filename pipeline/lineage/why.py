@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pipeline.generation.policies import Policy
 from pipeline.lineage.at_hand import AtHand
 from pipeline.lineage.datasets import DATASETS, MASKED, Answer, Row, Weights
-from pipeline.lineage.rows import Found, Tagged, find_rows, rows_about
+from pipeline.lineage.rows import Found, Tagged, find_rows, read_task, rows_about
 from pipeline.prompts import PromptPack
 from pipeline.store.layout import EVERY_ROUND, Place
 from pipeline.store.store import Store
@@ -212,8 +212,7 @@ def _made(place: Place, inputs: dict[str, str]) -> Made:
 
 def _task(store: Store, place: Place, task: str) -> Row | None:
     at = Place(place.suite, EVERY_ROUND, "tasks", place.shard)
-    found = store.read("tasks", [at])
-    return next((row for row in found.iter_rows(named=True) if row["task"] == task), None)
+    return next(read_task(store, "tasks", at, task).iter_rows(named=True), None)
 
 
 def _text(nodes: dict[int, Row], node: int | None) -> str | None:
