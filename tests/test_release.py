@@ -310,8 +310,26 @@ def test_card_says_what_is_there(text):
         "- 3 of 5 leaves have no reward; unknown is null, never 0.",
         "- Requests that failed for good, and so left no nodes: 1.",
         "credit/&lt;method>",
+        "`grpo` | `credit` | Give every node of a path its trajectory's advantage among the judged leaves of the tree. "
+        "| GRPO (Shao et al., 2024) as verl computes it, unless `convention` names another formula: Dr.GRPO",
     ):
         assert line in text
+
+
+def test_card_says_what_is_there_more_than_once(text, tmp_path):
+    """Three trees share the requests of their first samples; the retry copies one of two tokens."""
+    assert "The 4 leaves that were sampled where they stand are of 2 answers of the engine." in text
+    assert "The 1 nodes with `copied_from`, of 2 tokens, are there again" in text
+    assert "rows of `pairs`" not in text
+    twice = pair(TRAIN) | {"row": "again", "source": "retry"}
+    other = pair(TRAIN) | {"row": "other", "rejected_ids": [2, 3]}
+    rows = {**ROWS, ("pairs", "pairs", "train-000"): [pair(TRAIN), twice, other]}
+    folder = stage(fill(Store(tmp_path / "store"), rows), tmp_path / "release").folder
+    assert "Of the 3 rows of `pairs` 2 differ in a token." in (folder / "README.md").read_text()
+    alone = {key: ROWS[key] for key in ROWS if key[0] == "tasks"}
+    alone["nodes", "rollouts", "train-000"] = [node(TRAIN, 0, None), node(TRAIN, 1, 0)]
+    folder = stage(fill(Store(tmp_path / "plain"), alone), tmp_path / "single").folder
+    assert "more than once" not in (folder / "README.md").read_text()
 
 
 def test_model_text_stays_in_its_block(text):

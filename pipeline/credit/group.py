@@ -125,7 +125,9 @@ def group_credit(trees: Trees, params: GroupParams = DEFAULTS) -> CreditColumns:
     Returns:
         advantage: `[N]` float64; 0 at roots, NaN where no judged leaf is below or the convention gives none.
 
-    Source: see `group_advantages`.
+    Source: GRPO (Shao et al., 2024) as verl computes it, unless `convention` names another formula: Dr.GRPO (Liu et
+        al., 2025), RLOO (Ahmadian et al., 2024), OPO (Hao et al., 2025). Deviation: equal rewards give exactly 0
+        however their mean rounds.
     """
     ends = trees.judged()
     paths = trees.paths(ends)

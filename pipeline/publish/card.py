@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.publish.facts import ConfigFacts, ReleaseFacts
 from pipeline.publish.features import table_features
 from schemas import TABLES
-from schemas.base import SCHEMA_VERSION, column_docs, describe
+from schemas.base import column_docs, describe
 from schemas.words import SPLITS
 
 TAGS = ("branchpoint", "reasoning", "rollouts", "tree-search", "process-supervision", "credit-assignment")
@@ -30,8 +30,8 @@ def release_card(facts: ReleaseFacts) -> str:
     from huggingface_hub import DatasetCard, DatasetCardData
 
     data = DatasetCardData(**card_data(facts))
-    sections = (_head, _rows, _making, _numbers, _example, _limits, _loading, _digests)
-    body = "\n\n".join(section(facts) for section in sections)
+    sections = (_head, _rows, _making, _numbers, _repeats, _example, _limits, _loading, _digests)
+    body = "\n\n".join(text for section in sections if (text := section(facts)))
     return str(DatasetCard(f"---\n{data.to_yaml(line_break=chr(10))}\n---\n\n{body}\n"))
 
 
@@ -202,6 +202,29 @@ def _numbers(facts: ReleaseFacts) -> str:
     return "\n\n".join(parts)
 
 
+def _repeats(facts: ReleaseFacts) -> str:
+    """What a reader would count twice; empty where nothing is there twice."""
+    found, said = facts.repeats, []
+    if found.distinct_pairs < found.pairs:
+        said.append(
+            f"Of the {found.pairs:,} rows of `pairs` {found.distinct_pairs:,} differ in a token. The same two answers "
+            "to the same prompt may be there from several sources (`source`), or from several nodes that read the same."
+        )
+    if found.answers < found.leaves:
+        said.append(
+            f"The {found.leaves:,} leaves that were sampled where they stand are of {found.answers:,} answers of the "
+            "engine. Requests from one prefix with one sample number are one request (`request`), whichever step or "
+            "stage asks, so equal prefixes share their branches and continuations."
+        )
+    if found.copies:
+        said.append(
+            f"The {found.copies:,} nodes with `copied_from`, of {found.copied_tokens:,} tokens, are there again: a "
+            "retry under the task's own prompt repeats the steps of the guided one. They are not `sampled`, yet have "
+            "`request`, `policy` and `logprobs`, which are those of the guided attempt."
+        )
+    return "\n\n".join(["## What is there more than once", "\n".join(f"- {text}" for text in said)]) if said else ""
+
+
 def _rate(value: float | None) -> str:
     return _UNKNOWN if value is None else f"{value:.3f}"
 
@@ -306,7 +329,7 @@ rows = duckdb.sql(f\"\"\"
 def _digests(facts: ReleaseFacts) -> str:
     rows = ((f"`{config.name}`", config.rows, f"`{config.digest}`") for config in facts.configs)
     return (
-        f"## Content digests\n\nTables are of schema version {SCHEMA_VERSION}. A digest is of a config's rows over all "
+        "## Content digests\n\nA digest is of a config's rows over all "
         "splits, in order of task and key, whatever the files' encoding; `manifest.json` has the SHA-256 of each file."
         f"\n\n{_table(('config', 'rows', 'digest'), rows)}"
     )

@@ -87,6 +87,23 @@ class OriginFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RepeatFacts:
+    """What stands in a round more than once.
+
+    pairs, distinct_pairs: rows of pairs, and how many of them differ in a token.
+    leaves, answers:       leaves that were sampled where they stand, and the engine's answers they are of.
+    copies, copied_tokens: nodes that repeat the tokens of another one, and these tokens.
+    """
+
+    pairs: int = 0
+    distinct_pairs: int = 0
+    leaves: int = 0
+    answers: int = 0
+    copies: int = 0
+    copied_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ExampleStep:
     """A node on the way to the example's leaf; notes: what credit and labels say of it."""
 
@@ -125,6 +142,7 @@ class ReleaseFacts:
     tokens: int = 0
     sampled_tokens: int = 0
     origins: tuple[OriginFacts, ...] = ()
+    repeats: RepeatFacts = RepeatFacts()
     requests: tuple[RequestFacts, ...] = ()
     verifiers: tuple[VerifierFacts, ...] = ()
     methods: tuple[MethodFacts, ...] = ()

@@ -22,6 +22,7 @@ from pipeline.publish.facts import (
     MethodFacts,
     OriginFacts,
     ReleaseFacts,
+    RepeatFacts,
     RequestFacts,
     StageFacts,
     VerifierFacts,
@@ -77,9 +78,8 @@ class Source:
 
 def gather_facts(source: Source, configs: Iterable[ConfigFacts], *, licence: str, language: str) -> ReleaseFacts:
     """All that the card of a round says."""
-    nodes = source.read("nodes", columns=[*_LEAF, "kind", "origin", "finish", "sampled", "token_ids"]).with_columns(
-        tokens=pl.col("token_ids").list.len().cast(pl.Int64)
-    )
+    columns = [*_LEAF, "kind", "origin", "finish", "sampled", "request", "copied_from", "token_ids"]
+    nodes = source.read("nodes", columns=columns).with_columns(tokens=pl.col("token_ids").list.len().cast(pl.Int64))
     nodes = nodes.drop("token_ids")
     verdicts = source.read("verdicts")
     rewards = verdicts.group_by(_LEAF).agg(pl.col("reward").mean())
@@ -98,6 +98,7 @@ def gather_facts(source: Source, configs: Iterable[ConfigFacts], *, licence: str
         tokens=int(nodes["tokens"].sum()),
         sampled_tokens=int(nodes.filter("sampled")["tokens"].sum()),
         origins=_origins(leaves),
+        repeats=_repeats(source, nodes),
         requests=_requests(source),
         verifiers=_verifiers(verdicts),
         methods=(*_methods(source, "credit", "method"), *_methods(source, "step_labels", "labeller")),
@@ -115,6 +116,20 @@ def _origins(leaves: pl.DataFrame) -> tuple[OriginFacts, ...]:
     )
     rows = sorted(found.iter_rows(named=True), key=lambda row: ORIGINS.index(row["origin"]))
     return tuple(OriginFacts(**row) for row in rows)
+
+
+def _repeats(source: Source, nodes: pl.DataFrame) -> RepeatFacts:
+    pairs = source.read("pairs", columns=["prompt_ids", "chosen_ids", "rejected_ids"])
+    answers = nodes.filter(pl.col("sampled") & pl.col("finish").is_not_null())["request"]
+    copies = nodes.filter(pl.col("copied_from").is_not_null())
+    return RepeatFacts(
+        pairs=pairs.height,
+        distinct_pairs=pairs.unique().height,
+        leaves=len(answers),
+        answers=answers.n_unique(),
+        copies=copies.height,
+        copied_tokens=int(copies["tokens"].sum()),
+    )
 
 
 def _requests(source: Source) -> tuple[RequestFacts, ...]:

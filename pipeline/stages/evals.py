@@ -18,7 +18,7 @@ from pipeline.tasks.verifiers import Question, verify
 from schemas import Evals
 from schemas.base import column_types
 
-VERSION = "1"
+VERSION = "2"
 SPLIT = "held_out"
 
 
