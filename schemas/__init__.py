@@ -7,7 +7,7 @@ from schemas.nodes import Nodes
 from schemas.requests import Requests
 from schemas.step_labels import StepLabels
 from schemas.tasks import Tasks
-from schemas.training_rows import Pairs, Patches
+from schemas.training_rows import Pairs, Patches, PrmSteps, RlSamples, Sft, TokenRewards
 from schemas.variants import Variants
 from schemas.verdicts import Verdicts
 
@@ -20,6 +20,10 @@ TABLES: dict[str, type[Table]] = {
     "credit": Credit,
     "step_labels": StepLabels,
     "pairs": Pairs,
+    "token_rewards": TokenRewards,
     "patches": Patches,
+    "prm_steps": PrmSteps,
+    "rl_samples": RlSamples,
+    "sft": Sft,
     "evals": Evals,
 }

@@ -12,8 +12,6 @@ import dataframely as dy
 import polars as pl
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
-
 _SCALARS = {
     pl.String: pa.string(),
     pl.Int32: pa.int32(),
@@ -27,6 +25,11 @@ _SCALARS = {
 def one_of(words: Iterable[str]) -> str:
     """A pattern that matches exactly these words."""
     return rf"^({'|'.join(words)})$"
+
+
+def as_long_as(column: dy.Column, element: pl.Expr) -> pl.Expr:
+    """A list as long as that of another column, its elements made from those; for rows drawn at random."""
+    return column.col.list.eval(element)
 
 
 class ColumnDoc(NamedTuple):

@@ -1,8 +1,9 @@
 """The table of nodes: the forest itself."""
 
 import dataframely as dy
+import polars as pl
 
-from schemas.base import Table, one_of
+from schemas.base import Table, as_long_as, one_of
 from schemas.words import AGENTS, FINISHES, KINDS, ORIGINS
 
 
@@ -28,6 +29,7 @@ class Nodes(Table):
         "Null: not a copy.",
     )
     token_ids = dy.List(dy.Int32(min=0), description="Tokens this node adds to its parent, end token included.")
+    token_count = dy.Int32(min=0, description="Tokens in token_ids, to be counted without reading them.")
     logprobs = dy.List(
         dy.Float32(nullable=True),
         nullable=True,
@@ -39,6 +41,11 @@ class Nodes(Table):
     request = dy.String(nullable=True, description="Request that produced the tokens. Null: rendered or written.")
     policy = dy.String(nullable=True, description="Fingerprint of the policy that sampled it. Null: not sampled.")
     finish = dy.String(nullable=True, regex=one_of(FINISHES), description="How a leaf ended. Null: not an end.")
+
+    @dy.rule()
+    def tokens_counted(cls):
+        """The count is that of the tokens."""
+        return cls.token_count.col == cls.token_ids.col.list.len()
 
     @dy.rule()
     def logprobs_match_tokens(cls):
@@ -63,3 +70,11 @@ class Nodes(Table):
         return ~cls.sampled.col | (
             cls.request.col.is_not_null() & cls.policy.col.is_not_null() & cls.logprobs.col.is_not_null()
         )
+
+    @classmethod
+    def _sampling_overrides(cls) -> dict[str, pl.Expr]:
+        return {
+            "token_count": cls.token_ids.col.list.len(),
+            "logprobs": as_long_as(cls.token_ids, -(pl.element() % 97) / 7),
+            "context": pl.min_horizontal(cls.context.col, cls.node.col),
+        }

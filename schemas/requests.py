@@ -19,5 +19,9 @@ class Requests(Table):
     cached_tokens = dy.Int32(nullable=True, min=0, description="Of those, found in the prefix cache. Null: not told.")
     decoded_tokens = dy.Int32(nullable=True, min=0, description="Tokens returned. Null: failed.")
     seconds = dy.Float32(nullable=True, min=0, description="From being sent to its end. Null: not told.")
+    reused = dy.Bool(
+        nullable=True,
+        description="True: another stage or round asked first, and its row books the cost. Null: not told.",
+    )
     attempts = dy.Int32(min=1, description="Times it was tried, failures included.")
     error = dy.String(nullable=True, description="Why it failed for good. Null: it did not.")

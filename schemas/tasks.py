@@ -14,6 +14,10 @@ class Tasks(Table):
     band = dy.String(description="Part of the suite of one difficulty.")
     split = dy.String(regex=one_of(SPLITS), description="train or held_out; all that grows from a task stays there.")
     question = dy.String(description="The user's message.")
+    messages = dy.String(
+        nullable=True, description="Messages before the question, JSON list of role and content. Null: none."
+    )
+    tools = dy.String(nullable=True, description="Tools offered, JSON list of their schemas. Null: none.")
     answer = dy.String(description="Reference answer the verifier compares with.")
     reference_solution = dy.String(nullable=True, description="Worked solution. Null: none is known.")
     verifier = dy.String(description="Key of VERIFIERS.")

@@ -14,6 +14,7 @@ class Verdicts(Table):
     verifier = dy.String(primary_key=True, description="Key of VERIFIERS.")
     version = dy.String(description="Version of the verifier; a new one judges anew.")
     reward = dy.Float32(nullable=True, min=0, max=1, description="0 wrong to 1 right. Null: the verifier failed.")
+    components = dy.String(nullable=True, description="Named parts of the reward, JSON object. Null: it has none.")
     parsed_answer = dy.String(nullable=True, description="Answer found in the text. Null: none was found.")
     error = dy.String(nullable=True, description="Why the verifier failed. Null: it did not.")
 

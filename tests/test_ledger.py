@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import BadConfig, StoreFull
 from pipeline.generation.engine import Completion, Request, Sampling, make_request
-from pipeline.generation.sampler import _FLUSH_COUNT, Sampler, Spent
+from pipeline.generation.sampler import Sampler, Spent
 from pipeline.generation.scripted import ScriptedEngine
 from pipeline.store.ledger import Ledger
 
@@ -76,7 +76,7 @@ class TestLedger:
     def test_durable_across_reopening(self, tmp_path):
         path, asked = tmp_path / "ledger.sqlite", request()
         with Ledger(path) as ledger:
-            ledger.put([(asked, answer(asked, 1, 2))], policy="p", engine="scripted")
+            ledger.put([(asked, answer(asked, 1, 2))], policy="p", engine="scripted", asked_by="")
         with Ledger(path) as ledger:
             entry = ledger.get([asked.key, "unknown"])
         assert list(entry) == [asked.key]
@@ -91,31 +91,31 @@ class TestLedger:
 
     def test_unknown_stays_null(self, ledger):
         asked = request()
-        ledger.put([(asked, replace(answer(asked, 1), cached=None, seconds=None))], policy="p", engine="e")
+        ledger.put([(asked, replace(answer(asked, 1), cached=None, seconds=None))], policy="p", engine="e", asked_by="")
         found = ledger.get([asked.key])[asked.key].completion
         assert (found.cached, found.seconds) == (None, None)
 
     def test_a_result_is_never_overwritten(self, ledger):
         asked = request()
         for later in (answer(asked, 1), answer(asked, 2), answer(asked, error="lost")):
-            ledger.put([(asked, later)], policy="p", engine="scripted")
+            ledger.put([(asked, later)], policy="p", engine="scripted", asked_by="")
         entry = ledger.get([asked.key])[asked.key]
         assert (entry.completion.token_ids.tolist(), entry.completion.error, entry.attempts) == ([1], None, 1)
 
     def test_failures_are_kept_and_counted_until_a_result(self, ledger):
         asked = request()
         for error in ("first", "second"):
-            ledger.put([(asked, answer(asked, error=error))], policy="p", engine="scripted")
+            ledger.put([(asked, answer(asked, error=error))], policy="p", engine="scripted", asked_by="")
         entry = ledger.get([asked.key])[asked.key]
         assert (entry.completion.error, entry.completion.finish, entry.attempts) == ("second", None, 2)
-        ledger.put([(asked, answer(asked, 3))], policy="p", engine="scripted")
+        ledger.put([(asked, answer(asked, 3))], policy="p", engine="scripted", asked_by="")
         entry = ledger.get([asked.key])[asked.key]
         assert (entry.completion.token_ids.tolist(), entry.completion.error, entry.attempts) == ([3], None, 3)
         assert ledger.count() == 1
 
     def test_many_keys(self, ledger):
         asked = [request(number) for number in range(1203)]
-        ledger.put(((one, answer(one, one.sample)) for one in asked), policy="p", engine="scripted")
+        ledger.put(((one, answer(one, one.sample)) for one in asked), policy="p", engine="scripted", asked_by="")
         found = ledger.get([one.key for one in asked])
         assert [found[one.key].completion.token_ids.tolist() for one in asked] == [[n] for n in range(1203)]
         assert ledger.count() == 1203
@@ -126,7 +126,7 @@ class TestLedger:
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            ledger.put(broken(), policy="p", engine="scripted")
+            ledger.put(broken(), policy="p", engine="scripted", asked_by="")
         assert ledger.count() == 0
 
     def test_cannot_be_opened(self, tmp_path):
@@ -139,7 +139,7 @@ class TestLedger:
     def test_cannot_be_written(self, ledger):
         ledger._db.execute("pragma query_only=on")
         with pytest.raises(StoreFull, match="what is recorded is kept"):
-            ledger.put([(request(), answer(request(), 1))], policy="p", engine="scripted")
+            ledger.put([(request(), answer(request(), 1))], policy="p", engine="scripted", asked_by="")
 
     def test_survives_being_killed(self, tmp_path):
         put_forever = """
@@ -151,7 +151,7 @@ ledger = Ledger(Path(sys.argv[1]))
 for number in range(1_000_000):
     asked = make_request(np.array([5, 6]), Sampling(), sample=number, fingerprint="p")
     done = Completion(asked.key, np.array([number]), np.array([-0.5]), "stop")
-    ledger.put([(asked, done)], policy="p", engine="e")
+    ledger.put([(asked, done)], policy="p", engine="e", asked_by="")
     print(asked.key, flush=True)
 """
         path = tmp_path / "ledger.sqlite"
@@ -162,7 +162,7 @@ for number in range(1_000_000):
         with Ledger(path) as ledger:
             found = ledger.get(told)
             assert [found[key].completion.token_ids.tolist() for key in told] == [[n] for n in range(20)]
-            ledger.put([(request(), answer(request(), 1))], policy="p", engine="e")
+            ledger.put([(request(), answer(request(), 1))], policy="p", engine="e", asked_by="")
         with sqlite3.connect(path) as db:
             assert db.execute("pragma integrity_check").fetchone() == ("ok",)
         db.close()
@@ -245,7 +245,7 @@ class TestSampler:
 
     def test_failures_are_tried_again(self, ledger):
         asked = request()
-        ledger.put([(asked, answer(asked, error="lost"))], policy="p", engine="scripted")
+        ledger.put([(asked, answer(asked, error="lost"))], policy="p", engine="scripted", asked_by="")
         opened = Opened()
         entry = Sampler(ledger, "scripted", "p", opened).run([asked])[asked.key]
         assert opened.asked == [[0]]
@@ -262,22 +262,24 @@ class TestSampler:
         assert sampler.spent == Spent(paid=1, failed=1, cached=1)
 
     def test_tells_of_every_answer(self, ledger):
-        ledger.put([(request(), answer(request(), 1))], policy="p", engine="scripted")
+        ledger.put([(request(), answer(request(), 1))], policy="p", engine="scripted", asked_by="")
         heard: list[tuple[int, int]] = []
-        sampler = Sampler(ledger, "scripted", "p", Opened(), lambda spent: heard.append((spent.reused, spent.paid)))
+        sampler = Sampler(
+            ledger, "scripted", "p", Opened(), on_answer=lambda spent: heard.append((spent.reused, spent.paid))
+        )
         sampler.run([request(number) for number in range(3)])
         assert heard == [(1, 0), (1, 1), (1, 2)]
 
-    def test_what_was_flushed_survives_a_break_down(self, tmp_path):
-        requests = [request(number) for number in range(2 * _FLUSH_COUNT)]
+    def test_what_came_survives_a_break_down(self, tmp_path):
+        requests = [request(number) for number in range(20)]
         with (
             Ledger(tmp_path / "ledger.sqlite") as ledger,
             pytest.raises(RuntimeError, match="broke down"),
         ):
-            Sampler(ledger, "scripted", "p", Opened(fails_after=_FLUSH_COUNT + 10)).run(requests)
+            Sampler(ledger, "scripted", "p", Opened(fails_after=13)).run(requests)
         with Ledger(tmp_path / "ledger.sqlite") as ledger:
             kept = ledger.get([one.key for one in requests])
-            assert {one.key for one in requests[:_FLUSH_COUNT]} <= kept.keys()
+            assert {one.key for one in requests[:13]} == kept.keys()
             opened = Opened()
             entries = Sampler(ledger, "scripted", "p", opened).run(requests)
         assert opened.asked == [[one.sample for one in requests if one.key not in kept]]

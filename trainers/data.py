@@ -12,7 +12,7 @@ import pyarrow as pa
 from datasets import Dataset
 
 from pipeline.errors import BadInput
-from pipeline.store.write import content_digest
+from pipeline.store.digest import content_digest
 
 PAIR_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 PATCH_COLUMNS = ("input_ids", "labels")

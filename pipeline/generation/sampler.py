@@ -1,11 +1,10 @@
-"""Asks an engine for what the ledger does not have yet, and records the answers as they come, a few at a time.
+"""Asks an engine for what the ledger does not have yet, and records each answer as it comes.
 
 The engine is opened on the first request that must be paid; where the ledger has them all, never.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -14,9 +13,6 @@ import numpy as np
 
 from pipeline.generation.engine import Completion, Engine, Request, Sampling, make_request
 from pipeline.store.ledger import Entry, Ledger
-
-_FLUSH_COUNT = 64
-_FLUSH_SECONDS = 2.0
 
 
 @dataclass(slots=True)
@@ -36,6 +32,7 @@ class Sampler:
 
     open_engine: called when the first request must be paid.
     fingerprint: the engine's, known beforehand.
+    asked_by:    suite/round/stage that pays.
     on_answer:   called after every answer with the counts so far.
     """
 
@@ -43,6 +40,7 @@ class Sampler:
     engine_name: str
     fingerprint: str
     open_engine: Callable[[], Engine]
+    asked_by: str = ""
     on_answer: Callable[[Spent], None] = lambda spent: None
     spent: Spent = field(default_factory=Spent)
 
@@ -63,29 +61,20 @@ class Sampler:
         return found
 
     def _pay(self, asked: dict[str, Request], completions: Generator[Completion, None, None]) -> None:
-        """Record completions as they come, a few at a time; also those in hand when the engine fails.
+        """Record each completion as it comes, before anything else sees it.
 
         Whatever goes wrong here, the engine is told at once to give up the rest.
         """
-        batch: list[tuple[Request, Completion]] = []
-        since = time.monotonic()
-
-        def flush() -> None:
-            nonlocal since
-            self.ledger.put(batch, policy=self.fingerprint, engine=self.engine_name)
-            batch.clear()
-            since = time.monotonic()
-
-        try:
-            with closing(completions):
-                for completion in completions:
-                    batch.append((asked[completion.key], completion))
-                    self.spent.paid += 1
-                    self.spent.decoded += len(completion.token_ids)
-                    self.spent.cached += completion.cached or 0
-                    self.spent.failed += completion.error is not None
-                    self.on_answer(self.spent)
-                    if len(batch) >= _FLUSH_COUNT or time.monotonic() - since > _FLUSH_SECONDS:
-                        flush()
-        finally:
-            flush()
+        with closing(completions):
+            for completion in completions:
+                self.ledger.put(
+                    [(asked[completion.key], completion)],
+                    policy=self.fingerprint,
+                    engine=self.engine_name,
+                    asked_by=self.asked_by,
+                )
+                self.spent.paid += 1
+                self.spent.decoded += len(completion.token_ids)
+                self.spent.cached += completion.cached or 0
+                self.spent.failed += completion.error is not None
+                self.on_answer(self.spent)

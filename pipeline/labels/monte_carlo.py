@@ -64,6 +64,8 @@ def monte_carlo(nodes: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
             labeller=pl.lit("monte_carlo"),
             version=pl.lit(VERSION),
             rationale=pl.lit(None, dtype=pl.String),
+            tool_exit=None,
+            created=None,
             tokens=pl.when(pl.Series(~final)).then(pl.Series(tokens)),
             **{name: pl.Series(values) for name, values in columns.items()},
         )

@@ -22,13 +22,14 @@ from pipeline.errors import BadConfig, BadTable
 from pipeline.publish.card import release_card
 from pipeline.publish.facts import ConfigFacts, SplitFacts
 from pipeline.publish.gather import Source, gather_facts
+from pipeline.store.digest import content_digest
 from pipeline.store.store import Store
-from pipeline.store.write import as_arrow, content_digest, disk_errors, group_edges, validated, write_parquet
+from pipeline.store.write import as_arrow, disk_errors, group_edges, validated, write_parquet
 from schemas import TABLES
-from schemas.base import SCHEMA_VERSION
+from schemas.versions import version_of
 from schemas.words import SPLITS
 
-VERSION = "1"
+VERSION = "2"
 CONFIGS = ("tasks", "nodes", "verdicts", "variants", "credit", "step_labels", "pairs", "patches", "evals")
 """Tables that are published, each a config; requests stay at home but for what the card says of them."""
 
@@ -177,12 +178,12 @@ def _manifest(
     source: Source, configs: Iterable[ConfigFacts], inputs: dict[str, str], *, files: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     return {
-        "schema_version": SCHEMA_VERSION,
         "suite": source.suite,
         "round": source.round,
         "inputs": inputs,
         "configs": {
             config.name: {
+                "schema_version": version_of(config.name),
                 "rows": config.rows,
                 "digest": config.digest,
                 "splits": {split.name: split.rows for split in config.splits},

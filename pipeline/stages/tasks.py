@@ -5,8 +5,8 @@ from __future__ import annotations
 from pipeline.errors import BadInput
 from pipeline.report import Report
 from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.store.digest import content_digest
 from pipeline.store.layout import EVERY_ROUND
-from pipeline.store.write import content_digest
 from pipeline.tasks.suites import Suite, more_tasks, suite_tasks
 from schemas import TABLES
 from schemas.words import SPLITS

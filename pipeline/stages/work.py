@@ -92,6 +92,7 @@ class Work:
                 self.engine,
                 engine_fingerprint(self.engine, policy),
                 lambda: open_engine(self.engine, policy),
+                asked_by=f"{self.suite.name}/{self.round}/{stage}",
             )
             answered = 0
 
@@ -212,8 +213,8 @@ class Shards:
         return self.work.store.read(table, self._places)
 
 
-def request_rows(ledger: Ledger, keys: dict[str, str], *, stage: str) -> pl.DataFrame:
-    """Rows of the requests table for `keys` (request to task)."""
+def request_rows(ledger: Ledger, keys: dict[str, str], *, stage: str, asked_by: str) -> pl.DataFrame:
+    """Rows of the requests table for `keys` (request to task), as `asked_by` booked them."""
     return pl.DataFrame(
         [
             {
@@ -228,6 +229,7 @@ def request_rows(ledger: Ledger, keys: dict[str, str], *, stage: str) -> pl.Data
                 "cached_tokens": entry.completion.cached,
                 "decoded_tokens": None if entry.completion.error else len(entry.completion.token_ids),
                 "seconds": entry.completion.seconds,
+                "reused": None if entry.asked_by is None else entry.asked_by != asked_by,
                 "attempts": entry.attempts,
                 "error": entry.completion.error,
             }

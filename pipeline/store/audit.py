@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
 from pipeline.errors import BadTable, BranchpointError
-from pipeline.store.checks import CHECKS, Finding, any_rows, digests_match
-from pipeline.store.layout import Place
+from pipeline.store.checks import CHECKS, Finding, any_rows, as_written, rows_valid
+from pipeline.store.layout import Place, place_of
+from pipeline.store.relations import RELATIONS
 from pipeline.store.store import Store
 from schemas import TABLES
 
@@ -28,36 +30,90 @@ class Audited(NamedTuple):
 def audit(store: Store, *, suite: str | None = None, round: str | None = None) -> Iterator[Audited]:
     """Check what a store holds, a table of a suite and round at a time.
 
-    First each file by itself: is it there whole, of a schema this version reads, with the rows it says it was
-    written with. Checks across files follow where all of a table's files are sound.
+    First each file by itself: every byte as it was written, of a schema this version reads, its rows valid. Checks
+    across files follow where no file is damaged, and the ledger of requests.
     """
+    sound: list[tuple[str, str, str, list[Place]]] = []
+    damaged = 0
     for table in TABLES:
-        places = store.places(table, suite=suite, round=round)
-        for (of_suite, of_round), group in groupby(places, key=lambda place: (place.suite, place.round)):
-            found, damaged = list(group), 0
-            for place in found:
-                finding = _one(store, table, place)
-                if not finding.passed:
-                    damaged += 1
-                    yield Audited(table, of_suite, of_round, "file", *finding)
-            if damaged:
-                continue
-            yield Audited(table, of_suite, of_round, "file", True, f"{len(found)} files as written")
-            for name, check in CHECKS[table].items():
-                if check not in (any_rows, digests_match):
-                    yield Audited(table, of_suite, of_round, name, *_across(check, store, table, found))
+        for of_suite, of_round, places in _rounds(store, table, suite, round):
+            faults = list(_files(store, table, places))
+            damaged += len(faults)
+            for finding in faults:
+                yield Audited(table, of_suite, of_round, "file", *finding)
+            if not faults:
+                yield Audited(table, of_suite, of_round, "file", True, f"{len(places)} files as written")
+                sound.append((table, of_suite, of_round, places))
+    for stamp, error in _strangers(store):
+        damaged += 1
+        yield Audited(stamp, "", "", "file", False, error)
+    yield from _ledger(store)
+    if damaged:
+        return
+    for table, of_suite, of_round, places in sound:
+        for name, check in {"rows_valid": rows_valid, **CHECKS[table]}.items():
+            if check not in (any_rows, as_written):
+                finding = _asked(partial(check, store, table, places))
+                yield Audited(table, of_suite, of_round, name, *finding)
+        for name, relation in RELATIONS.get(table, {}).items():
+            yield Audited(table, of_suite, of_round, name, *_over_shards(store, table, places, relation))
 
 
-def _one(store: Store, table: str, place: Place) -> Finding:
+def _rounds(store: Store, table: str, suite: str | None, round: str | None) -> Iterator[tuple[str, str, list[Place]]]:
+    places = []
+    for stamp in store.files.list(table):
+        try:
+            places.append(place_of(stamp.name))
+        except BadTable:
+            continue
+    chosen = (place for place in sorted(places) if suite in (None, place.suite) and round in (None, place.round))
+    for (of_suite, of_round), group in groupby(chosen, key=lambda place: (place.suite, place.round)):
+        yield of_suite, of_round, list(group)
+
+
+def _files(store: Store, table: str, places: list[Place]) -> Iterator[Finding]:
+    for place in places:
+        finding = as_written(store, table, [place])
+        if not finding.passed:
+            yield finding
+
+
+def _strangers(store: Store) -> Iterator[tuple[str, str]]:
+    """Files that lie where no shard can be."""
+    for table in TABLES:
+        for stamp in store.files.list(table):
+            try:
+                place_of(stamp.name)
+            except BadTable as error:
+                yield table, str(error)
+
+
+def _ledger(store: Store) -> Iterator[Audited]:
+    if not (store.files.local / "ledger.sqlite").exists():
+        return
+
+    def look() -> Finding:
+        with store.ledger() as ledger:
+            fault = next(ledger.damage(), None)
+            return Finding(fault is None, fault or f"{ledger.count()} requests as recorded")
+
+    yield Audited("ledger", "", "", "file", *_asked(look))
+
+
+def _over_shards(store: Store, table: str, places: list[Place], relation: Callable) -> Finding:
+    """The first fault, or what was looked at in the last shard and how many shards there were."""
+    shards = 0
+    for _, some in groupby(sorted(places, key=lambda place: place.shard), key=lambda place: place.shard):
+        shard = list(some)
+        finding = _asked(partial(relation, store, table, shard))
+        if not finding.passed:
+            return finding
+        shards += 1
+    return Finding(True, f"{shards} shards")
+
+
+def _asked(check: Callable[[], Finding]) -> Finding:
     try:
-        store.meta(table, place)
-    except BadTable as error:
-        return Finding(False, str(error))
-    return digests_match(store, table, [place])
-
-
-def _across(check: object, store: Store, table: str, places: Sequence[Place]) -> Finding:
-    try:
-        return check(store, table, places)
+        return check()
     except (BranchpointError, sqlite3.DatabaseError) as error:
         return Finding(False, " ".join(str(error).split()))

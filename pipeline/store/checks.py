@@ -1,24 +1,27 @@
 """Checks of what lies in the store, by table: cheap facts read again, each with a name and a reason.
 
-The writer refuses rows that break their table; these find what no single row shows.
+The writer refuses rows that break their table; these find what no single row shows. Each reads a shard at a time, and
+names file and row of the first fault.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple
 
-import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from pipeline.errors import BadTable
 from pipeline.store.layout import Place
+from pipeline.store.paths import path_logprobs, path_token_ids
 from pipeline.store.store import Store
-from pipeline.store.write import content_digest
+from pipeline.store.write import validated
 from schemas import TABLES
-from schemas.base import arrow_schema
 
-_AT_ONCE = 2000
+_LEDGER_KEYS = 2000
+_REQUEST_TOKENS = ("request", "token_ids", "logprobs")
 
 
 class Finding(NamedTuple):
@@ -28,83 +31,126 @@ class Finding(NamedTuple):
     detail: str
 
 
-def keys_unique(store: Store, table: str, places: Sequence[Place]) -> Finding:
-    """No key twice, over all the stages and shards at hand."""
-    key = TABLES[table].primary_key()
-    rows = store.read(table, list(places), columns=list(key))
-    twice = rows.height - rows.n_unique()
-    return Finding(twice == 0, f"{rows.height} rows, {twice} keys more than once")
-
-
-def digests_match(store: Store, table: str, places: Sequence[Place]) -> Finding:
-    """The rows of every file still have the digest the file states."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def as_written(store: Store, table: str, places: Sequence[Place]) -> Finding:
+    """Every byte of every file is as it was written, and the file says what its table is."""
     for place in places:
-        path = place.path(store.root, table)
+        stamp = store.files.stat(place.name(table))
+        if stamp is None:
+            return Finding(False, f"{place.name(table)} is not there")
         try:
-            data = pq.read_table(path, partitioning=None).cast(arrow_schema(TABLES[table]))
-            data.validate(full=True)  # text that is no UTF-8 would break whoever hashes it
-            same = content_digest(data) == store.digest(table, place)
-        except (OSError, ValueError, LookupError, pa.ArrowException, BadTable) as error:
-            said = " ".join(str(error).split())[:200]
-            return Finding(False, f"{path.name} of stage {place.stage} cannot be read: {said}")
-        if not same:
-            return Finding(False, f"{path.name} of stage {place.stage} is not what was written")
+            store.entries.verify(stamp)
+        except BadTable as error:
+            return Finding(False, str(error))
     return Finding(True, f"{len(places)} files")
 
 
+def rows_valid(store: Store, table: str, places: Sequence[Place]) -> Finding:
+    """Every row keeps the rules of its table and stands in its place; numbers are finite, what is unknown is null."""
+    rows = 0
+    for place in places:
+        found = store.read(table, [place])
+        rows += found.height
+        try:
+            expected = validated(table, found)
+        except BadTable as error:
+            return Finding(False, f"{place.name(table)}: {error.culprit}")
+        at = 0
+        for some in store.batches(table, [place]):
+            stored = pl.from_arrow(some)
+            same = stored.equals(expected.select(stored.columns)[at : at + stored.height], null_equal=True)
+            at = at + stored.height if same else -1
+            if not same:
+                break
+        if at != found.height:
+            return Finding(False, f"{place.name(table)}: its rows are not in the order of tasks and keys")
+    return Finding(True, f"{rows} rows")
+
+
+def keys_unique(store: Store, table: str, places: Sequence[Place]) -> Finding:
+    """No key twice, over all the stages and shards at hand."""
+    key, looked = list(TABLES[table].primary_key()), 0
+    seen: dict[tuple, str] = {}
+    for shard, some in _by_shard(places):
+        rows = store.read(table, some, columns=list(dict.fromkeys(("task", *key))) if _has_task(table) else key)
+        looked += rows.height
+        twice = rows.filter(pl.struct(key).is_duplicated())
+        if twice.height:
+            return Finding(False, f"{some[0].name(table)}: {twice.height} rows share keys, as {twice.row(0)}")
+        for first in rows["task"].unique().to_list() if _has_task(table) else ():
+            other = seen.setdefault((some[0].suite, some[0].round, first), shard)
+            if other != shard:
+                return Finding(False, f"task {first} is in shard {shard} and in {other}")
+    return Finding(True, f"{looked} rows")
+
+
 def parents_present(store: Store, table: str, places: Sequence[Place]) -> Finding:
-    """Every parent, context and copied node is in the same tree, at an earlier number."""
-    nodes = store.read(table, list(places), columns=["task", "tree", "node", "parent", "context", "copied_from"])
-    for column in ("parent", "context", "copied_from"):
-        named = nodes.filter(pl.col(column).is_not_null())
-        lost = named.join(nodes, left_on=["tree", column], right_on=["tree", "node"], how="anti")
-        if lost.height:
-            return Finding(False, f"{lost.height} nodes name a {column} that is not there, as in {lost['tree'][0]}")
-    return Finding(True, f"{nodes.height} nodes")
+    """Nodes are numbered without a gap; every parent, context and copied node is in the same tree, before its node."""
+    looked = 0
+    for _, some in _by_shard(places):
+        nodes = store.read(table, some, columns=["task", "tree", "node", "parent", "context", "copied_from"])
+        looked += nodes.height
+        for column in ("parent", "context", "copied_from"):
+            named = nodes.filter(pl.col(column).is_not_null())
+            lost = named.join(nodes, left_on=["tree", column], right_on=["tree", "node"], how="anti")
+            late = named.filter(pl.col(column) > pl.col("node"))
+            for wrong, what in ((lost, "that is not there"), (late, "that comes after it")):
+                if wrong.height:
+                    first = wrong.row(0, named=True)
+                    return Finding(
+                        False,
+                        f"{some[0].shard}: {wrong.height} nodes name a {column} {what}, as node {first['node']} of "
+                        f"{first['tree']}",
+                    )
+        gaps = nodes.group_by("tree").agg(pl.len(), pl.col("node").max()).filter(pl.col("node") + 1 != pl.col("len"))
+        if gaps.height:
+            return Finding(False, f"{some[0].shard}: the nodes of {gaps['tree'].min()} are not numbered one by one")
+    return Finding(True, f"{looked} nodes")
 
 
 def token_exact(store: Store, table: str, places: Sequence[Place]) -> Finding:
     """Every sampled leaf's path is, token for token, what its request sent and got, log-probabilities included."""
-    nodes = store.read(table, list(places)).filter(~pl.col("tree").is_null())
     leaves = 0
     with store.ledger() as ledger:
-        for tasks in nodes["task"].unique(maintain_order=True).to_frame().iter_slices(_AT_ONCE):
-            some = nodes.filter(pl.col("task").is_in(tasks["task"].implode()))
-            rows = {(row["tree"], row["node"]): row for row in some.iter_rows(named=True)}
-            ends = [row for row in rows.values() if row["sampled"] and row["finish"] is not None]
-            entries = ledger.get(list({row["request"] for row in ends}))
-            for leaf in ends:
-                leaves += 1
-                entry = entries.get(leaf["request"])
-                path = [leaf]
-                while path[-1]["node"] != leaf["context"] and (leaf["tree"], path[-1]["parent"]) in rows:
-                    path.append(rows[leaf["tree"], path[-1]["parent"]])
-                path.reverse()
-                ids = np.concatenate([np.asarray(row["token_ids"], dtype=np.int32) for row in path])
-                answer = [row for row in path if row["request"] == leaf["request"]]
-                logprobs = np.concatenate([np.asarray(row["logprobs"], dtype=np.float32) for row in answer])
-                if (
-                    entry is None
-                    or not np.array_equal(ids, np.concatenate([entry.prompt, entry.completion.token_ids]))
-                    or not np.array_equal(logprobs, entry.completion.logprobs)
-                ):
-                    return Finding(
-                        False, f"leaf {leaf['node']} of {leaf['tree']} differs from request {leaf['request']}"
-                    )
+        for _, some in _by_shard(places):
+            columns = ["task", "tree", "node", "parent", "context", "depth", "token_ids", "logprobs", "sampled"]
+            nodes = store.read(table, some, columns=[*columns, "request", "finish"])
+            ends = (nodes["sampled"] & nodes["finish"].is_not_null()).arg_true()
+            leaves += len(ends)
+            found = nodes[ends].select("tree", "node", "request")
+            try:
+                found = found.with_columns(
+                    ids=pl.from_arrow(path_token_ids(nodes, ends.to_numpy())),
+                    logprobs=pl.from_arrow(path_logprobs(nodes, ends.to_numpy())),
+                )
+            except ValueError as error:
+                return Finding(False, f"{some[0].shard}: {error}")
+            keys = found["request"].unique().to_list()
+            entries = {
+                key: entry
+                for at in range(0, len(keys), _LEDGER_KEYS)
+                for key, entry in ledger.get(keys[at : at + _LEDGER_KEYS]).items()
+            }
+            recorded = pl.DataFrame(
+                {
+                    "request": list(entries),
+                    "sent": [len(entry.prompt) for entry in entries.values()],
+                    "recorded_ids": _lists([[entry.prompt, entry.completion.token_ids] for entry in entries.values()]),
+                    "recorded_logprobs": _lists([[entry.completion.logprobs] for entry in entries.values()]),
+                },
+                schema_overrides={"request": pl.String, "sent": pl.Int64},
+            )
+            compared = found.join(recorded, on="request", how="left", maintain_order="left").with_columns(
+                logprobs=pl.col("logprobs").list.slice(pl.col("sent"))
+            )
+            same = (pl.col("ids") == pl.col("recorded_ids")) & (pl.col("logprobs") == pl.col("recorded_logprobs"))
+            wrong = compared.filter(~same.fill_null(False))
+            if wrong.height:
+                first = wrong.row(0, named=True)
+                return Finding(
+                    False,
+                    f"{some[0].shard}: leaf {first['node']} of {first['tree']} differs from request {first['request']}",
+                )
     return Finding(True, f"{leaves} leaves equal their requests, ids and log-probabilities")
-
-
-def finite(store: Store, table: str, places: Sequence[Place]) -> Finding:
-    """Every number is finite; what is unknown is null."""
-    rows = store.read(table, list(places))
-    for name, dtype in rows.schema.items():
-        column = rows[name].explode() if isinstance(dtype, pl.List) else rows[name]
-        if column.dtype.is_float() and not column.drop_nulls().is_finite().all():
-            return Finding(False, f"{name} has values that are not finite")
-    return Finding(True, f"{rows.height} rows")
 
 
 def splits_apart(store: Store, table: str, places: Sequence[Place]) -> Finding:
@@ -125,6 +171,27 @@ def any_rows(store: Store, table: str, places: Sequence[Place]) -> Finding:
     return Finding(rows > 0, f"{rows} rows")
 
 
+def _lists(parts: list[list]) -> pl.Series:
+    """A list for each entry, made of its arrays end to end."""
+    import numpy as np
+
+    arrays = [np.concatenate(some) for some in parts]
+    offsets = np.concatenate(([0], np.cumsum([len(array) for array in arrays], dtype=np.int64)))
+    values = np.concatenate(arrays) if arrays else np.empty(0, np.int32)
+    return pl.Series(pa.LargeListArray.from_arrays(offsets, pa.array(values)))
+
+
+def _has_task(table: str) -> bool:
+    return "task" in TABLES[table].column_names()
+
+
+def _by_shard(places: Sequence[Place]) -> Iterator[tuple[str, list[Place]]]:
+    """Places of one shard in one suite and round together, whatever their stages."""
+    ordered = sorted(places, key=lambda place: (place.suite, place.round, place.shard, place.stage))
+    for (_, _, shard), some in groupby(ordered, key=lambda place: (place.suite, place.round, place.shard)):
+        yield shard, list(some)
+
+
 Check = Callable[[Store, str, Sequence[Place]], Finding]
 
 CHECKS: dict[str, dict[str, Check]] = {
@@ -135,12 +202,17 @@ CHECKS: dict[str, dict[str, Check]] = {
         "parents_present": parents_present,
         "token_exact": token_exact,
     },
-    "requests": {"digests_match": digests_match},
-    "verdicts": {"keys_unique": keys_unique, "digests_match": digests_match},
+    "requests": {"as_written": as_written},
+    "verdicts": {"keys_unique": keys_unique, "as_written": as_written},
     "variants": {"keys_unique": keys_unique},
-    "credit": {"any_rows": any_rows, "keys_unique": keys_unique, "finite": finite},
-    "step_labels": {"any_rows": any_rows, "keys_unique": keys_unique, "finite": finite},
+    "credit": {"any_rows": any_rows, "keys_unique": keys_unique, "rows_valid": rows_valid},
+    "step_labels": {"any_rows": any_rows, "keys_unique": keys_unique, "rows_valid": rows_valid},
     "pairs": {"keys_unique": keys_unique},
+    "token_rewards": {"keys_unique": keys_unique},
     "patches": {"keys_unique": keys_unique},
+    "prm_steps": {"keys_unique": keys_unique},
+    "rl_samples": {"keys_unique": keys_unique},
+    "sft": {"keys_unique": keys_unique},
     "evals": {"keys_unique": keys_unique},
 }
+"""Blocking checks of what a stage just made."""

@@ -1,4 +1,4 @@
-"""Where a shard of a table lies: `<table>/suite=…/round=…/stage=…/<shard>.parquet`. No I/O but listing."""
+"""Where a shard of a table lies: `<table>/suite=…/round=…/stage=…/<shard>.parquet`. No I/O."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, BadTable
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 EVERY_ROUND = "all"
@@ -30,25 +30,26 @@ class Place:
                     remedy="use letters, digits, '_', '-' and '.', at most 80, beginning with a letter or digit",
                 )
 
+    def name(self, table: str) -> str:
+        """The shard's file in a table, below the root of the store."""
+        return f"{table}/suite={self.suite}/round={self.round}/stage={self.stage}/{self.shard}.parquet"
+
     def path(self, root: Path, table: str) -> Path:
-        """The file of this shard in a table."""
-        return (
-            root
-            / table
-            / f"suite={self.suite}"
-            / f"round={self.round}"
-            / f"stage={self.stage}"
-            / f"{self.shard}.parquet"
-        )
+        """The file of this shard in a folder of this machine."""
+        return root / self.name(table)
 
 
-def find_places(
-    root: Path, table: str, *, suite: str | None = None, round: str | None = None, stage: str | None = None
-) -> list[Place]:
-    """The shards a table has, sorted."""
-    pattern = f"suite={suite or '*'}/round={round or '*'}/stage={stage or '*'}/*.parquet"
-    places = []
-    for path in (root / table).glob(pattern):
-        parts = dict(part.split("=", 1) for part in path.relative_to(root / table).parts[:-1])
-        places.append(Place(**parts, shard=path.stem))
-    return sorted(places)
+def place_of(name: str) -> Place:
+    """The place of a file below the root of the store.
+
+    Raises:
+        BadTable: no shard lies there.
+    """
+    parts = name.split("/")
+    keys = [part.partition("=")[0] for part in parts[1:-1]]
+    if keys != ["suite", "round", "stage"] or not parts[-1].endswith(".parquet"):
+        raise BadTable(f"{name} is not where a shard can be", remedy="move it out of the store")
+    try:
+        return Place(*(part.partition("=")[2] for part in parts[1:-1]), shard=parts[-1].removesuffix(".parquet"))
+    except BadConfig as error:
+        raise BadTable(f"{name} is not where a shard can be", remedy="move it out of the store") from error

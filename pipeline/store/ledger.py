@@ -7,34 +7,45 @@ and the number of tries, and is tried again when asked again. A crash loses only
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.errors import StoreFull
+from pipeline.errors import BadTable, StoreFull
 from pipeline.generation.engine import Completion, Request
 
 _CREATE = """
 create table if not exists completions (
     key text primary key, policy text not null, engine text not null, sample integer not null,
     sampling text not null, prompt blob not null, token_ids blob, logprobs blob, finish text,
-    cached integer, seconds real, attempts integer not null, error text
+    cached integer, seconds real, attempts integer not null, error text, asked_by text, mark blob
 ) without rowid
 """
 _PUT = """
-insert into completions values (?,?,?,?,?,?,?,?,?,?,?,1,?)
+insert into completions values (?,?,?,?,?,?,?,?,?,?,?,1,?,?,?)
 on conflict(key) do update set token_ids=excluded.token_ids, logprobs=excluded.logprobs, finish=excluded.finish,
-    cached=excluded.cached, seconds=excluded.seconds, attempts=attempts+1, error=excluded.error
+    cached=excluded.cached, seconds=excluded.seconds, attempts=attempts+1, error=excluded.error,
+    asked_by=excluded.asked_by, mark=excluded.mark
 where completions.error is not null
 """
+_ADDED = {"asked_by": "text", "mark": "blob"}
+"""Columns that ledgers of older versions lack; null there."""
+_COLUMNS = (
+    "key, policy, engine, sample, sampling, prompt, token_ids, logprobs, finish, cached, seconds, error, asked_by"
+)
 _LOOKUP = 500
 
 
 class Entry(NamedTuple):
-    """A request of the ledger with its completion; `attempts` counts every try."""
+    """A request of the ledger with its completion.
+
+    attempts: every try, failures included.
+    asked_by: suite/round/stage that was the first to ask. None: not known.
+    """
 
     completion: Completion
     prompt: np.ndarray
@@ -43,6 +54,7 @@ class Entry(NamedTuple):
     sample: int
     sampling: str
     attempts: int
+    asked_by: str | None
 
 
 class Ledger:
@@ -55,6 +67,10 @@ class Ledger:
             self._db.execute("pragma journal_mode=wal")
             self._db.execute("pragma synchronous=normal")
             self._db.execute(_CREATE)
+            found = {row[1] for row in self._db.execute("pragma table_info(completions)")}
+            for column, kind in _ADDED.items():
+                if column not in found:
+                    self._db.execute(f"alter table completions add column {column} {kind}")
         except (OSError, sqlite3.DatabaseError) as error:
             raise StoreFull(f"cannot open {path}: {error}", remedy="free some space or choose another store") from error
 
@@ -64,14 +80,15 @@ class Ledger:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._db.close()
 
-    def put(self, pairs: Iterable[tuple[Request, Completion]], *, policy: str, engine: str) -> None:
+    def put(self, pairs: Iterable[tuple[Request, Completion]], *, policy: str, engine: str, asked_by: str) -> None:
         """Make completions durable; a result already there stays as it is."""
-        rows = [
-            (
+        rows = []
+        for request, completion in pairs:
+            values = (
                 request.key,
                 policy,
                 engine,
-                request.sample,
+                int(request.sample),
                 request.sampling.as_json(),
                 request.prompt.astype("<i4").tobytes(),
                 completion.token_ids.astype("<i4").tobytes(),
@@ -80,9 +97,9 @@ class Ledger:
                 completion.cached,
                 completion.seconds,
                 completion.error,
+                asked_by,
             )
-            for request, completion in pairs
-        ]
+            rows.append((*values, _mark(values)))
         try:
             with self._db:
                 self._db.executemany(_PUT, rows)
@@ -97,22 +114,15 @@ class Ledger:
         found: dict[str, Entry] = {}
         for start in range(0, len(keys), _LOOKUP):
             some = keys[start : start + _LOOKUP]
-            query = f"select * from completions where key in ({','.join('?' * len(some))})"
-            for (
-                key,
-                policy,
-                engine,
-                sample,
-                sampling,
-                prompt,
-                ids,
-                logprobs,
-                finish,
-                cached,
-                seconds,
-                tries,
-                error,
-            ) in self._db.execute(query, some):
+            query = f"select {_COLUMNS}, attempts, mark from completions where key in ({','.join('?' * len(some))})"
+            for *values, attempts, mark in self._rows(query, some):
+                if mark is not None and mark != _mark(values):
+                    raise BadTable(
+                        f"the ledger of requests is damaged at {values[0]}",
+                        remedy="move ledger.sqlite out of the store; what it held is asked again",
+                    )
+                key, policy, engine, sample, sampling, prompt, *answer, by = values
+                ids, logprobs, finish, cached, seconds, error = answer
                 completion = Completion(
                     key,
                     np.frombuffer(ids or b"", "<i4"),
@@ -123,9 +133,36 @@ class Ledger:
                     error,
                 )
                 prompt_ids = np.frombuffer(prompt, "<i4")
-                found[key] = Entry(completion, prompt_ids, policy, engine, sample, sampling, tries)
+                found[key] = Entry(completion, prompt_ids, policy, engine, sample, sampling, attempts, by)
         return found
 
     def count(self) -> int:
         """Requests recorded."""
-        return self._db.execute("select count(*) from completions").fetchone()[0]
+        return self._rows("select count(*) from completions")[0][0]
+
+    def damage(self) -> Iterator[str]:
+        """What is wrong with the file itself and with single requests; nothing where all is well."""
+        for (line,) in self._rows("pragma quick_check"):
+            if line != "ok":
+                yield line
+        for *values, mark in self._db.execute(f"select {_COLUMNS}, mark from completions"):
+            if mark is not None and mark != _mark(values):
+                yield f"request {values[0]} is not as it was recorded"
+
+    def _rows(self, query: str, values: Sequence[str] = ()) -> list[tuple]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise BadTable(
+                f"the ledger of requests is damaged: {error}",
+                remedy="move ledger.sqlite out of the store; what it held is asked again",
+            ) from error
+
+
+def _mark(values: Sequence[object]) -> bytes:
+    """Digest of a request as recorded, `attempts` aside."""
+    sink = blake2b(digest_size=16)
+    for value in values:
+        data = value if isinstance(value, bytes) else repr(value).encode()
+        sink.update(len(data).to_bytes(8, "little") + data)
+    return sink.digest()

@@ -1,108 +1,247 @@
-"""The store: tables as Parquet shards in a folder, read lazily, written a shard at a time."""
+"""The store: tables as Parquet shards in a folder or behind a URL, read lazily, written a shard at a time."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain, groupby
 from pathlib import Path
+from uuid import uuid4
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadTable
-from pipeline.store.layout import EVERY_ROUND, Place, find_places
+from pipeline.store.batches import merged
+from pipeline.store.catalogue import Catalogue, Entry
+from pipeline.store.files import Files, files_at, locked
+from pipeline.store.layout import EVERY_ROUND, Place, place_of
 from pipeline.store.ledger import Ledger
-from pipeline.store.write import META, Written, write_shard
+from pipeline.store.write import ParquetPart, Written, as_arrow, disk_errors, validated
 from schemas import TABLES
-from schemas.base import SCHEMA_VERSION, arrow_schema
+from schemas.base import arrow_schema
+from schemas.versions import added_since
+
+_SETTING = "BRANCHPOINT_STORE"
+BATCH_ROWS = 200_000
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Name the file that is damaged.
+class ShardWriter:
+    """Takes the rows of one shard in batches of whole tasks, in their order; holds a row group and a batch.
 
-    Raises:
-        BadTable: the file is no Parquet, or not all of it.
+    written: what came of it, once it is closed without an error.
     """
-    try:
-        yield
-    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
-        raise BadTable(f"{path} is damaged: {error}", remedy="remove it and run its stage again") from error
+
+    written: Written
+
+    def __init__(self, part: ParquetPart):
+        self._part = part
+
+    def add(self, rows: pl.DataFrame | pa.Table) -> None:
+        """Validate and write the next rows.
+
+        Raises:
+            BadTable: they break a rule of their table, or the order of tasks.
+        """
+        rows = pl.from_arrow(rows) if isinstance(rows, pa.Table) else rows
+        self._part.add(as_arrow(TABLES[self._part.table], validated(self._part.table, rows)))
+
+
+@cache
+def _opened(root: str | Path, local: Path | None) -> tuple[Files, Catalogue]:
+    files = files_at(root, local=local)
+    return files, Catalogue(files)
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """A folder of tables and the ledger of requests beside them."""
+    """Tables and the ledger of requests beside them.
 
-    root: Path
+    root:  a folder, or a URL that fsspec opens.
+    local: folder for the ledger of a store behind a URL; see `files_at`.
+    """
+
+    root: Path | str
+    local: Path | None = None
+
+    @property
+    def files(self) -> Files:
+        """Its files, by name."""
+        return _opened(self.root, self.local)[0]
+
+    @property
+    def entries(self) -> Catalogue:
+        """What is known of each file."""
+        return _opened(self.root, self.local)[1]
 
     def write(self, table: str, rows: pl.DataFrame, at: Place, *, inputs: dict[str, str]) -> Written:
-        """Replace one shard; see `write_shard`."""
-        return write_shard(at.path(self.root, table), table, rows, inputs=inputs)
-
-    def meta(self, table: str, at: Place) -> dict | None:
-        """What the file says of itself: digest, inputs, schema version. None: no such shard.
+        """Replace one shard.
 
         Raises:
-            BadTable: the file is of a newer schema, or none of ours.
+            BadTable: the rows break a rule, or another process writes the shard; nothing is written.
+            StoreFull: the disk refused; nothing is left behind.
         """
-        path = at.path(self.root, table)
-        if not path.exists():
-            return None
-        with _readable(path):
-            found = (pq.read_schema(path).metadata or {}).get(META)
-        if found is None:
-            raise BadTable(f"{path} was not written by branchpoint", remedy="move it out of the store")
-        try:
-            meta = json.loads(found)
-            version, _, _ = int(meta["schema_version"]), dict(meta["inputs"]), str(meta["digest"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadTable(f"{path} is damaged: {error}", remedy="remove it and run its stage again") from error
-        if version > SCHEMA_VERSION:
-            raise BadTable(
-                f"{path} has schema version {version}, this branchpoint reads up to {SCHEMA_VERSION}",
-                remedy="update branchpoint",
-            )
-        return meta
+        with self.writer(table, at, inputs=inputs) as out:
+            out.add(rows)
+        return out.written
+
+    @contextmanager
+    def writer(self, table: str, at: Place, *, inputs: dict[str, str]) -> Iterator[ShardWriter]:
+        """Replace one shard by what is added until the end of the block; by nothing, where that ends in an error.
+
+        Args:
+            inputs: what the rows are made from (digests, parameters, versions); kept in the file.
+
+        Raises:
+            BadTable, StoreFull: as `write`.
+        """
+        name, local = at.name(table), self.files.local
+        path = local / name
+        with disk_errors(self.files.address(name), setting=_SETTING):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(self.files, name):
+                part = ParquetPart(
+                    path.with_name(f".{path.name}.{uuid4().hex[:8]}.part"), table, arrow_schema(TABLES[table])
+                )
+                try:
+                    out = ShardWriter(part)
+                    yield out
+                    out.written = part.finish(inputs)._replace(path=path)
+                    self.files.put(part.path, name)
+                    self.entries.note(name, table, inputs, out.written)
+                finally:
+                    part.close()
+
+    def entry(self, table: str, at: Place) -> Entry | None:
+        """What a shard's file says of itself. None: no such shard.
+
+        Raises:
+            BadTable: the file is damaged, none of ours, or of a newer version.
+        """
+        return self.entries.entry(at.name(table))
+
+    def catalogue(self, table: str | None = None, **of: str | None) -> list[Entry]:
+        """The files of a table, or of all, by `suite`, `round` and `stage`.
+
+        Raises:
+            BadTable: as `entry`.
+        """
+        return [
+            entry
+            for name in ((table,) if table else TABLES)
+            for entry in self.entries.entries(_below(name, of.get("suite"), of.get("round")))
+            if all(value is None or getattr(entry.place, key) == value for key, value in of.items())
+        ]
+
+    def meta(self, table: str, at: Place) -> dict | None:
+        """The parts of `entry` that tell what a file was made from: digest, inputs, version. None: no such shard."""
+        entry = self.entry(table, at)
+        return entry and {"digest": entry.digest, "inputs": entry.inputs, "schema_version": entry.version}
 
     def digest(self, table: str, at: Place) -> str:
         """Digest of a shard's rows; empty where there is none."""
-        meta = self.meta(table, at)
-        return meta["digest"] if meta else ""
+        entry = self.entry(table, at)
+        return entry.digest if entry else ""
 
     def rows(self, table: str, at: Place) -> int:
         """Rows of a shard; 0 where there is none."""
-        path = at.path(self.root, table)
-        if not path.exists():
-            return 0
-        with _readable(path):
-            return pq.read_metadata(path).num_rows
+        entry = self.entry(table, at)
+        return entry.rows if entry else 0
 
     def is_current(self, tables: tuple[str, ...], at: Place, inputs: dict[str, str]) -> bool:
         """Whether every one of these shards is there and was made from just these inputs."""
-        return all((meta := self.meta(table, at)) is not None and meta["inputs"] == inputs for table in tables)
+        return all((entry := self.entry(table, at)) is not None and entry.inputs == inputs for table in tables)
 
     def places(self, table: str, **of: str | None) -> list[Place]:
-        """The shards of a table, by `suite`, `round` and `stage`."""
-        return find_places(self.root, table, **of)
+        """The shards of a table, by `suite`, `round` and `stage`; none of them is read."""
+        found = (place_of(stamp.name) for stamp in self.files.list(_below(table, of.get("suite"), of.get("round"))))
+        return sorted(
+            place for place in found if all(value is None or getattr(place, key) == value for key, value in of.items())
+        )
 
-    def read(self, table: str, places: list[Place], *, columns: list[str] | None = None) -> pl.DataFrame:
-        """The rows of some shards, in the order of the table's key within each task."""
-        schema = TABLES[table]
-        names = columns or schema.column_names()
-        columns_of = pa.schema([arrow_schema(schema).field(name) for name in names])
-        frames = [pl.from_arrow(columns_of.empty_table())]
+    def read(self, table: str, places: Sequence[Place], *, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The rows of some shards, in the order of the table's key within each task; no shard, no rows.
+
+        Raises:
+            BadTable: as `entry`.
+        """
+        schema = arrow_schema(TABLES[table])
+        names = list(columns or schema.names)
+        wanted = pa.schema([schema.field(name) for name in names])
+        frames = [pl.from_arrow(wanted.empty_table())]
         for place in places:
-            path = place.path(self.root, table)
-            if path.exists():
-                with _readable(path):
-                    frames.append(pl.from_arrow(pq.read_table(path, columns=names, partitioning=None).cast(columns_of)))
+            entry = self.entry(table, place)
+            if entry is not None:
+                with self._parquet(entry) as file:
+                    frames.append(pl.from_arrow(_upgraded(entry, file.read, names).cast(wanted)))
         rows = pl.concat(frames)
-        keys = [key for key in ("task", *schema.primary_key()) if key in names]
+        keys = [key for key in ("task", *TABLES[table].primary_key()) if key in names]
         return rows.sort(list(dict.fromkeys(keys))) if keys else rows
+
+    def batches(
+        self,
+        table: str,
+        places: Sequence[Place],
+        *,
+        columns: Sequence[str] | None = None,
+        dictionary: Sequence[str] = (),
+        rows: int = BATCH_ROWS,
+    ) -> Iterator[pa.Table]:
+        """The rows of some shards in bounded memory: batches of whole tasks, those of several stages merged.
+
+        Args:
+            columns: to read; `task` is read in any case, where the table has it.
+            dictionary: columns of text to give as dictionaries, as they are cheaply stored.
+            rows: about how many a batch has; more where a task or a row group has more.
+
+        Yields:
+            Rows in the order of tasks within a shard, and of the table's key within a task.
+
+        Raises:
+            BadTable: as `entry`.
+        """
+        schema = arrow_schema(TABLES[table])
+        names = list(dict.fromkeys((*(("task",) if "task" in schema.names else ()), *(columns or schema.names))))
+        keys = [key for key in dict.fromkeys(("task", *TABLES[table].primary_key())) if key in names]
+
+        def slices(place: Place) -> Iterator[pa.Table]:
+            entry = self.entry(table, place)
+            if entry is None:
+                return
+            with self._parquet(entry, dictionary=dictionary) as file:
+                at = 0
+                while at < file.num_row_groups:
+                    upto, count = at, 0
+                    while upto < file.num_row_groups and (upto == at or count < rows):
+                        count += file.metadata.row_group(upto).num_rows
+                        upto += 1
+                    groups = list(range(at, upto))
+                    yield _upgraded(entry, lambda columns, some=groups: file.read_row_groups(some, columns), names)
+                    at = upto
+
+        ordered = sorted(places, key=lambda place: (place.suite, place.round, place.shard, place.stage))
+        for _, shard in groupby(ordered, key=lambda place: (place.suite, place.round, place.shard)):
+            sources = [slices(place) for place in shard]
+            yield from merged(sources, keys) if "task" in names else chain.from_iterable(sources)
+
+    def scan(self, table: str, **of: str | None) -> pl.LazyFrame:
+        """A lazy frame over a table, by `suite`, `round` and `stage`; polars reads what the query needs.
+
+        Raises:
+            BadTable: as `entry`.
+        """
+        wanted = pl.from_arrow(arrow_schema(TABLES[table]).empty_table())
+        frames = [wanted.lazy()]
+        entries = sorted(self.catalogue(table, **of), key=lambda entry: (entry.version, entry.name))
+        for version, some in groupby(entries, key=lambda entry: entry.version):
+            read = pl.scan_parquet([self.files.address(entry.name) for entry in some], hive_partitioning=False)
+            frames.append(
+                read.with_columns(**added_since(table, version)).cast(dict(wanted.schema)).select(wanted.columns)
+            )
+        return pl.concat(frames)
 
     def tasks(self, suite: str, *, split: str | None = None) -> pl.DataFrame:
         """The tasks of a suite."""
@@ -115,8 +254,41 @@ class Store:
 
     def drop(self, table: str, at: Place) -> None:
         """Remove a shard that its source no longer has."""
-        at.path(self.root, table).unlink(missing_ok=True)
+        self.files.remove(at.name(table))
 
     def ledger(self) -> Ledger:
         """The ledger of requests; close it when done."""
-        return Ledger(self.root / "ledger.sqlite")
+        return Ledger(self.files.local / "ledger.sqlite")
+
+    @contextmanager
+    def _parquet(self, entry: Entry, *, dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+        try:
+            with self.files.open(entry.name) as raw, pq.ParquetFile(raw, read_dictionary=list(dictionary)) as file:
+                yield file
+        except (pa.ArrowException, OSError) as error:
+            raise BadTable(
+                f"{self.files.address(entry.name)} is damaged: {error}", remedy="remove it and run its stage again"
+            ) from error
+
+
+def _below(table: str, suite: str | None, round: str | None) -> str:
+    """The folder that holds what is asked for."""
+    name = table if suite is None else f"{table}/suite={suite}"
+    return name if suite is None or round is None else f"{name}/round={round}"
+
+
+def _upgraded(entry: Entry, read, names: list[str]) -> pa.Table:
+    """Columns of a file as those of today's version, in the order of `names`."""
+    added = {name: made for name, made in added_since(entry.table, entry.version).items() if name in names}
+    if not added:
+        return read(columns=names)
+    needed = {root for made in added.values() for root in made.meta.root_names()}
+    kept = [name for name in names if name not in added]
+    rows = read(columns=[*kept, *sorted(needed - set(kept))])
+    fields = {field.name: field.type for field in arrow_schema(TABLES[entry.table])}
+    frame = pl.from_arrow(rows.select(sorted(needed))) if needed else pl.DataFrame({"row": range(rows.num_rows)})
+    for name, made in added.items():
+        column = frame.select(made.alias(name)).to_series()
+        column = column if len(column) == rows.num_rows else pl.Series(name, [None] * rows.num_rows)
+        rows = rows.append_column(name, column.to_arrow().cast(fields[name]))
+    return rows.select(names)

@@ -1,12 +1,12 @@
-"""Writes rows of a table: validate, sort, write beside, rename. Nothing else writes Parquet here.
+"""Writes rows of a table: validate, sort, write beside, seal, move into place. Nothing else writes Parquet here.
 
-The same rows and the same pyarrow give the same bytes. A task's rows never straddle a row group.
+The same rows and the same pyarrow give the same bytes, in whatever batches they come. A task's rows never straddle a
+row group. What is held in memory is one row group and one batch.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -22,16 +22,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadTable, StoreFull
+from pipeline.store.digest import RowDigest
+from pipeline.store.seal import BLANK, SEAL, seal
 from schemas import TABLES
-from schemas.base import SCHEMA_VERSION, Table, arrow_schema
+from schemas.base import Table, arrow_schema
+from schemas.versions import version_of
 
-ROW_GROUP_BYTES = 64 * 2**20
-ROW_GROUP_ROWS = 25_000
+ROW_GROUP_BYTES = 16 * 2**20
+"""Of the values, before encoding: one task is found without reading much more."""
+ROW_GROUP_ROWS = 100_000
 CHUNKING = {"min_chunk_size": 64 * 2**10, "max_chunk_size": 256 * 2**10, "norm_level": 0}
 META = b"branchpoint"
 _REFUSALS = (
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EROFS,
     errno.EACCES,
     errno.EPERM,
@@ -42,11 +47,13 @@ _REFUSALS = (
 
 
 class Written(NamedTuple):
-    """A file as it now lies on the disk; `digest` is of its rows."""
+    """A finished file; `digest` is of its rows. first_task, last_task: null where it has none."""
 
     path: Path
     rows: int
     digest: str
+    first_task: str | None
+    last_task: str | None
 
 
 def validated(table: str, rows: pl.DataFrame) -> pl.DataFrame:
@@ -60,7 +67,6 @@ def validated(table: str, rows: pl.DataFrame) -> pl.DataFrame:
     if missing:
         raise BadTable(f"{table}: no column {', '.join(missing)}", remedy="a stage must fill every column of its table")
     rows = rows.select(schema.column_names())
-    keys = [*(("task",) if "task" in rows.columns else ()), *schema.primary_key()]
     try:
         good, failures = schema.filter(rows, cast=True)
     except (dy.exc.SchemaError, pl.exceptions.PolarsError) as error:
@@ -71,57 +77,62 @@ def validated(table: str, rows: pl.DataFrame) -> pl.DataFrame:
         broken = failures.details().filter(pl.col(rule) == "invalid")
         first = broken.select(schema.primary_key()).row(0, named=True)
         raise BadTable(f"{table}: {count} rows break {rule}, the first is {first}", remedy="nothing was written")
+    keys = [*(("task",) if "task" in rows.columns else ()), *schema.primary_key()]
     return good.sort(list(dict.fromkeys(keys)))
 
 
-def content_digest(data: pa.Table) -> str:
-    """Hex digest of the rows: equal for equal rows, however they are chunked or encoded."""
-    sink = hashlib.sha256()
-    sink.update(f"{SCHEMA_VERSION}\n{data.schema.remove_metadata()}\n{data.num_rows}\n".encode())
-    for column in data.columns:
-        _digest_into(sink, column)
-    return sink.hexdigest()[:32]
+def as_arrow(table: type[Table], rows: pl.DataFrame) -> pa.Table:
+    """Rows in the Arrow types of their table."""
+    schema = arrow_schema(table)
+    return pa.table([rows[field.name].to_arrow().cast(field.type) for field in schema], schema=schema)
 
 
-def _digest_into(sink, column: pa.ChunkedArray) -> None:
-    """Feed nulls, lengths and values of a column, in an order that chunks do not change."""
-    sink.update(np.packbits(column.is_null().to_numpy()).tobytes())
-    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-        sink.update(pc.list_value_length(column).fill_null(0).to_numpy().astype("<i8").tobytes())
-        _digest_into(sink, pa.chunked_array([pc.list_flatten(column).combine_chunks()]))
-    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        sink.update(pc.binary_length(column).fill_null(0).to_numpy().astype("<i8").tobytes())
-        sink.update("".join(column.fill_null("").to_pylist()).encode())
-    elif not pa.types.is_null(column.type):
-        sink.update(
-            column.cast(pa.uint8() if pa.types.is_boolean(column.type) else column.type)
-            .fill_null(0)
-            .to_numpy()
-            .tobytes()
-        )
+def row_bytes(rows: pa.Table) -> np.ndarray:
+    """`[N]` int64, bytes of each row's values before encoding, some for every column."""
+    size = np.full(rows.num_rows, 8 * rows.num_columns, np.int64)
+    for column in rows.columns:
+        if pa.types.is_list(column.type):
+            size += 4 * pc.list_value_length(column).fill_null(0).to_numpy()
+        elif pa.types.is_string(column.type):
+            size += pc.binary_length(column).fill_null(0).to_numpy()
+    return size
 
 
-def group_edges(data: pa.Table, *, max_bytes: int = ROW_GROUP_BYTES, max_rows: int = ROW_GROUP_ROWS) -> list[int]:
-    """Row offsets at which groups end: at task borders, within the limits where a task allows."""
-    rows = data.num_rows
-    if rows == 0 or "task" not in data.column_names:
-        return [rows]
-    task = data["task"].combine_chunks()
-    changes = pc.not_equal(task.slice(1), task.slice(0, rows - 1)).to_numpy(zero_copy_only=False)
-    borders = np.append(np.flatnonzero(changes) + 1, rows)
-    limit = min(max_rows, max(1, int(rows * max_bytes / max(1, data.nbytes))))
+def group_edges(
+    rows: pa.Table, *, max_bytes: int = ROW_GROUP_BYTES, max_rows: int = ROW_GROUP_ROWS, last: bool = True
+) -> list[int]:
+    """Row offsets at which groups end: at task borders, within the limits where a task allows.
+
+    Args:
+        last: whether these are all the rows there will be; if not, what does not yet fill a group is left.
+    """
+    count = rows.num_rows
+    if count == 0 or "task" not in rows.column_names:
+        return [count] if last else []
+    task = rows["task"].combine_chunks()
+    changes = pc.not_equal(task.slice(1), task.slice(0, count - 1)).to_numpy(zero_copy_only=False)
+    borders = np.append(np.flatnonzero(changes) + 1, count)
+    upto = np.concatenate(([0], np.cumsum(row_bytes(rows))))
     edges, start = [], 0
-    while start < rows:
-        within = borders[(borders > start) & (borders <= start + limit)]
-        end = int(within[-1]) if len(within) else int(borders[borders > start][0])
-        edges.append(end)
-        start = end
+    while start < count:
+        full = min(start + max_rows, int(np.searchsorted(upto, upto[start] + max_bytes, side="right")) - 1)
+        if full >= count:
+            if last:
+                edges.append(count)
+            break
+        at = int(np.searchsorted(borders, full, side="right")) - 1
+        if at < 0 or borders[at] <= start:
+            at = int(np.searchsorted(borders, start, side="right"))
+        if borders[at] == count and not last:
+            break
+        start = int(borders[at])
+        edges.append(start)
     return edges
 
 
 def _encoding(schema: pa.Schema) -> dict:
-    """Parquet options: dictionary on text alone, byte-stream-split on floats, plain token ids."""
-    dictionary, split = [], []
+    """Parquet options: dictionary on text, byte-stream-split on floats, delta on what grows, plain token ids."""
+    dictionary, split, delta = [], [], {}
     for field in schema:
         inner, path = field.type, field.name
         if pa.types.is_list(inner):
@@ -130,11 +141,17 @@ def _encoding(schema: pa.Schema) -> dict:
             split.append(path)
         elif pa.types.is_string(inner):
             dictionary.append(path)
-    return {"use_dictionary": dictionary or False, "use_byte_stream_split": split or False}
+        elif pa.types.is_integer(inner) and path == field.name:
+            delta[path] = "DELTA_BINARY_PACKED"
+    return {
+        "use_dictionary": dictionary or False,
+        "use_byte_stream_split": split or False,
+        "column_encoding": delta or None,
+    }
 
 
 @contextmanager
-def disk_errors(path: Path, *, setting: str) -> Iterator[None]:
+def disk_errors(path: object, *, setting: str) -> Iterator[None]:
     """Turn a disk's refusal into an error that names the variable with which to go elsewhere.
 
     Raises:
@@ -146,68 +163,103 @@ def disk_errors(path: Path, *, setting: str) -> Iterator[None]:
         if error.errno in _REFUSALS:
             raise StoreFull(
                 f"cannot write {path}: {os.strerror(error.errno)}",
-                remedy=f"free some space or choose another place with {setting}, then run again; it goes on there",
+                remedy=f"free some space or choose another place with {setting}, then run again",
             ) from error
         raise
 
 
-def as_arrow(table: type[Table], rows: pl.DataFrame) -> pa.Table:
-    """Rows in the Arrow types of their table."""
-    schema = arrow_schema(table)
-    return pa.table([rows[field.name].to_arrow().cast(field.type) for field in schema], schema=schema)
+class ParquetPart:
+    """A file being written at a path of this machine; nobody looks for it there until it is finished and moved."""
+
+    def __init__(self, path: Path, table: str, schema: pa.Schema):
+        self.path, self.table = path, table
+        self._schema = schema
+        self._digest = RowDigest(schema)
+        self._rows, self._first, self._last = 0, None, None
+        self._held = schema.empty_table()
+        self._writer = pq.ParquetWriter(
+            path,
+            schema,
+            compression="zstd",
+            compression_level=3,
+            write_page_index=True,
+            use_content_defined_chunking=CHUNKING,
+            **_encoding(schema),
+        )
+
+    def add(self, rows: pa.Table) -> None:
+        """The next rows: whole tasks, after all that came before.
+
+        Raises:
+            BadTable: they are not in the order of their tasks.
+        """
+        if rows.num_rows == 0:
+            return
+        if "task" in self._schema.names:
+            first, last = rows["task"][0].as_py(), rows["task"][-1].as_py()
+            if self._last is not None and first <= self._last:
+                raise BadTable(
+                    f"{self.table}: rows of task {first} come after those of {self._last}",
+                    remedy="give whole tasks in their order",
+                )
+            self._first, self._last = self._first or first, last
+        self._digest.add(rows)
+        self._rows += rows.num_rows
+        self._held = pa.concat_tables([self._held, rows])
+        self._write(last=False)
+
+    def finish(self, inputs: dict[str, str]) -> Written:
+        """Write what is left and what the file says of itself, and seal it."""
+        self._write(last=True)
+        digest = self._digest.hexdigest()
+        meta = {
+            "table": self.table,
+            "schema_version": version_of(self.table),
+            "digest": digest,
+            "inputs": inputs,
+            "sealed": True,
+        }
+        self._writer.add_key_value_metadata(
+            {META.decode(): json.dumps(meta, sort_keys=True), SEAL.decode(): BLANK.decode()}
+        )
+        self._writer.close()
+        seal(self.path)
+        return Written(self.path, self._rows, digest, self._first, self._last)
+
+    def close(self) -> None:
+        """Give up, and leave nothing behind."""
+        with suppress(Exception):  # a disk that is full may refuse the footer too
+            self._writer.close()
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, *, last: bool) -> None:
+        start = 0
+        for end in group_edges(self._held, last=last):
+            self._writer.write_table(self._held.slice(start, end - start), row_group_size=max(1, end - start))
+            start = end
+        self._held = self._held.slice(start)
 
 
-def write_parquet(path: Path, table: str, data: pa.Table, *, inputs: dict[str, str]) -> Written:
-    """Write one file of a table, replacing what was there in one rename.
+def write_parquet(path: Path, table: str, rows: pa.Table, *, inputs: dict[str, str]) -> Written:
+    """Write one file of a table outside the store, replacing what was there in one rename.
 
     Args:
         path: the file's final name.
-        data: valid rows in the order they shall have.
+        rows: valid rows in the order they shall have.
         inputs: what the rows were made from; kept in the file.
 
     Raises:
         OSError: the disk refused; nothing is left behind.
     """
-    digest = content_digest(data)
-    meta = {"table": table, "schema_version": SCHEMA_VERSION, "digest": digest, "inputs": inputs}
-    data = data.replace_schema_metadata({META: json.dumps(meta, sort_keys=True).encode()})
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = ParquetPart(path.with_name(f".{path.name}.{os.getpid()}.part"), table, rows.schema)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(
-            part,
-            data.schema,
-            compression="zstd",
-            compression_level=3,
-            write_page_index=True,
-            use_content_defined_chunking=CHUNKING,
-            **_encoding(data.schema),
-        ) as writer:
-            start = 0
-            for end in group_edges(data):
-                writer.write_table(data.slice(start, end - start), row_group_size=max(1, end - start))
-                start = end
-        with part.open("rb") as handle:
+        part.add(rows)
+        written = part.finish(inputs)
+        with part.path.open("rb") as handle:
             os.fsync(handle.fileno())
-        part.replace(path)
+        part.path.replace(path)
     finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-    return Written(path, data.num_rows, digest)
-
-
-def write_shard(path: Path, table: str, rows: pl.DataFrame, *, inputs: dict[str, str]) -> Written:
-    """Validate and write one shard, replacing what was there in one rename.
-
-    Args:
-        path: the file's final name.
-        rows: the columns of the table, any order.
-        inputs: what the rows were made from (digests, parameters, versions); kept in the file.
-
-    Raises:
-        BadTable: the rows break a rule; nothing is written.
-        StoreFull: the disk refused; nothing is left behind.
-    """
-    data = as_arrow(TABLES[table], validated(table, rows))
-    with disk_errors(path, setting="BRANCHPOINT_STORE"):
-        return write_parquet(path, table, data, inputs=inputs)
+        part.close()
+    return written._replace(path=path)

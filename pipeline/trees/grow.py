@@ -81,6 +81,7 @@ class Tree:
             sampled=False,
         )
         row.update(columns)
+        row["token_count"] = len(row["token_ids"])
         self.nodes.append(row)
         return number
 

@@ -1,0 +1,62 @@
+"""Merges files of one shard, each sorted by task, into batches of whole tasks. Pure: tables in, tables out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def merged(sources: Sequence[Iterator[pa.Table]], keys: Sequence[str]) -> Iterator[pa.Table]:
+    """Batches in which every task is whole.
+
+    A batch reaches as far as the source that is behind; what others have beyond that waits. Memory is a slice of each
+    source.
+
+    Args:
+        sources: slices of whole tasks in their order.
+        keys: order of the rows within a batch; the first is `task`.
+    """
+    waiting: list[pa.Table | None] = [None] * len(sources)
+    ended = [False] * len(sources)
+    while True:
+        for index, source in enumerate(sources):
+            while not ended[index] and not (waiting[index] and waiting[index].num_rows):
+                waiting[index] = next(source, None)
+                ended[index] = waiting[index] is None
+        held = [index for index, rows in enumerate(waiting) if rows]
+        if not held:
+            return
+        limit = min(waiting[index]["task"][-1].as_py() for index in held)
+        ready = []
+        for index in held:
+            rows = waiting[index]
+            count = rows.num_rows if rows["task"][-1].as_py() <= limit else _upto(rows, limit)
+            ready.append(rows.slice(0, count))
+            waiting[index] = rows.slice(count)
+        some = [rows for rows in ready if rows.num_rows]
+        yield some[0] if len(some) == 1 else _in_order(pa.concat_tables(some), keys)
+
+
+def _upto(rows: pa.Table, limit: str) -> int:
+    """Rows of tasks up to a limit; they are sorted."""
+    task = rows["task"]
+    low, high = 0, rows.num_rows
+    while low < high:
+        middle = (low + high) // 2
+        if task[middle].as_py() <= limit:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _in_order(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+    unified = rows.unify_dictionaries()
+    plain = {key: pc.cast(unified[key], pa.string()) if _is_dictionary(unified[key]) else unified[key] for key in keys}
+    return unified.take(pc.sort_indices(pa.table(plain), sort_keys=[(key, "ascending") for key in keys]))
+
+
+def _is_dictionary(column: pa.ChunkedArray) -> bool:
+    return pa.types.is_dictionary(column.type)
