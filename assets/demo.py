@@ -28,7 +28,7 @@ from pipeline.cli_questions import settings_of
 from pipeline.errors import BranchpointError
 from pipeline.report import Progress as Step
 from pipeline.report import Report
-from pipeline.settings import Settings, quiet_engines
+from pipeline.settings import Settings, place_named, quiet_engines
 from pipeline.show import plain, short_figure
 from pipeline.stages.tasks import note_empty
 from pipeline.stages.work import make_work
@@ -96,7 +96,10 @@ def main(argv: list[str] | None = None) -> int:
         "--policy", default=POLICY, help=f"embedded policy, a trained one, or a folder; default {POLICY}"
     )
     parser.add_argument(
-        "--store", type=Path, metavar="DIR", help="folder of the store; default BRANCHPOINT_STORE or ./store"
+        "--store",
+        type=place_named,
+        metavar="DIR",
+        help="folder or URL of the store; default BRANCHPOINT_STORE or ./store",
     )
     console = Console(stderr=False)
     try:

@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import dagster as dg
 
 from pipeline.report import OnProgress, Progress, Report
-from pipeline.settings import Settings
+from pipeline.settings import Settings, place_named
 from pipeline.stages.work import Work, make_work
 
 EVERY_SECONDS = 30.0
@@ -28,7 +27,9 @@ class Workplace(dg.ConfigurableResource):
     def settings(self) -> Settings:
         """The paths as a value."""
         found = Settings.from_environment()
-        given = {name: Path(value) for name in ("store", "policies", "release") if (value := getattr(self, name))}
+        given = {
+            name: place_named(value) for name in ("store", "policies", "release") if (value := getattr(self, name))
+        }
         return Settings(**{name: given.get(name, getattr(found, name)) for name in Settings.__slots__})
 
     def open(self, context: dg.AssetExecutionContext, *, policy: str = "") -> Work:

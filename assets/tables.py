@@ -98,7 +98,7 @@ def result(work: Work, report: Report, *, tables: Sequence[str] = ()) -> dg.Mate
     metadata |= {f"rows of {table}": rows for table, rows in report.rows.items()}
     if tables:
         metadata["dagster/partition_row_count"] = report.rows[tables[0]]
-        metadata["dagster/uri"] = str(work.settings.store / tables[0])
+        metadata["dagster/uri"] = f"{work.settings.store}/{tables[0]}"
     metadata |= {"seconds": round(report.seconds, 1), "shards made now": report.fresh, "shards": report.shards}
     return dg.MaterializeResult(
         metadata=metadata,

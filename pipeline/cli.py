@@ -14,14 +14,22 @@ from collections.abc import Sequence
 from dataclasses import fields
 from functools import partial
 from importlib import import_module, metadata
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from pipeline import show
-from pipeline.cli_options import add_config_options, check_choice, choices, closest, read_config
+from pipeline.cli_options import (
+    add_config_options,
+    check_choice,
+    check_store,
+    check_suite,
+    choices,
+    closest,
+    read_config,
+)
 from pipeline.cli_progress import progress_on
 from pipeline.cli_questions import QUESTIONS, settings_of
-from pipeline.errors import BadConfig, BranchpointError, StoreFull
+from pipeline.errors import BadConfig, BranchpointError
+from pipeline.settings import place_named
 
 SUITE, ROUND = "chain_sum", "r0"
 BAD_USE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
@@ -133,7 +141,10 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         commands[name] = added.add_parser(name, help=command.summary, description=about)
         if name in STAGES or QUESTIONS[name].of_store:
             commands[name].add_argument(
-                "--store", type=Path, metavar="DIR", help="folder of the store; default BRANCHPOINT_STORE or ./store"
+                "--store",
+                type=place_named,
+                metavar="DIR",
+                help="folder or URL of the store; default BRANCHPOINT_STORE or ./store",
             )
         commands[name].add_argument("--json", action="store_true", help="print JSON")
     for name, question in QUESTIONS.items():
@@ -160,14 +171,12 @@ def _add_stage_options(parser: _Parser, stage: Stage) -> None:
 def _run_stage(stage: Stage, options: argparse.Namespace) -> None:
     from pipeline.stages.work import make_work
     from pipeline.store.query import write_database
-    from pipeline.tasks.suites import SUITES
 
     module, settings = import_module(stage.module), settings_of(options)
-    if not options.suite.endswith(".toml"):
-        check_choice("suite", options.suite, (*SUITES, *sorted(path.stem for path in settings.suites.glob("*.toml"))))
+    check_suite(options.suite, folder=settings.suites)
     check_choice("engine", options.engine, choices("engine"))
     configs = (read_config(options, getattr(module, stage.config)),) if stage.config else ()
-    _require_writable(settings.store)
+    check_store(settings.store)
     with progress_on(sys.stderr, quiet=options.quiet) as on_progress:
         work = make_work(
             settings,
@@ -182,15 +191,3 @@ def _run_stage(stage: Stage, options: argparse.Namespace) -> None:
         print(line)
     if report.fresh:
         write_database(work.store)
-
-
-def _require_writable(store: Path) -> None:
-    """Refuse a store that cannot be written before anything is paid for."""
-    above = store.absolute()
-    while not os.path.lexists(above):
-        above = above.parent
-    remedy = "choose another store with --store or BRANCHPOINT_STORE"
-    if not above.is_dir():
-        raise BadConfig(f"store {store} cannot be: {above} is not a folder", remedy=remedy)
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise StoreFull(f"store {store} cannot be written: {above} is read-only here", remedy=remedy)

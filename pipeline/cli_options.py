@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from pipeline.errors import BadConfig, StoreFull
+from pipeline.store.files import is_url
 
 
 class Registry(NamedTuple):
@@ -109,13 +110,16 @@ def check_suite(suite: str, *, folder: Path) -> None:
         check_choice("suite", suite, suite_names(folder))
 
 
-def check_store(store: Path) -> None:
+def check_store(store: Path | str) -> None:
     """Refuse a store that cannot be written before anything is paid for.
 
     Raises:
         BadConfig: a file is in its place, or in that of a folder above it.
         StoreFull: it is read-only.
     """
+    if is_url(store):
+        return
+    store = Path(store)
     above = store.absolute()
     while not os.path.lexists(above):
         above = above.parent

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import show
@@ -19,6 +20,7 @@ from pipeline.cli_progress import progress_on
 from pipeline.errors import BadConfig
 from pipeline.lineage.datasets import DATASETS
 from pipeline.settings import Settings
+from pipeline.store.files import is_url
 
 if TYPE_CHECKING:
     import duckdb
@@ -56,7 +58,7 @@ def _store(options: argparse.Namespace) -> Store:
     from pipeline.store.store import Store
 
     root = settings_of(options).store
-    if not root.is_dir():
+    if not is_url(root) and not Path(root).is_dir():
         raise BadConfig(
             f"there is no store at {root}",
             remedy="run `branchpoint tasks` first, or name it with --store or BRANCHPOINT_STORE",

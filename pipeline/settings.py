@@ -14,13 +14,13 @@ from pathlib import Path
 class Settings:
     """Paths of a workplace. Every one can be set by `BRANCHPOINT_<NAME>`.
 
-    store:     tables and request ledger.
+    store:     tables and request ledger: a folder, or a URL that fsspec opens.
     policies:  trained policies, one folder each.
     release:   staged releases, one folder each.
     suites:    one's own suites, one TOML file each.
     """
 
-    store: Path = Path("store")
+    store: Path | str = Path("store")
     policies: Path = Path("policies")
     release: Path = Path("release")
     suites: Path = Path("suites")
@@ -29,7 +29,12 @@ class Settings:
     def from_environment(cls) -> Settings:
         """Settings from the environment, defaults relative to the working directory."""
         found = {name: os.environ.get(f"BRANCHPOINT_{name.upper()}") for name in cls.__slots__}
-        return cls(**{name: Path(value) for name, value in found.items() if value})
+        return cls(**{name: place_named(value) for name, value in found.items() if value})
+
+
+def place_named(value: str) -> Path | str:
+    """A folder of this machine; a URL as it is."""
+    return value if "://" in value else Path(value)
 
 
 def quiet_engines() -> None:

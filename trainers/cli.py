@@ -23,7 +23,7 @@ from pipeline.cli_progress import progress_on
 from pipeline.cli_questions import settings_of
 from pipeline.errors import BranchpointError
 from pipeline.report import Report
-from pipeline.settings import Settings, quiet_engines
+from pipeline.settings import Settings, place_named, quiet_engines
 from pipeline.stages.work import Work, make_work
 from trainers.stages import DpoRecipe, IntRecipe, train_dpo_policy, train_int_policy
 
@@ -75,7 +75,10 @@ def _run(arguments: list[str]) -> None:
         command.add_argument("--round", default="r0", help="default r0")
         command.add_argument("--policy", default="tiny", help="where training starts from; default tiny")
         command.add_argument(
-            "--store", type=Path, metavar="DIR", help="folder of the store; default BRANCHPOINT_STORE or ./store"
+            "--store",
+            type=place_named,
+            metavar="DIR",
+            help="folder or URL of the store; default BRANCHPOINT_STORE or ./store",
         )
         command.add_argument("--json", action="store_true", help="print JSON")
         command.add_argument("--quiet", action="store_true", help="show no progress")

@@ -29,7 +29,7 @@ def write_tasks(work: Work) -> Report:
     if tasks.is_empty():
         raise BadInput(f"suite {work.suite.name} has no tasks", remedy="give its bands something to read")
     shards = Shards(every, "tasks", ("tasks",))
-    by_shard = shards_of(tasks)
+    by_shard = shards_of(tasks, size=work.suite.shard_tasks)
     made_from = {name: inputs(VERSION, rows=content_digest(rows.to_arrow())) for name, rows in by_shard.items()}
     for name, rows, parts in shards.stale(by_shard, lambda shard: made_from[shard]):
         shards.write(name, parts, tasks=rows)

@@ -22,15 +22,13 @@ from pipeline.generation.sampler import Sampler
 from pipeline.prompts import PromptPack, load_pack
 from pipeline.report import OnProgress, Progress, Report, silent
 from pipeline.settings import Settings
+from pipeline.store.files import locked
 from pipeline.store.layout import Place
 from pipeline.store.ledger import Ledger
 from pipeline.store.store import Store
 from pipeline.tasks.suites import Suite, load_suite
 from schemas import Requests
 from schemas.base import column_types
-
-SHARD_TASKS = 64
-"""Tasks in a shard: a fixed slice of the suite's tasks in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +78,7 @@ class Work:
                 f"the store has no {split} tasks of suite {self.suite.name}",
                 remedy=f"run `branchpoint tasks --suite {self.suite.name}` first",
             )
-        return shards_of(tasks)
+        return shards_of(tasks, size=self.suite.shard_tasks)
 
     @contextmanager
     def sampler(self, stage: str, *, total: int = 0, what: str = "requests") -> Iterator[Sampler]:
@@ -146,12 +144,12 @@ def check_counts(config: Any, **least: int) -> None:
             raise BadConfig(f"{name} is {getattr(config, name)}", remedy=f"give at least {minimum}")
 
 
-def shards_of(tasks: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Tasks by shard, named after the split and numbered."""
+def shards_of(tasks: pl.DataFrame, *, size: int) -> dict[str, pl.DataFrame]:
+    """Tasks by shard, named after the split and numbered: slices of some tasks in their order."""
     found = {}
     for (split,), rows in sorted(tasks.sort("task").group_by("split"), key=lambda item: item[0]):
-        for number, start in enumerate(range(0, rows.height, SHARD_TASKS)):
-            found[f"{split}-{number:03d}"] = rows.sort("task")[start : start + SHARD_TASKS]
+        for number, start in enumerate(range(0, rows.height, size)):
+            found[f"{split}-{number:03d}"] = rows.sort("task")[start : start + size]
     return found
 
 
@@ -178,13 +176,20 @@ class Shards:
     def stale(
         self, shards: dict[str, Any], inputs_of: Callable[[str], dict[str, str]]
     ) -> Iterator[tuple[str, Any, dict[str, str]]]:
-        """The shards that must be made, with their inputs."""
+        """The shards that must be made, with their inputs; each is held against other processes while it is made.
+
+        Raises:
+            BadTable: another process makes one of them.
+        """
+        store = self.work.store
         for number, (name, content) in enumerate(shards.items()):
             place, made_from = self.work.place(self.stage, name), inputs_of(name)
             self._places.append(place)
-            if not self.work.store.is_current(self.tables, place, made_from):
-                yield name, content, made_from
-                self.report.fresh += 1
+            if not store.is_current(self.tables, place, made_from):
+                with locked(store.files, f"{self.stage} of {place.suite}, round {place.round}, {name}"):
+                    if not store.is_current(self.tables, place, made_from):
+                        yield name, content, made_from
+                        self.report.fresh += 1
             self.work.on_progress(
                 Progress(self.stage, "shards", number + 1, len(shards), 0, 0, time.monotonic() - self._started)
             )

@@ -47,7 +47,9 @@ def audit(store: Store, *, suite: str | None = None, round: str | None = None) -
     for stamp, error in _strangers(store):
         damaged += 1
         yield Audited(stamp, "", "", "file", False, error)
-    yield from _ledger(store)
+    for finding in _ledger(store) if suite is None and round is None else ():
+        damaged += not finding.passed
+        yield Audited("ledger", "", "", "file", *finding)
     if damaged:
         return
     for table, of_suite, of_round, places in sound:
@@ -88,7 +90,7 @@ def _strangers(store: Store) -> Iterator[tuple[str, str]]:
                 yield table, str(error)
 
 
-def _ledger(store: Store) -> Iterator[Audited]:
+def _ledger(store: Store) -> Iterator[Finding]:
     if not (store.files.local / "ledger.sqlite").exists():
         return
 
@@ -97,7 +99,7 @@ def _ledger(store: Store) -> Iterator[Audited]:
             fault = next(ledger.damage(), None)
             return Finding(fault is None, fault or f"{ledger.count()} requests as recorded")
 
-    yield Audited("ledger", "", "", "file", *_asked(look))
+    yield _asked(look)
 
 
 def _over_shards(store: Store, table: str, places: list[Place], relation: Callable) -> Finding:

@@ -44,6 +44,8 @@ class Suite:
     max_tokens: of one answer.
     bands:      from the easiest to the hardest.
     base:       folder that paths in the bands start from.
+    shard_tasks: tasks in a shard, the unit of work and one file a table. Another number makes the round anew, out of
+        the ledger; for a hundred thousand tasks some thousands keep queries fast.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Suite:
     max_tokens: int
     bands: tuple[Band, ...]
     base: Path
+    shard_tasks: int = 64
 
 
 def suite_names(folder: Path = Path("suites")) -> tuple[str, ...]:
@@ -121,6 +124,8 @@ def _check(suite: Suite, *, where: str, file: Path | None) -> None:
         raise BadConfig(f"{where}: separator is empty", remedy=r'give what closes a step, such as "\n"')
     if suite.max_tokens < 1:
         raise BadConfig(f"{where}: max_tokens is {suite.max_tokens}", remedy="give at least 1")
+    if suite.shard_tasks < 1:
+        raise BadConfig(f"{where}: shard_tasks is {suite.shard_tasks}", remedy="give at least 1")
     names = [band.name for band in suite.bands]
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise BadConfig(f"{where}: two bands have the name {twice[0]!r}", remedy="give every band its own")
