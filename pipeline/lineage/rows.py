@@ -24,7 +24,8 @@ from schemas import TABLES
 from schemas.base import column_types
 
 _NAME = re.compile(r"(?P<task>[^@]+)@(?P<round>[^/]+)/.+")
-_NEIGHBOURS = 50
+_SHARDS, _NEIGHBOURS = 8, 50
+"""Shards and rows among which the closest to a misspelt name is looked for."""
 
 
 class Found(NamedTuple):
@@ -58,10 +59,20 @@ def _named(store: Store, dataset: str, name: str) -> Iterator[Found]:
 
 
 def _remedy(store: Store, dataset: str, name: str) -> str:
-    """The closest row, or what to do where there are none."""
-    known = store.read(dataset, store.places(dataset), columns=["row"])["row"].unique().sort()
-    if known.is_empty():
+    """The closest row, looked for where it would lie; or what to do where there are none."""
+    entries = sorted((entry for entry in store.catalogue(dataset) if entry.rows), key=lambda entry: entry.last_task)
+    if not entries:
         return f"the store has no {dataset}; `branchpoint tables` lists what there is"
+    task, _, rest = name.partition("@")
+    at = bisect_left(entries, task, key=lambda entry: entry.last_task)
+    around = entries[max(0, at - _SHARDS) : at + _SHARDS]
+    around.sort(
+        key=lambda entry: (
+            entry.first_task > task or entry.last_task < task,
+            not rest.startswith(f"{entry.place.round}/"),
+        )
+    )
+    known = store.read(dataset, [entry.place for entry in around[:_SHARDS]], columns=["row"])["row"].unique().sort()
     at = bisect_left(known, name)
     near = known[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS].to_list()
     nearest = difflib.get_close_matches(name, near, n=1, cutoff=0)[0]
