@@ -72,7 +72,7 @@ class Grower:
 
     def requests(self, stage: str) -> pl.DataFrame:
         """Rows of the requests table for all that was asked."""
-        return request_rows(self.sampler.ledger, self.asked, stage=stage)
+        return request_rows(self.sampler.ledger, self.asked, stage=stage, asked_by=self.sampler.asked_by)
 
 
 @dataclass(slots=True)
