@@ -66,8 +66,8 @@ def place(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def stored(place) -> Store:
     """A store of one tree with a hostile text: a prompt, a right sample of two steps and a wrong one."""
-    shared = {"task": "t", "tree": "mine/t@r0", "episode": "mine/t@r0", "context": 0, "turn": 0, "agent": "solver"}
-    shared |= {"sampled": False, "token_ids": [7]}
+    shared = {"task": "mine/t", "tree": "mine/t@r0", "episode": "mine/t@r0", "context": 0, "turn": 0, "agent": "solver"}
+    shared |= {"sampled": False, "token_ids": [7], "token_count": 1}
     nodes = [
         {"node": 0, "parent": None, "depth": 0, "kind": "prompt", "origin": "prompt", "text": "1 + 1 ="},
         {"node": 1, "parent": 0, "depth": 1, "kind": "step", "origin": "sample", "text": HOSTILE},
@@ -75,7 +75,7 @@ def stored(place) -> Store:
         {"node": 3, "parent": 0, "depth": 1, "kind": "step", "origin": "sample", "text": "#### 3", "finish": "stop"},
     ]
     verdicts = [
-        {"task": "t", "tree": "mine/t@r0", "node": node, "verifier": "math", "version": "1", "reward": reward}
+        {"task": "mine/t", "tree": "mine/t@r0", "node": node, "verifier": "math", "version": "1", "reward": reward}
         for node, reward in ((2, 1.0), (3, 0.0))
     ]
     store = Store(place / "store")

@@ -44,9 +44,9 @@ def node(name, number, parent, **columns):
     row = {"task": name, "tree": tree, "episode": tree, "node": number, "parent": parent, "context": 0, "turn": 0}
     row |= {"depth": 0 if parent is None else 1, "agent": "solver", "sampled": False, "text": f"text {number}"}
     if parent is None:
-        return row | {"kind": "prompt", "origin": "prompt", "token_ids": [7, 8, 9]} | columns
+        return row | {"kind": "prompt", "origin": "prompt", "token_ids": [7, 8, 9], "token_count": 3} | columns
     row |= {"kind": "step", "origin": "sample", "sampled": True, "request": f"q{number}", "policy": POLICY}
-    return row | {"token_ids": [number, 2], "logprobs": [-0.5, None], "finish": "stop"} | columns
+    return row | {"token_ids": [number, 2], "token_count": 2, "logprobs": [-0.5, None], "finish": "stop"} | columns
 
 
 def verdict(name, number, reward, **columns):
