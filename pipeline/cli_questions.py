@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +25,7 @@ from pipeline.store.files import is_url
 if TYPE_CHECKING:
     import duckdb
 
+    from pipeline.store.audit import Audited
     from pipeline.store.query import ShownNode
     from pipeline.store.store import Store
 
@@ -87,18 +88,38 @@ def _tables(options: argparse.Namespace) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     """Print what is checked; 1 where something is not as it should be."""
-    from pipeline.store.audit import Audited, audit
+    from pipeline.store.audit import Audited
 
     failed = 0
-    findings = audit(_store(options), suite=options.suite, round=options.round)
-    for found in findings:
+    for found in _audited(options):
         failed += not found.passed
         if options.json:
             show.print_json(Audited._fields, [found], to=sys.stdout)
         else:
-            where = f"{found.table} of {found.suite} {found.round}"
+            where = " ".join(filter(None, (found.table, found.suite, found.round)))
             print(show.plain(f"{'ok' if found.passed else 'FAILED':<6}  {where:<36}  {found.check}: {found.detail}"))
     return FAILED if failed else 0
+
+
+def _audited(options: argparse.Namespace) -> Iterator[Audited]:
+    """Files, what must hold between them, what was made from what; on request, what is drift and no failure."""
+    from pipeline.stages.standing import audit_standing
+    from pipeline.store.audit import Audited, audit
+
+    store, of = _store(options), {"suite": options.suite, "round": options.round}
+    failed = False
+    for found in audit(store, **of):
+        failed |= not found.passed and found.check == "file"
+        yield found
+    if not failed:
+        yield from audit_standing(store, **of)
+    if options.drift and not failed:
+        from pipeline.lineage.at_hand import AtHand
+        from pipeline.lineage.drift import find_drift
+        from pipeline.lineage.show_drift import drift_detail
+
+        for drift in find_drift(store, AtHand(settings_of(options)), **of):
+            yield Audited("nodes", drift.suite, drift.round, "drift", True, drift_detail(drift))
 
 
 def _show(options: argparse.Namespace) -> None:
@@ -184,6 +205,7 @@ QUESTIONS: dict[str, Question] = {
         {
             "--suite": {"metavar": "NAME", "help": "of this suite alone"},
             "--round": {"metavar": "NAME", "help": "of this round alone"},
+            "--drift": {"action": "store_true", "help": "also what branchpoint drift says, on a line a round"},
         },
     ),
     "tables": Question(_tables, "count the rows of the store by table and stage", {}),

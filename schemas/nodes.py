@@ -11,7 +11,7 @@ class Nodes(Table):
     """A step of a tree: its tokens, where it came from, and the context it was written in."""
 
     task = dy.String(description="Task the tree grew from.")
-    tree = dy.String(primary_key=True, description="Tree: the task in one round.")
+    tree = dy.String(primary_key=True, description="Tree: task@round; a seat of a dialogue has its own.")
     episode = dy.String(description="Trees of one dialogue share it; else the tree itself.")
     node = dy.Int32(primary_key=True, min=0, description="Number in the tree; parents come first.")
     parent = dy.Int32(nullable=True, min=0, description="What led to this node. Null: the root.")

@@ -37,12 +37,13 @@ def audit(store: Store, *, suite: str | None = None, round: str | None = None) -
     damaged = 0
     for table in TABLES:
         for of_suite, of_round, places in _rounds(store, table, suite, round):
-            faults = list(_files(store, table, places))
+            looked = [as_written(store, table, [place]) for place in places]
+            faults = [finding for finding in looked if not finding.passed]
             damaged += len(faults)
             for finding in faults:
                 yield Audited(table, of_suite, of_round, "file", *finding)
             if not faults:
-                yield Audited(table, of_suite, of_round, "file", True, f"{len(places)} files as written")
+                yield Audited(table, of_suite, of_round, "file", *_joined(looked))
                 sound.append((table, of_suite, of_round, places))
     for stamp, error in _strangers(store):
         damaged += 1
@@ -73,11 +74,11 @@ def _rounds(store: Store, table: str, suite: str | None, round: str | None) -> I
         yield of_suite, of_round, list(group)
 
 
-def _files(store: Store, table: str, places: list[Place]) -> Iterator[Finding]:
-    for place in places:
-        finding = as_written(store, table, [place])
-        if not finding.passed:
-            yield finding
+def _joined(looked: list[Finding]) -> Finding:
+    """One finding of files that are all as they were written."""
+    unsealed = sum("without seals" in finding.detail for finding in looked)
+    kept = f", {unsealed} of a version without seals" if unsealed else ""
+    return Finding(True, f"{len(looked)} files as written{kept}")
 
 
 def _strangers(store: Store) -> Iterator[tuple[str, str]]:

@@ -57,6 +57,16 @@ def tasks_known(store: Store, table: str, shard: list[Place]) -> Finding:
     return Finding(True, f"{found.height} tasks")
 
 
+def trees_of_tasks(store: Store, table: str, shard: list[Place]) -> Finding:
+    """A tree is called by its task and what follows the last `@`; queries find a tree's files by that."""
+    nodes = store.read(table, shard, columns=["task", "tree", "node"])
+    wrong = nodes.filter(pl.col("tree").str.replace("@[^@]*$", "") != pl.col("task"))
+    if wrong.height:
+        first = wrong.row(0, named=True)
+        return _fault(table, shard, f"{wrong.height} nodes are in trees not called by their task", first, first["node"])
+    return Finding(True, f"{nodes.height} nodes")
+
+
 def requests_booked(store: Store, table: str, shard: list[Place]) -> Finding:
     """Every request that wrote a node is in the table of requests."""
     nodes = store.read(table, shard, columns=["task", "tree", "node", "request"]).drop_nulls("request")
@@ -134,7 +144,7 @@ def _fault(table: str, shard: list[Place], what: str, row: dict, node: int) -> F
 Relation = Callable[[Store, str, list[Place]], Finding]
 
 RELATIONS: dict[str, dict[str, Relation]] = {
-    "nodes": {"tasks_known": tasks_known, "requests_booked": requests_booked},
+    "nodes": {"tasks_known": tasks_known, "trees_of_tasks": trees_of_tasks, "requests_booked": requests_booked},
     "verdicts": {"nodes_named": nodes_named},
     "variants": {"nodes_named": nodes_named},
     "credit": {"nodes_named": nodes_named, "credit_lengths": credit_lengths},
