@@ -12,13 +12,13 @@ import numpy as np
 import polars as pl
 
 from pipeline.bench.clock import median_seconds
-from pipeline.bench.draw import Forest
 from pipeline.bench.forest import StoredForest
 from pipeline.bench.metric import Metric, Params, figure, ratio
 from pipeline.bench.row_loops import ROW_LOOPS, Row, RowCredit
 from pipeline.credit import METHODS
 from pipeline.credit.columns import CreditColumns, Method, Trees, trees_from_nodes
 
+COLUMNS = ["task", "tree", "node", "parent", "depth", "origin", "token_ids"]
 REPEATS = 5
 LOOP_REPEATS = 3
 SAMPLE_TREES = 400
@@ -28,20 +28,27 @@ MIB = 2**20
 
 def measure(forest: StoredForest) -> Iterator[Metric]:
     """Rows a second, over the loop's; largest difference from the loop's answer; peak memory. All by method."""
-    stored = forest.read()
+    nodes, verdicts = forest.read("nodes", columns=COLUMNS).sort("tree", "node"), forest.read("verdicts")
     for name, method in METHODS.items():
-        yield from _measure_method(name, method, stored, {"method": name, **forest.shape.params()})
+        seen = nodes.filter(credited(method))
+        yield from _measure_method(name, method, seen, verdicts, {"method": name, **forest.shape.params()})
 
 
-def _measure_method(name: str, method: Method, forest: Forest, params: Params) -> Iterator[Metric]:
-    nodes = forest.nodes.filter(pl.col("origin").is_in(method.origins))
-    trees, options = trees_from_nodes(nodes, forest.verdicts), method.params()
+def credited(method: Method) -> pl.Expr:
+    """Whether a method looks at a node: at the task's own prompt, not at those that retries were asked under."""
+    return pl.col("origin").is_in(method.origins) & ((pl.col("origin") != "prompt") | pl.col("parent").is_null())
+
+
+def _measure_method(
+    name: str, method: Method, nodes: pl.DataFrame, verdicts: pl.DataFrame, params: Params
+) -> Iterator[Metric]:
+    trees, options = trees_from_nodes(nodes, verdicts), method.params()
     rows = len(trees.parent)
     (seconds,) = median_seconds(lambda: method.function(trees, options), repeats=REPEATS)
     size = {"rows": rows, "tokens": len(trees.tokens)}
     yield ratio("credit.rows_per_s", rows, seconds, unit="rows/s", params={**params, **size, "repeats": REPEATS})
     if name in ROW_LOOPS:
-        yield from _beside_loop(name, method, nodes, forest.verdicts, params)
+        yield from _beside_loop(name, method, nodes, verdicts, params)
     yield ratio("credit.peak_mib", _peak_bytes(method, trees), MIB, unit="MiB", params={**params, **size})
 
 

@@ -2,55 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
+import polars as pl
 
-from pipeline.bench.draw import ROUND, Forest, draw_forest
-from pipeline.bench.metric import Metric, figure, ratio
-from pipeline.bench.shape import Shape
-from pipeline.credit.columns import Trees, trees_from_nodes
+from pipeline.bench.draw import ROUND, SLICE_TASKS, Counts, Slice, draw_slice, stages_of
+from pipeline.bench.metric import Metric, Params, figure, ratio
+from pipeline.bench.shape import Shape, Sizes
 from pipeline.store.layout import Place
 from pipeline.store.store import Store
 
-PLACE = Place("bench", ROUND, "forest", "train-000")
+SUITE = "bench"
+DRAWN_TABLES = ("nodes", "verdicts", "variants")
+VARYING = ("retries", "interventions")
+"""Stages that leave variants."""
+
+
+class Drawn(NamedTuple):
+    """A store with a forest in it."""
+
+    store: Store
+    counts: Counts
 
 
 @dataclass(frozen=True)
 class StoredForest:
-    """A forest in a store of its own under `root`, drawn when first asked for."""
+    """A forest in a store of its own under `root`, drawn when first asked for; with the sizes of what else is drawn."""
 
     root: Path
     shape: Shape
+    sizes: Sizes = field(default_factory=Sizes)
 
     @cached_property
-    def store(self) -> Store:
-        """The store, with the forest's nodes and verdicts in it."""
+    def drawn(self) -> Drawn:
+        """The store and what is in it."""
         store = Store(self.root / "forest")
-        for table, rows in draw_forest(self.shape)._asdict().items():
-            store.write(table, rows, PLACE, inputs={})
-        return store
+        return Drawn(store, write_forest(store, self.shape))
 
-    def read(self) -> Forest:
-        """The forest, from the store."""
-        return Forest(self.store.read("nodes", [PLACE]), self.store.read("verdicts", [PLACE]))
+    @property
+    def store(self) -> Store:
+        """The store, with the forest's tables in it."""
+        return self.drawn.store
+
+    def read(self, table: str, *, columns: list[str] | None = None) -> pl.DataFrame:
+        """A table of the forest, whole."""
+        return self.store.read(table, self.store.places(table), columns=columns)
+
+
+def write_forest(store: Store, shape: Shape) -> Counts:
+    """Draw a forest into a store, a file a table, stage and shard; holds a slice at a time."""
+    counts = [write_shard(store, shape, number, slices(shape, *tasks)) for number, tasks in enumerate(shards_of(shape))]
+    return added(counts)
+
+
+def write_shard(
+    store: Store, shape: Shape, number: int, drawn: Iterable[Slice], *, tables: Sequence[str] = DRAWN_TABLES
+) -> Counts:
+    """Write a shard of every stage; the slices in the order of their tasks."""
+    counts = []
+    with ExitStack() as files:
+        out = {
+            (stage, table): files.enter_context(store.writer(table, place(stage, number), inputs={}))
+            for stage in stages_of(shape)
+            for table in tables
+            if table != "variants" or stage in VARYING
+        }
+        for slice_ in drawn:
+            for (stage, table), file in out.items():
+                file.add(slice_.rows[stage][table])
+            counts.append(slice_.counts)
+    return added(counts)
+
+
+def added(counts: Iterable[Counts]) -> Counts:
+    """What has been drawn in all."""
+    return Counts(*map(sum, zip(*counts, strict=True)))
+
+
+def slices(shape: Shape, first: int, last: int) -> Iterator[Slice]:
+    """The tasks from one to before another, some at a time."""
+    for start in range(first, last, SLICE_TASKS):
+        yield draw_slice(shape, start, min(SLICE_TASKS, last - start))
+
+
+def shards_of(shape: Shape) -> list[tuple[int, int]]:
+    """The first task of each shard, and the one after its last."""
+    return [(first, min(first + shape.shard_tasks, shape.tasks)) for first in range(0, shape.tasks, shape.shard_tasks)]
+
+
+def place(stage: str, shard: int) -> Place:
+    """Where a shard of the drawn suite lies."""
+    return Place(SUITE, ROUND, stage, f"train-{shard:03d}")
+
+
+def described(shape: Shape, counts: Counts) -> Params:
+    """A forest as metrics state it."""
+    return {**shape.params(), "leaves": counts.leaves, "judged": counts.judged, "copied_tokens": counts.copied}
+
+
+def sized(shape: Shape, nodes: int) -> Shape:
+    """The shape with as many tasks as have about so many nodes."""
+    some = draw_slice(shape, 0, min(SLICE_TASKS, shape.tasks)).counts.nodes / min(SLICE_TASKS, shape.tasks)
+    return replace(shape, tasks=max(1, round(nodes / some)))
 
 
 def measure(forest: StoredForest) -> Iterator[Metric]:
-    """Nodes, tokens, and tokens of all paths from the root to a leaf over the tokens of all nodes."""
-    trees = trees_from_nodes(*forest.read())
-    params = {**forest.shape.params(), "leaves": int(trees.leaves().sum()), "judged": len(trees.judged())}
-    unique = len(trees.tokens)
-    yield ratio("forest.path_unique_ratio", path_tokens(trees), unique, unit="x", params=params)
-    yield figure("forest.nodes", len(trees.parent), unit="nodes", params=params)
-    yield figure("forest.unique_tokens", unique, unit="tokens", params=params)
-
-
-def path_tokens(trees: Trees) -> int:
-    """Tokens along the paths from the root, prompt included, to each leaf, a shared one counted once for each."""
-    leaves, roots = np.flatnonzero(trees.leaves()), np.flatnonzero(trees.parent < 0)
-    prompts = trees.token_counts()[roots[trees.tree[leaves]]]
-    return int(trees.paths(leaves).token_counts(trees).sum() + prompts.sum())
+    """Nodes, tokens, and tokens of all paths from a context's prompt to a leaf over the tokens of all nodes."""
+    counts = forest.drawn.counts
+    params = described(forest.shape, counts)
+    yield ratio("forest.path_unique_ratio", counts.path_tokens, counts.tokens, unit="x", params=params)
+    yield figure("forest.nodes", counts.nodes, unit="nodes", params=params)
+    yield figure("forest.unique_tokens", counts.tokens, unit="tokens", params=params)

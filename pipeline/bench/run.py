@@ -16,24 +16,27 @@ from rich.table import Table
 from pipeline.bench import BENCHES
 from pipeline.bench.forest import StoredForest
 from pipeline.bench.metric import Metric, Params
-from pipeline.bench.shape import Shape
+from pipeline.bench.shape import Shape, Sizes
 from pipeline.report import OnProgress, Progress
 
 PRINTED_WIDTH = 160
 """Columns of the table where no terminal has a width."""
 
 
-def run_benches(names: Sequence[str], shape: Shape, on_progress: OnProgress) -> Iterator[Metric]:
+def run_benches(
+    names: Sequence[str], shape: Shape, on_progress: OnProgress, *, sizes: Sizes = Sizes()
+) -> Iterator[Metric]:
     """The metrics of some benches, in turn, each as soon as it is known.
 
     Args:
         names: keys of BENCHES.
         shape: the forest that all of them see.
         on_progress: told before every bench.
+        sizes: of what else they draw.
     """
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="branchpoint-bench-") as folder:
-        forest = StoredForest(Path(folder), shape)
+        forest = StoredForest(Path(folder), shape, sizes)
         for done, name in enumerate(names):
             on_progress(Progress("bench", "benches", done, len(names), 0, 0, time.monotonic() - start))
             yield from import_module(BENCHES[name]).measure(forest)
