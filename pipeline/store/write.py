@@ -202,7 +202,7 @@ class ParquetPart:
                     f"{self.table}: rows of task {first} come after those of {self._last}",
                     remedy="give whole tasks in their order",
                 )
-            self._first, self._last = self._first or first, last
+            self._first, self._last = first if self._first is None else self._first, last
         self._digest.add(rows)
         self._rows += rows.num_rows
         self._held = pa.concat_tables([self._held, rows])
