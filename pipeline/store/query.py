@@ -1,53 +1,45 @@
-"""The store as a DuckDB database: a view a table, macros over trees. Copies no data, needs no extension.
+"""The store as a DuckDB database: opens it, writes it, asks it. Copies no data, needs no extension.
 
-A view reads whatever shards there are when it is asked, so a database made before a stage sees its rows
-after it. Adds to a table's own columns where a row lies: `suite`, `round`, `stage`, `shard`. A table that
-has a column of such a name itself keeps its own.
+A view reads whatever shards there are when it is asked, so a database made before a stage sees its rows after it. Adds
+to a table's own columns where a row lies: `suite`, `round`, `stage`, `shard`, `file`. A table that has a column of such
+a name itself keeps its own. The table `shards` says what files there were when the database was made.
 """
 
 from __future__ import annotations
 
 import os
+import re
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib import resources
-from itertools import groupby
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
-import pyarrow as pa
 
-from pipeline.errors import BadConfig, BadTable, StoreFull
+from pipeline.errors import BadConfig, StoreFull
+from pipeline.store.files import LocalFiles, RemoteFiles
 from pipeline.store.store import Store
+from pipeline.store.views import shards_of, statements
 from schemas import TABLES
-from schemas.base import Table, arrow_schema, column_docs, describe
 
 DATABASE = "branchpoint.duckdb"
 _OFFLINE = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 _QUIET = "set enable_progress_bar = false"
 """DuckDB's own bar goes to stdout, among the rows, and keeps it from seeing Ctrl-C."""
 _AT_ONCE = 1000
-_TYPES = {
-    pa.string(): "varchar",
-    pa.int32(): "integer",
-    pa.int64(): "bigint",
-    pa.float32(): "float",
-    pa.float64(): "double",
-    pa.bool_(): "boolean",
-    pa.timestamp("us", tz="UTC"): "timestamptz",
-}
-_PLACE = {
-    "suite": r"regexp_extract(filename, '/suite=([^/]*)/[^/]*/[^/]*/[^/]*$', 1)",
-    "round": r"regexp_extract(filename, '/round=([^/]*)/[^/]*/[^/]*$', 1)",
-    "stage": r"regexp_extract(filename, '/stage=([^/]*)/[^/]*$', 1)",
-    "shard": "parse_filename(filename, true)",
-}
-"""Read off the file's name rather than by hive_partitioning, which would hide a table's own column of that name.
-DuckDB prunes files by a filter on them all the same."""
+_READS = ("SELECT", "EXPLAIN", "MULTI")
+"""Kinds of statements that only read; MULTI is a pivot that must first look for its columns."""
+_BLANK = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"
+_EXPLAIN = re.compile(rf"{_BLANK}explain\b{_BLANK}(?:analyze\b|\([^)]*\))?", re.IGNORECASE | re.DOTALL)
+_WRITES = "COPY_TO_FILE"
+"""The step of a plan that writes a file; a statement that begins `with` can hold one and is a SELECT all the same."""
 
-_SHOWN = "select nodes.node, nodes.parent, nodes.origin, nodes.text, leaves.reward"
-_JUDGED = "left join leaves on leaves.tree = nodes.tree and leaves.node = nodes.node order by nodes.node"
+_SHOWN = "select nodes.node, nodes.parent, nodes.origin, nodes.text, judged.reward"
+_JUDGED = """
+    left join task_judged(task_of($tree)) as judged on judged.tree = nodes.tree and judged.node = nodes.node
+    order by nodes.node
+"""
 
 
 class Answer(NamedTuple):
@@ -78,93 +70,144 @@ class ShownNode(NamedTuple):
     reward: float | None
 
 
-def open_database(store: Store, path: Path | None = None) -> duckdb.DuckDBPyConnection:
-    """A database with the store's views and macros.
-
-    Args:
-        path: file to keep it in; in memory where there is none.
+def open_database(store: Store) -> duckdb.DuckDBPyConnection:
+    """A database in memory with the store's views and macros.
 
     Raises:
-        BadTable: a shard cannot be read.
-        StoreFull: the file cannot be written.
+        BadTable: a file of the store is damaged.
     """
+    connection = duckdb.connect(config=_OFFLINE)
     try:
-        connection = duckdb.connect(":memory:" if path is None else str(path), config=_OFFLINE)
-    except duckdb.IOException as error:
-        raise StoreFull(_one_line(error), remedy="free some space or choose another store") from error
-    try:
-        connection.execute(_QUIET)
-        connection.begin()
-        for name, table in TABLES.items():
-            connection.execute(_view(store.root, name, table))
-            for statement in _comments(name, table):
-                connection.execute(statement)
-        connection.execute(resources.files(__package__).joinpath("views.sql").read_text())
-        connection.commit()
-    except duckdb.Error as error:
+        _fill(connection, store)
+        connection.execute("set lock_configuration = true")
+    except BaseException:
         connection.close()
-        raise BadTable(
-            f"{store.root}: {_one_line(error)}", remedy="move what is not a shard out of the store"
-        ) from error
+        raise
     return connection
 
 
-def write_database(store: Store) -> Path:
+def write_database(store: Store) -> Path | None:
     """Write `branchpoint.duckdb` into the store, for any DuckDB client.
 
     Its views name the store by its absolute path, so that it can be opened from any folder; a store that
-    has moved needs it written anew.
+    has moved needs it written anew. What comes after it is in its views all the same, and in the macros over one
+    task wherever the task's slice was known: that of a suite is, once its tasks are written. Only the table `shards`
+    stays as it was.
+
+    Returns:
+        The file. None: the store lies behind a URL, which no DuckDB client could open from it.
 
     Raises:
-        BadTable: a shard cannot be read.
+        BadTable: a file of the store is damaged.
         StoreFull: the store cannot be written.
+        KeyboardInterrupt: it was interrupted; the file is as it was.
     """
-    path = store.root / DATABASE
+    if not isinstance(store.files, LocalFiles):
+        return None
+    path = store.files.root / DATABASE
     part = path.with_name(f".{DATABASE}.{os.getpid()}.part")
     try:
-        store.root.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.unlink(missing_ok=True)
-        open_database(store, part).close()
+        with duckdb.connect(str(part), config=_OFFLINE) as connection:
+            _fill(connection, store)
         part.replace(path)
     except OSError as error:
         raise StoreFull(f"cannot write {path}: {error.strerror}", remedy="choose another store") from error
+    except duckdb.IOException as error:
+        raise StoreFull(_one_line(error), remedy="free some space or choose another store") from error
     finally:
-        part.unlink(missing_ok=True)
+        for left in (part, part.with_name(f"{part.name}.wal")):
+            left.unlink(missing_ok=True)
     return path
 
 
-def run_query(connection: duckdb.DuckDBPyConnection, sql: str, parameters: Sequence[Any] = ()) -> Answer:
-    """Run one or more statements; the answer is the last one's.
+def _fill(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+    files, entries = store.files, store.catalogue()
+    if isinstance(files, RemoteFiles):
+        connection.register_filesystem(files.fs)
+    with _interrupts():
+        connection.execute(_QUIET)
+        connection.begin()
+        connection.register("found", shards_of(files, entries))
+        connection.execute("create or replace table shards as from found")
+        connection.unregister("found")
+        for statement in statements(files, entries):
+            connection.execute(statement)
+        connection.commit()
+
+
+def run_query(
+    connection: duckdb.DuckDBPyConnection, sql: str | duckdb.Statement, parameters: Sequence[Any] | dict[str, Any] = ()
+) -> Answer:
+    """Run one statement of our own, with values in place of its `?` or `$name`.
 
     Raises:
         BadConfig: DuckDB refuses the query, now or while its rows are read; its reason in one line.
         KeyboardInterrupt: it was interrupted.
     """
     with _refusals():
-        done = connection.execute(sql, parameters or None)
-        columns = tuple(column[0] for column in (done.description or ())) if done else ()
-    return Answer(columns, _rows(connection) if columns else iter(()))
+        connection.execute(sql, parameters or None)
+        columns = tuple(column[0] for column in connection.description)
+    return Answer(columns, _rows(connection))
+
+
+def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[Answer]:
+    """Run statements of a user that read, one after the other; each when the rows of the one before it were read.
+
+    Raises:
+        BadConfig: there is none, or one would write; nothing was run. Or as `run_query`.
+        KeyboardInterrupt: as `run_query`.
+    """
+    with _refusals():
+        found = connection.extract_statements(sql)
+    if not found:
+        raise BadConfig("the query is empty", remedy='ask something, such as "from pass_at(1)"')
+    for statement in found:
+        _check_reads(connection, statement)
+    for statement in found:
+        with _refusals():
+            connection.execute("begin transaction read only")
+        try:
+            yield run_query(connection, statement)
+        finally:
+            with suppress(duckdb.Error):
+                connection.rollback()
+
+
+def _check_reads(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> None:
+    """Refuse a statement that would write anything, but for what a transaction that only reads refuses itself."""
+    kind, text = statement.type.name, statement.query.strip().rstrip(";")
+    if kind == "EXPLAIN":
+        text = text[_EXPLAIN.match(text).end() :]
+        with _refusals():
+            (inner,) = connection.extract_statements(text)
+        kind = inner.type.name
+    if kind in _READS and re.search(r"\bcopy\b", text, re.IGNORECASE):
+        with _refusals():
+            plan = connection.execute(f"explain (format json) {text}").fetchall()
+        kind = "COPY" if any(_WRITES in row[-1] for row in plan) else kind
+    if kind not in _READS:
+        raise BadConfig(
+            f"{' '.join(text.split())[:60]!r} does not only read",
+            remedy="ask with select, from, describe, summarize or explain; --csv and --json give rows to a file",
+        )
 
 
 def count_rows(store: Store) -> list[Count]:
-    """Rows of the whole store by table and stage, from the files' footers.
+    """Rows of the whole store by table and stage, from the catalogue.
 
     Raises:
-        BadTable: a file is no Parquet.
+        BadTable: a file of the store is damaged.
     """
-    counts = []
-    for table in TABLES:
-        for of, places in groupby(store.places(table), key=lambda place: (place.suite, place.round, place.stage)):
-            rows = []
-            for place in places:
-                try:
-                    rows.append(store.rows(table, place))
-                except pa.ArrowInvalid as error:
-                    raise BadTable(
-                        f"{place.path(store.root, table)} is no Parquet file: {error}", remedy="remove it and run again"
-                    ) from error
-            counts.append(Count(table, *of, rows=sum(rows), shards=len(rows)))
-    return counts
+    found = defaultdict(list)
+    for entry in store.catalogue():
+        found[entry.table, entry.place.suite, entry.place.round, entry.place.stage].append(entry.rows)
+    order = list(TABLES)
+    return [
+        Count(*of, rows=sum(rows), shards=len(rows))
+        for of, rows in sorted(found.items(), key=lambda item: (order.index(item[0][0]), *item[0][1:]))
+    ]
 
 
 def tree_nodes(connection: duckdb.DuckDBPyConnection, tree: str) -> list[ShownNode]:
@@ -173,9 +216,8 @@ def tree_nodes(connection: duckdb.DuckDBPyConnection, tree: str) -> list[ShownNo
     Raises:
         BadConfig: there is no such tree; names the one most like it.
     """
-    found = [
-        ShownNode(*row) for row in run_query(connection, f"{_SHOWN} from subtree(?, 0) as nodes {_JUDGED}", [tree]).rows
-    ]
+    sql = f"{_SHOWN} from tree_nodes($tree) as nodes {_JUDGED}"
+    found = [ShownNode(*row) for row in run_query(connection, sql, {"tree": tree}).rows]
     if not found:
         like = "select tree from nodes group by tree order by jaro_winkler_similarity(tree, ?) desc, tree limit 1"
         nearest = next((row[0] for row in run_query(connection, like, [tree]).rows), None)
@@ -190,8 +232,8 @@ def path_nodes(connection: duckdb.DuckDBPyConnection, tree: str, node: int) -> l
     Raises:
         BadConfig: there is no such tree or node.
     """
-    sql = f"{_SHOWN} from path(?, ?) as nodes {_JUDGED}"
-    found = [ShownNode(*row) for row in run_query(connection, sql, [tree, node]).rows]
+    sql = f"{_SHOWN} from path($tree, $node) as nodes {_JUDGED}"
+    found = [ShownNode(*row) for row in run_query(connection, sql, {"tree": tree, "node": node}).rows]
     if not found:
         last = tree_nodes(connection, tree)[-1].node
         raise BadConfig(f"tree {tree!r} has no node {node}", remedy=f"its nodes are 0 to {last}")
@@ -208,7 +250,8 @@ def _rows(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _interrupts() -> Iterator[None]:
+    """Ctrl-C, in whichever form DuckDB hands it on."""
     try:
         yield
     except duckdb.InterruptException as error:
@@ -217,56 +260,23 @@ def _refusals() -> Iterator[None]:
         if "interrupted" not in str(error):
             raise
         raise KeyboardInterrupt from error
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        with _interrupts():
+            yield
     except duckdb.Error as error:
-        raise BadConfig(
-            _one_line(error), remedy="correct the query; `branchpoint tables` lists what there is"
-        ) from error
+        raise BadConfig(_one_line(error), remedy=_remedy(error)) from error
+
+
+def _remedy(error: duckdb.Error) -> str:
+    if "lateral join column parameters" in str(error):
+        return "a macro over one task or tree takes a literal, not a column; join the view `paths` or `nodes` instead"
+    return "correct the query; `branchpoint tables` lists what there is"
 
 
 def _one_line(error: duckdb.Error) -> str:
     """DuckDB's reason without the excerpt of the query it points into."""
     return " ".join(str(error).split("\n\nLINE ")[0].split())
-
-
-def _text(value: str) -> str:
-    """A string literal."""
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _name(value: str) -> str:
-    """An identifier."""
-    return '"' + value.replace('"', '""') + '"'
-
-
-def _glob(root: Path, table: str) -> str:
-    """A pattern of the shards of a table; what a glob would read into the store's own path is made plain."""
-    plain = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(root.absolute()))
-    return f"{plain}/{table}/*/*/*/*.parquet"
-
-
-def _type(of: pa.DataType) -> str:
-    return f"{_type(of.value_type)}[]" if pa.types.is_list(of) else _TYPES[of]
-
-
-def _view(root: Path, name: str, table: type[Table]) -> str:
-    """The view of a table: typed and empty where there are no files."""
-    fields = list(arrow_schema(table))
-    own = [_name(field.name) for field in fields]
-    place = [f"{source} as {column}" for column, source in _PLACE.items() if _name(column) not in own]
-    typed = [f"null::{_type(field.type)} as {_name(field.name)}" for field in fields]
-    return f"""
-        create or replace view {_name(name)} as select {", ".join([*own, *place])} from (
-            select {", ".join([*typed, "null::varchar as filename"])} where false
-            union all by name
-            select * from read_parquet(
-                {_text(_glob(root, name))}, hive_partitioning = false, filename = true, allow_empty = true
-            )
-        )
-    """
-
-
-def _comments(name: str, table: type[Table]) -> Iterator[str]:
-    """What a row and its columns are, for `duckdb_columns()` and the clients that show it."""
-    yield f"comment on view {_name(name)} is {_text(describe(table))}"
-    for column in column_docs(table):
-        yield f"comment on column {_name(name)}.{_name(column.name)} is {_text(column.description)}"
