@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
@@ -30,6 +30,8 @@ from schemas.versions import version_of
 FILE = "catalogue.sqlite"
 _CREATE = "create table if not exists files (name text primary key, entry text not null, mark blob not null)"
 _PUT = "insert or replace into files values (?, ?, ?)"
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""SQLite quotes what it does not understand, and Python cannot always read the quote."""
 
 
 class Entry(NamedTuple):
@@ -111,6 +113,7 @@ class Catalogue:
     def _load(self) -> dict[str, Entry]:
         with self._lock:
             if self._known is None:
+                rows = []
                 with self._database() as db:
                     rows = db.execute("select name, entry, mark from files").fetchall() if db else []
                 self._known = {name: _from_json(text) for name, text, mark in rows if mark == _mark(name, text)}
@@ -133,23 +136,25 @@ class Catalogue:
         path = self._files.local / FILE
         try:
             db = _opened(path)
-        except sqlite3.DatabaseError:
+        except _DAMAGE:
             try:
-                for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
-                    path.with_name(name).unlink(missing_ok=True)
+                _forget(path)
                 db = _opened(path)
-            except (OSError, sqlite3.DatabaseError):
+            except (OSError, *_DAMAGE):
                 db = None
         except OSError:
             db = None
         if db is None:
             yield None
             return
-        with closing(db):
-            try:
+        try:
+            with closing(db):
                 yield db
-            except sqlite3.DatabaseError:
-                return
+        except sqlite3.OperationalError:
+            return
+        except _DAMAGE:
+            with suppress(OSError):
+                _forget(path)
 
 
 def _opened(path: Path) -> sqlite3.Connection:
@@ -160,10 +165,15 @@ def _opened(path: Path) -> sqlite3.Connection:
         db.execute("pragma synchronous=normal")
         db.execute(_CREATE)
         db.execute("select count(*) from files").fetchone()
-    except sqlite3.DatabaseError:
+    except _DAMAGE:
         db.close()
         raise
     return db
+
+
+def _forget(path: Path) -> None:
+    for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
+        path.with_name(name).unlink(missing_ok=True)
 
 
 def _mark(name: str, text: str) -> bytes:

@@ -29,15 +29,17 @@ _PUT = """
 insert into completions values (?,?,?,?,?,?,?,?,?,?,?,1,?,?,?)
 on conflict(key) do update set token_ids=excluded.token_ids, logprobs=excluded.logprobs, finish=excluded.finish,
     cached=excluded.cached, seconds=excluded.seconds, attempts=attempts+1, error=excluded.error,
-    asked_by=excluded.asked_by, mark=excluded.mark
+    asked_by=excluded.asked_by, mark=mark_of(attempts + 1, excluded.mark)
 where completions.error is not null
 """
 _ADDED = {"asked_by": "text", "mark": "blob"}
-"""Columns that ledgers of older versions lack; null there."""
+"""Columns that ledgers of older versions lack; who asked is null there."""
 _COLUMNS = (
     "key, policy, engine, sample, sampling, prompt, token_ids, logprobs, finish, cached, seconds, error, asked_by"
 )
 _LOOKUP = 500
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""SQLite quotes what it does not understand, and Python cannot always read the quote."""
 
 
 class Entry(NamedTuple):
@@ -61,17 +63,22 @@ class Ledger:
     """Opened on a file; use as a context manager."""
 
     def __init__(self, path: Path):
+        self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=60)
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise StoreFull(f"cannot open {path}: {error}", remedy="free some space or choose another store") from error
+        try:
+            self._db.create_function("mark_of", 2, _mark_of, deterministic=True)
+            self._db.create_function("mark_row", -1, lambda *values: _mark(values), deterministic=True)
             self._db.execute("pragma journal_mode=wal")
             self._db.execute("pragma synchronous=normal")
             self._db.execute(_CREATE)
-            found = {row[1] for row in self._db.execute("pragma table_info(completions)")}
-            for column, kind in _ADDED.items():
-                if column not in found:
-                    self._db.execute(f"alter table completions add column {column} {kind}")
-        except (OSError, sqlite3.DatabaseError) as error:
+            if self._lacks():
+                self._upgrade()
+        except _DAMAGE as error:
+            self._db.close()
             raise StoreFull(f"cannot open {path}: {error}", remedy="free some space or choose another store") from error
 
     def __enter__(self) -> Ledger:
@@ -108,6 +115,8 @@ class Ledger:
                 f"cannot write the ledger of requests: {error}",
                 remedy="free some space or choose another store, then run again; what is recorded is kept",
             ) from error
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
 
     def get(self, keys: Sequence[str]) -> dict[str, Entry]:
         """The entries there are, failures included."""
@@ -116,11 +125,8 @@ class Ledger:
             some = keys[start : start + _LOOKUP]
             query = f"select {_COLUMNS}, attempts, mark from completions where key in ({','.join('?' * len(some))})"
             for *values, attempts, mark in self._rows(query, some):
-                if mark is not None and mark != _mark(values):
-                    raise BadTable(
-                        f"the ledger of requests is damaged at {values[0]}",
-                        remedy="move ledger.sqlite out of the store; what it held is asked again",
-                    )
+                if mark != _mark_of(attempts, _mark(values)):
+                    raise self._damaged(f"request {values[0]} is not as it was recorded")
                 key, policy, engine, sample, sampling, prompt, *answer, by = values
                 ids, logprobs, finish, cached, seconds, error = answer
                 completion = Completion(
@@ -145,18 +151,38 @@ class Ledger:
         for (line,) in self._rows("pragma quick_check"):
             if line != "ok":
                 yield line
-        for *values, mark in self._db.execute(f"select {_COLUMNS}, mark from completions"):
-            if mark is not None and mark != _mark(values):
+        for *values, attempts, mark in self._each(f"select {_COLUMNS}, attempts, mark from completions"):
+            if mark != _mark_of(attempts, _mark(values)):
                 yield f"request {values[0]} is not as it was recorded"
 
+    def _lacks(self) -> list[str]:
+        found = {row[1] for row in self._db.execute("pragma table_info(completions)")}
+        return [column for column in _ADDED if column not in found]
+
+    def _upgrade(self) -> None:
+        """Give a ledger of an older version the columns it lacks; every row is marked once and for all."""
+        with self._db:
+            self._db.execute("begin immediate")
+            for column in self._lacks():
+                self._db.execute(f"alter table completions add column {column} {_ADDED[column]}")
+            self._db.execute(
+                f"update completions set mark = mark_of(attempts, mark_row({_COLUMNS})) where mark is null"
+            )
+
     def _rows(self, query: str, values: Sequence[str] = ()) -> list[tuple]:
+        return list(self._each(query, values))
+
+    def _each(self, query: str, values: Sequence[str] = ()) -> Iterator[tuple]:
         try:
-            return self._db.execute(query, values).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise BadTable(
-                f"the ledger of requests is damaged: {error}",
-                remedy="move ledger.sqlite out of the store; what it held is asked again",
-            ) from error
+            yield from self._db.execute(query, values)
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, what: object) -> BadTable:
+        return BadTable(
+            f"the ledger of requests {self._path} is damaged: {what}",
+            remedy="move it out of the store; what it held is asked again",
+        )
 
 
 def _mark(values: Sequence[object]) -> bytes:
@@ -166,3 +192,8 @@ def _mark(values: Sequence[object]) -> bytes:
         data = value if isinstance(value, bytes) else repr(value).encode()
         sink.update(len(data).to_bytes(8, "little") + data)
     return sink.digest()
+
+
+def _mark_of(attempts: int, mark: bytes) -> bytes:
+    """Digest of a request with the number of its tries."""
+    return mark if attempts == 1 else blake2b(repr(attempts).encode() + mark, digest_size=16).digest()
