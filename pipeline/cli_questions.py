@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline import show
 from pipeline.bench import BENCHES
-from pipeline.bench.shape import Shape
+from pipeline.bench.shape import SHAPES, Shape, Sizes
 from pipeline.cli_options import check_choice
 from pipeline.cli_progress import progress_on
 from pipeline.errors import BadConfig
@@ -175,12 +175,16 @@ def _drift(options: argparse.Namespace) -> None:
 def _bench(options: argparse.Namespace) -> None:
     for name in options.names:
         check_choice("bench", name, BENCHES)
-    shape = Shape(tasks=options.tasks, seed=options.seed)
+    check_choice("shape", options.shape, SHAPES)
+    given = {name: value for name in ("tasks", "shard_tasks") if (value := getattr(options, name)) is not None}
+    shape = replace(SHAPES[options.shape], seed=options.seed, **given)
+    sizes = Sizes(**{name: getattr(options, name) for name in _SIZES})
     from pipeline.bench.metric import Metric
     from pipeline.bench.run import print_metrics, run_benches
 
     with progress_on(sys.stderr) as on_progress:
-        metrics = run_benches(tuple(dict.fromkeys(options.names)) or tuple(BENCHES), shape, on_progress)
+        names = tuple(dict.fromkeys(options.names)) or tuple(BENCHES)
+        metrics = run_benches(names, shape, on_progress, sizes=sizes)
         if options.json:
             show.print_json(Metric._fields, metrics, to=sys.stdout)
             return
@@ -189,6 +193,12 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 _SHAPE = Shape()
+_SIZES = {
+    "nodes": "of the forest that is queried",
+    "leaves": "put together from disk",
+    "trees": "of the store that is opened",
+    "rows": "of steps that are passed over",
+}
 _TREE = {"metavar": "TREE", "help": "such as chain_sum/3x2/train/000000@r0"}
 QUESTIONS: dict[str, Question] = {
     "sql": Question(
@@ -246,8 +256,14 @@ QUESTIONS: dict[str, Question] = {
         "measure Branchpoint on a drawn forest",
         {
             "names": {"metavar": "NAME", "nargs": "*", "help": f"{'|'.join(BENCHES)}; default all"},
-            "--tasks": {"type": int, "default": _SHAPE.tasks, "help": f"trees to draw; default {_SHAPE.tasks}"},
+            "--shape": {"metavar": "NAME", "default": "mixed", "help": f"{'|'.join(SHAPES)}; default mixed"},
+            "--tasks": {"type": int, "help": f"trees to draw; default {_SHAPE.tasks}"},
+            "--shard-tasks": {"type": int, "help": f"tasks in a shard; default {_SHAPE.shard_tasks}"},
             "--seed": {"type": int, "default": _SHAPE.seed, "help": f"of what is drawn; default {_SHAPE.seed}"},
+            **{
+                f"--{name}": {"type": int, "default": size, "help": f"{_SIZES[name]}, in query; default {size:,}"}
+                for name, size in asdict(Sizes()).items()
+            },
         },
         of_store=False,
     ),
