@@ -4,5 +4,6 @@ BENCHES: dict[str, str] = {
     "forest": "pipeline.bench.forest",
     "credit": "pipeline.bench.credit",
     "store": "pipeline.bench.store",
+    "query": "pipeline.bench.query",
     "cli": "pipeline.bench.cli",
 }

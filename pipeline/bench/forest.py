@@ -86,8 +86,26 @@ def added(counts: Iterable[Counts]) -> Counts:
 
 def slices(shape: Shape, first: int, last: int) -> Iterator[Slice]:
     """The tasks from one to before another, some at a time."""
+    for start, count in _cut(first, last):
+        yield draw_slice(shape, start, count)
+
+
+def slices_of(shape: Shape) -> Iterator[tuple[int, int]]:
+    """The first task of each slice of a stored forest, and how many it has."""
+    for tasks in shards_of(shape):
+        yield from _cut(*tasks)
+
+
+def slice_of(shape: Shape, task: int) -> tuple[int, int]:
+    """The slice of a stored forest that holds a task."""
+    first = task - task % shape.shard_tasks
+    start = task - (task - first) % SLICE_TASKS
+    return start, min(SLICE_TASKS, min(first + shape.shard_tasks, shape.tasks) - start)
+
+
+def _cut(first: int, last: int) -> Iterator[tuple[int, int]]:
     for start in range(first, last, SLICE_TASKS):
-        yield draw_slice(shape, start, min(SLICE_TASKS, last - start))
+        yield start, min(SLICE_TASKS, last - start)
 
 
 def shards_of(shape: Shape) -> list[tuple[int, int]]:

@@ -54,6 +54,10 @@ class Shape:
             raise BadConfig(f"seed {self.seed} is negative", remedy="give 0 or more with --seed")
         if not self.branching or min(self.branching) < 1:
             raise BadConfig(f"branching {self.branching} has a depth without children", remedy="give 1 or more a depth")
+        if self.shard_tasks < 1:
+            raise BadConfig(
+                f"shards of {self.shard_tasks} tasks cannot be written", remedy="give at least 1 with --shard-tasks"
+            )
 
     def params(self) -> Params:
         """What the forest was made from, as the metrics state it."""
