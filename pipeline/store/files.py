@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 LOCKS = ".locks"
+_STATES = ("ETag", "etag", "generation", "version_id", "blob_id", "mtime", "LastModified", "last_modified", "created")
+"""What object stores call that which changes with a file, the surest first."""
 
 
 class Stamp(NamedTuple):
@@ -183,9 +186,9 @@ class RemoteFiles:
 
 def _state(info: dict) -> str:
     """What changes with the file: an object store's tag or version, else the time of its last change."""
-    for key in ("ETag", "etag", "generation", "version_id", "mtime", "LastModified", "last_modified", "created"):
-        if info.get(key):
-            return str(info[key])
+    for key in _STATES:
+        if found := info.get(key):
+            return str(found.timestamp() if isinstance(found, datetime) else found)
     return ""
 
 

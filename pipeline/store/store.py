@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import BadTable
 from pipeline.store.batches import merged
 from pipeline.store.catalogue import Catalogue, Entry
-from pipeline.store.files import Files, files_at, locked
+from pipeline.store.files import Files, LocalFiles, files_at, locked
 from pipeline.store.layout import EVERY_ROUND, Place, place_of
 from pipeline.store.ledger import Ledger
 from pipeline.store.write import ParquetPart, Written, as_arrow, disk_errors, validated
@@ -237,7 +237,8 @@ class Store:
         frames = [wanted.lazy()]
         entries = sorted(self.catalogue(table, **of), key=lambda entry: (entry.version, entry.name))
         for version, some in groupby(entries, key=lambda entry: entry.version):
-            read = pl.scan_parquet([self.files.address(entry.name) for entry in some], hive_partitioning=False)
+            open_by = self.files.address if isinstance(self.files, LocalFiles) else self.files.open
+            read = pl.scan_parquet([open_by(entry.name) for entry in some], hive_partitioning=False)
             frames.append(
                 read.with_columns(**added_since(table, version)).cast(dict(wanted.schema)).select(wanted.columns)
             )
@@ -279,16 +280,16 @@ def _below(table: str, suite: str | None, round: str | None) -> str:
 
 def _upgraded(entry: Entry, read, names: list[str]) -> pa.Table:
     """Columns of a file as those of today's version, in the order of `names`."""
+    fields = {field.name: field for field in arrow_schema(TABLES[entry.table])}
     added = {name: made for name, made in added_since(entry.table, entry.version).items() if name in names}
-    if not added:
-        return read(columns=names)
     needed = {root for made in added.values() for root in made.meta.root_names()}
     kept = [name for name in names if name not in added]
     rows = read(columns=[*kept, *sorted(needed - set(kept))])
-    fields = {field.name: field.type for field in arrow_schema(TABLES[entry.table])}
-    frame = pl.from_arrow(rows.select(sorted(needed))) if needed else pl.DataFrame({"row": range(rows.num_rows)})
+    frame = pl.from_arrow(rows.select(sorted(needed))) if needed else pl.DataFrame()
     for name, made in added.items():
         column = frame.select(made.alias(name)).to_series()
         column = column if len(column) == rows.num_rows else pl.Series(name, [None] * rows.num_rows)
-        rows = rows.append_column(name, column.to_arrow().cast(fields[name]))
-    return rows.select(names)
+        rows = rows.append_column(name, column.to_arrow().cast(fields[name].type))
+    columns = [rows[name] for name in names]
+    schema = pa.schema([fields[name].with_type(column.type) for name, column in zip(names, columns, strict=True)])
+    return pa.table(columns, schema=schema)
