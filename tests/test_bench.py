@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -19,12 +20,13 @@ from pipeline.bench.forest import StoredForest
 from pipeline.bench.metric import figure, ratio
 from pipeline.bench.row_loops import ROW_LOOPS, Row, RowCredit
 from pipeline.bench.run import print_metrics, run_benches
-from pipeline.bench.shape import Shape
+from pipeline.bench.shape import SHAPES, Shape, Sizes
 from pipeline.credit import METHODS
 from pipeline.credit.columns import CreditColumns, Trees
 from pipeline.report import silent
 
 SMALL = Shape(tasks=3, branching=(3, 2, 2), prompt_tokens=8, step_tokens=5, unjudged=0.2, retried=1.0)
+FEW = Sizes(nodes=200, leaves=20, trees=3, rows=200)
 BY_METHOD = {"credit.rows_per_s", "credit.ratio_to_row_loop", "credit.max_abs_error", "credit.peak_mib"}
 NAMES = {
     "forest": {"forest.path_unique_ratio", "forest.nodes", "forest.unique_tokens"},
@@ -36,6 +38,14 @@ NAMES = {
         "store.write_tokens_per_s",
         "store.read_tokens_per_s",
         "store.reupload_share",
+    },
+    "query": {
+        "query.first_ms",
+        "query.ms",
+        "query.leaves_per_s",
+        "query.open_s",
+        "query.stream_rows_per_s",
+        "query.stream_peak_mib",
     },
     "cli": {"cli.help_ms", "cli.modules_loaded", "cli.definitions_s"},
 }
@@ -56,7 +66,7 @@ def few_changes(monkeypatch):
 def test_metrics_are_named_and_divided(name, few_processes, few_changes):
     if name == "cli":
         pytest.importorskip("dagster")
-    metrics = list(run_benches([name], SMALL, silent))
+    metrics = list(run_benches([name], SMALL, silent, sizes=FEW))
     assert {metric.metric for metric in metrics} == NAMES[name]
     for metric in metrics:
         assert metric.value == metric.numerator / metric.denominator
@@ -212,13 +222,29 @@ def test_command_prints_json_lines(tmp_path, monkeypatch, capsys):
     assert os.listdir(tmp_path) == []
 
 
-def test_command_runs_all_by_default(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "names", "shape", "sizes"),
+    [
+        ([], tuple(BENCHES), SHAPES["mixed"], Sizes()),
+        (["store", "--shape", "math"], ("store",), SHAPES["math"], Sizes()),
+        (
+            ["query", "--tasks", "9", "--shard-tasks", "4", "--seed", "2", "--nodes", "7", "--rows", "8"],
+            ("query",),
+            replace(SHAPES["mixed"], tasks=9, shard_tasks=4, seed=2),
+            Sizes(nodes=7, rows=8),
+        ),
+    ],
+)
+def test_command_chooses(monkeypatch, arguments, names, shape, sizes):
     ran = []
-    monkeypatch.setattr(
-        "pipeline.bench.run.run_benches", lambda names, shape, on_progress: ran.append((names, shape)) or iter(())
-    )
-    assert cli.main(["bench"]) == 0
-    assert ran == [(tuple(BENCHES), Shape())]
+
+    def run(names, shape, on_progress, *, sizes):
+        ran.append((names, shape, sizes))
+        return iter(())
+
+    monkeypatch.setattr("pipeline.bench.run.run_benches", run)
+    assert cli.main(["bench", *arguments]) == 0
+    assert ran == [(names, shape, sizes)]
 
 
 def test_table(capsys):
@@ -241,6 +267,9 @@ def test_table(capsys):
         (("forest", "stor"), "did you mean 'store'?"),
         (("--tasks", "0"), "at least 1 with --tasks"),
         (("--tasks", "x"), "invalid int value"),
+        (("--shape", "maths"), "shape 'maths' does not exist; did you mean 'math'?"),
+        (("--shard-tasks", "0"), "at least 1 with --shard-tasks"),
+        (("query", "--rows", "0"), "0 rows are too few"),
         (("--store", "here"), "'--store' is not understood"),
     ],
 )
