@@ -231,7 +231,8 @@ def _last_screen(
             "no task is a sum, so there is no exact oracle to compare with",
         ),
     ):
-        console.print(f"\n{title}" if table.row_count else f"\n{without}", style="bold", highlight=False)
+        heading = title if table.row_count else without
+        console.print(f"\n{heading}", style="bold", highlight=False, soft_wrap=True)
         if table.row_count:
             console.print(table)
     fresh = sum(report.fresh > 0 for report in teller.reports)

@@ -325,7 +325,7 @@ def test_card_says_what_is_there_more_than_once(text, tmp_path):
     other = pair(TRAIN) | {"row": "other", "rejected_ids": [2, 3]}
     rows = {**ROWS, ("pairs", "pairs", "train-000"): [pair(TRAIN), twice, other]}
     folder = stage(fill(Store(tmp_path / "store"), rows), tmp_path / "release").folder
-    assert "Of the 3 rows of `pairs` 2 differ in a token." in (folder / "README.md").read_text()
+    assert "Of the 3 rows of `pairs` 2 are distinct in their tokens." in (folder / "README.md").read_text()
     alone = {key: ROWS[key] for key in ROWS if key[0] == "tasks"}
     alone["nodes", "rollouts", "train-000"] = [node(TRAIN, 0, None), node(TRAIN, 1, 0)]
     folder = stage(fill(Store(tmp_path / "plain"), alone), tmp_path / "single").folder

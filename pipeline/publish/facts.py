@@ -90,7 +90,7 @@ class OriginFacts:
 class RepeatFacts:
     """What stands in a round more than once.
 
-    pairs, distinct_pairs: rows of pairs, and how many of them differ in a token.
+    pairs, distinct_pairs: rows of pairs, and how many are distinct in their tokens.
     leaves, answers:       leaves that were sampled where they stand, and the engine's answers they are of.
     copies, copied_tokens: nodes that repeat the tokens of another one, and these tokens.
     """
