@@ -207,8 +207,8 @@ def _repeats(facts: ReleaseFacts) -> str:
     found, said = facts.repeats, []
     if found.distinct_pairs < found.pairs:
         said.append(
-            f"Of the {found.pairs:,} rows of `pairs` {found.distinct_pairs:,} are distinct in their tokens. Two answers "
-            "to the same prompt may be there from several sources (`source`), or from several nodes that read the same."
+            f"Of the {found.pairs:,} rows of `pairs` {found.distinct_pairs:,} are distinct in their tokens. Two "
+            "answers to one prompt may be there from several sources (`source`), or from several nodes that read the same."
         )
     if found.answers < found.leaves:
         said.append(
