@@ -208,7 +208,7 @@ def _repeats(facts: ReleaseFacts) -> str:
     if found.distinct_pairs < found.pairs:
         said.append(
             f"Of the {found.pairs:,} rows of `pairs` {found.distinct_pairs:,} are distinct in their tokens. Two "
-            "answers to one prompt may be there from several sources (`source`), or from several nodes that read the same."
+            "answers to one prompt may come from several sources (`source`), or from several nodes that read the same."
         )
     if found.answers < found.leaves:
         said.append(
