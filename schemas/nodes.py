@@ -33,13 +33,16 @@ class Nodes(Table):
     logprobs = dy.List(
         dy.Float32(nullable=True),
         nullable=True,
-        description="Natural log-probabilities under the policy, untempered; as long as token_ids. Null: not sampled.",
+        description="Natural log-probabilities under the policy, untempered; as long as token_ids. Null: neither sampled nor copied.",
     )
     text = dy.String(description="The tokens as text, without the separator that closes the step.")
     state_key = dy.String(nullable=True, description="Hash of the environment's state. Null: no environment.")
     tool_calls = dy.String(nullable=True, description="Tool calls of the message, JSON. Null: none.")
     request = dy.String(nullable=True, description="Request that produced the tokens. Null: rendered or written.")
-    policy = dy.String(nullable=True, description="Fingerprint of the policy that sampled it. Null: not sampled.")
+    policy = dy.String(
+        nullable=True,
+        description="Fingerprint of the policy that sampled it or its original. Null: rendered, written.",
+    )
     finish = dy.String(nullable=True, regex=one_of(FINISHES), description="How a leaf ended. Null: not an end.")
 
     @dy.rule()

@@ -247,11 +247,11 @@ class TestReading:
     def test_newer_schema_is_refused_by_name(self, store, monkeypatch, tmp_path):
         monkeypatch.setattr(writing, "version_of", lambda table: 99)
         path = store.write("step_labels", labels(label()), HERE, inputs={}).path
+        copy = Store(Path(shutil.copytree(store.root, tmp_path / "copy", ignore=shutil.ignore_patterns("*.sqlite"))))
         with pytest.raises(
             BadTable, match=rf"{path.name} has version 99 of step_labels, this branchpoint reads up to 2"
         ):
-            copy = shutil.copytree(store.root, tmp_path / "copy", ignore=shutil.ignore_patterns("*.sqlite"))
-            Store(Path(copy)).meta("step_labels", HERE)
+            copy.meta("step_labels", HERE)
 
     def test_a_foreign_file_is_refused_by_name(self, store):
         path = HERE.path(store.root, "step_labels")

@@ -55,10 +55,10 @@ class TestSuites:
             *(
                 pytest.param(
                     SUITE + BAND + f"held_out = {share}",
-                    f"suite mine, band 'b': held_out is {share}; give a share of the tasks, 0 or more and below 1",
+                    f"suite mine, band 'b': held_out is {share}; give a share of the tasks from 0 to 1",
                     id=f"held out {share}",
                 )
-                for share in ("1", "20", "-0.1", "nan")
+                for share in ("1.5", "20", "-0.1", "nan")
             ),
             pytest.param(SUITE + BAND + "limit = -1", "band 'b': limit is -1; give a number of rows", id="limit"),
             pytest.param(SUITE + BAND + BAND, "suite mine: two bands have the name 'b'", id="two bands of one name"),

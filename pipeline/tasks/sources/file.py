@@ -32,11 +32,11 @@ class Options:
 
     columns:  names in the file of question, answer and solution.
     split:    of a Hub dataset, which one is read.
-    held_out: share of the tasks kept for evaluation, chosen by the question's hash; 0 keeps none.
+    held_out: share of the tasks kept for evaluation, chosen by the question's hash; 0 keeps none, 1 all.
     limit:    at most so many rows; 0 all.
 
     Raises:
-        BadConfig: held_out leaves nothing to train on, or a number is below 0.
+        BadConfig: held_out is no share, or the limit is below 0.
     """
 
     path: str
@@ -46,10 +46,8 @@ class Options:
     limit: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.held_out < 1:
-            raise BadConfig(
-                f"held_out is {self.held_out}", remedy="give a share of the tasks, 0 or more and below 1, such as 0.2"
-            )
+        if not 0 <= self.held_out <= 1:
+            raise BadConfig(f"held_out is {self.held_out}", remedy="give a share of the tasks from 0 to 1, such as 0.2")
         if self.limit < 0:
             raise BadConfig(f"limit is {self.limit}", remedy="give a number of rows, or 0 for all")
 
