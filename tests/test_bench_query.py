@@ -26,7 +26,7 @@ VARIED = Shape(
 
 @pytest.fixture
 def small_slices(monkeypatch):
-    monkeypatch.setattr("pipeline.bench.forest.SLICE_TASKS", 5)
+    monkeypatch.setattr("pipeline.bench.forest.slice_tasks", lambda shape: 5)
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from schemas.words import AGENTS, ORIGINS
 
 ROUND = "r0"
 POLICY = "0123456789abcdef.float32.drawn"
-SLICE_TASKS = 256
-"""At most, in a slice."""
+SLICE_TOKENS = 2_000_000
+"""About, in a slice."""
 CUT = 0.05
 """Share of answers that end at the token limit."""
 STATES = 3
@@ -70,6 +70,12 @@ class _Content(NamedTuple):
 def task_name(task: int) -> str:
     """The name of a task, as long as real ones."""
     return f"bench/drawn/train/{task:07d}"
+
+
+def slice_tasks(shape: Shape) -> int:
+    """Tasks of a slice, but for the last of a shard."""
+    steps = sum(np.cumprod(shape.branching).tolist())
+    return max(1, SLICE_TOKENS // (shape.prompt_tokens + shape.step_tokens * steps))
 
 
 def stages_of(shape: Shape) -> tuple[str, ...]:

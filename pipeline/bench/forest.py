@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
-from pipeline.bench.draw import ROUND, SLICE_TASKS, Counts, Slice, draw_slice, stages_of
+from pipeline.bench.draw import ROUND, Counts, Slice, draw_slice, slice_tasks, stages_of
 from pipeline.bench.metric import Metric, Params, figure, ratio
 from pipeline.bench.shape import Shape, Sizes
+from pipeline.bench.vary import grow
 from pipeline.store.layout import Place
 from pipeline.store.store import Store
 
 SUITE = "bench"
+TRIED_TASKS = 200
+"""By which the size of a forest is told beforehand."""
 DRAWN_TABLES = ("nodes", "verdicts", "variants")
 VARYING = ("retries", "interventions")
 """Stages that leave variants."""
@@ -72,11 +77,21 @@ def write_shard(
             for table in tables
             if table != "variants" or stage in VARYING
         }
-        for slice_ in drawn:
+        for slice_ in _ahead(drawn):
             for (stage, table), file in out.items():
                 file.add(slice_.rows[stage][table])
             counts.append(slice_.counts)
     return added(counts)
+
+
+def _ahead(drawn: Iterable[Slice]) -> Iterator[Slice]:
+    """The same, each drawn while the one before it is written."""
+    coming = iter(drawn)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        following = pool.submit(next, coming, None)
+        while (slice_ := following.result()) is not None:
+            following = pool.submit(next, coming, None)
+            yield slice_
 
 
 def added(counts: Iterable[Counts]) -> Counts:
@@ -86,26 +101,27 @@ def added(counts: Iterable[Counts]) -> Counts:
 
 def slices(shape: Shape, first: int, last: int) -> Iterator[Slice]:
     """The tasks from one to before another, some at a time."""
-    for start, count in _cut(first, last):
+    for start, count in _cut(shape, first, last):
         yield draw_slice(shape, start, count)
 
 
 def slices_of(shape: Shape) -> Iterator[tuple[int, int]]:
     """The first task of each slice of a stored forest, and how many it has."""
     for tasks in shards_of(shape):
-        yield from _cut(*tasks)
+        yield from _cut(shape, *tasks)
 
 
 def slice_of(shape: Shape, task: int) -> tuple[int, int]:
     """The slice of a stored forest that holds a task."""
     first = task - task % shape.shard_tasks
-    start = task - (task - first) % SLICE_TASKS
-    return start, min(SLICE_TASKS, min(first + shape.shard_tasks, shape.tasks) - start)
+    start = task - (task - first) % slice_tasks(shape)
+    return start, min(slice_tasks(shape), min(first + shape.shard_tasks, shape.tasks) - start)
 
 
-def _cut(first: int, last: int) -> Iterator[tuple[int, int]]:
-    for start in range(first, last, SLICE_TASKS):
-        yield start, min(SLICE_TASKS, last - start)
+def _cut(shape: Shape, first: int, last: int) -> Iterator[tuple[int, int]]:
+    size = slice_tasks(shape)
+    for start in range(first, last, size):
+        yield start, min(size, last - start)
 
 
 def shards_of(shape: Shape) -> list[tuple[int, int]]:
@@ -125,8 +141,8 @@ def described(shape: Shape, counts: Counts) -> Params:
 
 def sized(shape: Shape, nodes: int) -> Shape:
     """The shape with as many tasks as have about so many nodes."""
-    some = draw_slice(shape, 0, min(SLICE_TASKS, shape.tasks)).counts.nodes / min(SLICE_TASKS, shape.tasks)
-    return replace(shape, tasks=max(1, round(nodes / some)))
+    trees = grow(shape, np.random.default_rng(shape.seed), TRIED_TASKS).trees
+    return replace(shape, tasks=max(1, round(nodes / (len(trees.node) / TRIED_TASKS))))
 
 
 def measure(forest: StoredForest) -> Iterator[Metric]:

@@ -87,12 +87,15 @@ def column_bytes(files: Sequence[Path]) -> dict[str, int]:
 
 
 def flatten(store: Store) -> Flattened:
-    """All paths of a store as JSON lines, some tasks at a time: how large as they are, and compressed."""
+    """All paths of a store as JSON lines, some tasks at a time: how large as they are, and compressed.
+
+    Log-probabilities have the digits that Python's json gives a float, which is double; there are no blanks.
+    """
     done, codec = Flattened(0, 0, 0, 0), pa.Codec("zstd", compression_level=LEVEL)
     for batch in store.batches("nodes", store.places("nodes"), rows=BATCH_ROWS):
         nodes = pl.from_arrow(batch).sort("tree", "node")
         lines, frame = io.BytesIO(), paths_frame(nodes, answers(nodes))
-        frame.write_ndjson(lines)
+        frame.with_columns(pl.col(LOGPROBS).cast(pl.List(pl.Float64))).write_ndjson(lines)
         some = Flattened(
             lines.tell(),
             codec.compress(lines.getvalue()).size,
