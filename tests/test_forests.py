@@ -138,7 +138,7 @@ def test_a_stream_gives_the_bytes_of_one_write(rows: pl.DataFrame, data: st.Data
 
 
 @settings(deadline=None, max_examples=25)
-@given(forests(), st.data(), st.integers(1, 9), st.integers(1, 30))
+@given(forests(), st.data(), st.integers(1, 4), st.integers(1, 9))
 def test_stages_merge_to_what_read_gives(rows: pl.DataFrame, data: st.DataObject, group: int, size: int):
     stages = [data.draw(st.sampled_from(STAGES)) for _ in range(rows.height)]
     with empty_store() as store, pytest.MonkeyPatch.context() as patch:
@@ -154,6 +154,23 @@ def test_stages_merge_to_what_read_gives(rows: pl.DataFrame, data: st.DataObject
         assert_frame_equal(
             some.with_columns(pl.col("text").cast(pl.String)), in_order(rows).select("task", "node", "text")
         )
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 100])
+def test_a_stage_that_is_ahead_waits(tmp_path: Path, size: int):
+    """Stages whose row groups end at different tasks, and lack different ones."""
+    store, rows = Store(tmp_path), []
+    for number, (stage, tasks, group) in enumerate(zip(STAGES, ("abcdefg", "bdeg", "acg"), (1, 2, 4), strict=True)):
+        some = [node(number, 0 if number else None, task=task, tree=f"{task}@r0") for task in tasks]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(writing, "group_edges", partial(group_edges, max_rows=group))
+            store.write("nodes", forest(*some), at(stage), inputs={})
+        rows += some
+    found = list(store.batches("nodes", store.places("nodes"), rows=size))
+    tasks = [task for batch in found for task in sorted(set(batch["task"].to_pylist()))]
+    assert tasks == list("abcdefg")
+    assert_frame_equal(joined(found), in_order(forest(*rows)))
+    assert len(found) > 1 or size == 100
 
 
 @pytest.mark.parametrize("table", TABLES)
