@@ -33,8 +33,8 @@ class Nodes(Table):
     logprobs = dy.List(
         dy.Float32(nullable=True),
         nullable=True,
-        description="Natural log-probabilities under the policy, untempered; as long as token_ids. Null: neither sampled "
-        "nor copied.",
+        description="Natural log-probabilities under the policy, untempered; as long as token_ids. Null: neither "
+        "sampled nor copied.",
     )
     text = dy.String(description="The tokens as text, without the separator that closes the step.")
     state_key = dy.String(nullable=True, description="Hash of the environment's state. Null: no environment.")
