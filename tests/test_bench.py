@@ -251,6 +251,7 @@ def test_table(capsys):
     metrics = [
         ratio("a.ratio", 7_529_049, 1_513_722, unit="x", params={**SMALL.params(), "leaves": 5}),
         figure("a.error", 1.25e-16, unit="credit", params={**SMALL.params(), "sample_trees": 3}),
+        figure("a.larger", 1, unit="rows", params={**SMALL.params(), "tasks": 9}),
     ]
     print_metrics(metrics, SMALL, to=sys.stdout)
     out = capsys.readouterr().out
@@ -258,6 +259,7 @@ def test_table(capsys):
     lines = [line.split() for line in out.splitlines()]
     assert ["a.ratio", "4.974", "x", "7,529,049", "/", "1,513,722", "leaves", "5"] in lines
     assert ["a.error", "1.25e-16", "credit", "sample", "trees", "3"] in lines
+    assert ["a.larger", "1", "rows", "tasks", "9"] in lines
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def print_metrics(metrics: Sequence[Metric], shape: Shape, *, to: TextIO) -> Non
         table.add_column(name, justify="left" if name in ("metric", "unit") else "right", no_wrap=True)
     table.add_column("on", overflow="fold")
     for metric in metrics:
-        own = {name: value for name, value in metric.params.items() if name not in shape.params()}
+        own = {name: value for name, value in metric.params.items() if (name, value) not in shape.params().items()}
         divided = f"{_digits(metric.numerator)} / {_digits(metric.denominator)}" if metric.denominator != 1 else ""
         table.add_row(metric.metric, _digits(metric.value), metric.unit, divided, _spelt(own))
     console = Console(file=to, highlight=False, markup=False)
