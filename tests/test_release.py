@@ -299,8 +299,8 @@ def test_card_yaml(text):
 
 def test_card_says_what_is_there(text):
     for line in (
-        "| `logprobs` | `list<item: float>` | neither sampled nor copied | Natural log-probabilities under the policy, untempered; "
-        "as long as token_ids. |",
+        "| `logprobs` | `list<item: float>` | neither sampled nor copied | Natural log-probabilities under the policy, "
+        "untempered; as long as token_ids. |",
         "| leaves with a reward | 2 |",
         "| of these sampled where they stand | 8 |",
         "| `sample` | 4 | 2 | 1 | 0.500 |",
