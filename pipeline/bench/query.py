@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.bench.draw import ROUND, Counts, draw_slice, task_name
-from pipeline.bench.forest import StoredForest, described, sized, slice_of, slices_of, write_forest
+from pipeline.bench.forest import StoredForest, sized, slice_of, slices_of, write_forest
 from pipeline.bench.metric import Metric, Params, ratio
 from pipeline.bench.opening import measure_opening
 from pipeline.bench.shape import Shape
@@ -61,7 +61,7 @@ def measure(forest: StoredForest) -> Iterator[Metric]:
     store = Store(forest.root / "query")
     counts = write_forest(store, shape)
     files = len(store.places("nodes"))
-    params = {**described(shape, counts), "nodes": counts.nodes, "tokens": counts.tokens, "node_files": files}
+    params = {**shape.params(), "nodes": counts.nodes, "tokens": counts.tokens, "node_files": files}
     yield from _queries(store, shape, counts, params)
     yield _leaves(store, shape, min(forest.sizes.leaves, counts.leaves), params)
     yield from measure_opening(forest)
