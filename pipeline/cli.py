@@ -146,7 +146,9 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
                 metavar="DIR",
                 help="folder or URL of the store; default BRANCHPOINT_STORE or ./store",
             )
-        commands[name].add_argument("--json", action="store_true", help="print JSON")
+        commands[name].add_argument(
+            "--json", action="store_true", help="print JSON" if name in STAGES else "print JSON Lines, an object a row"
+        )
     for name, question in QUESTIONS.items():
         for argument, settings in question.arguments.items():
             commands[name].add_argument(argument, **settings)

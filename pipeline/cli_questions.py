@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from pipeline import show
 from pipeline.bench import BENCHES
@@ -68,15 +68,38 @@ def _store(options: argparse.Namespace) -> Store:
 
 
 def _sql(options: argparse.Namespace) -> None:
-    from pipeline.store.query import run_query
-
+    """Answer the query, else what is piped in, else whatever is typed."""
     if options.json and options.csv:
         raise BadConfig("--json and --csv are both given", remedy="choose one")
     form = show.print_json if options.json else show.print_csv if options.csv else show.print_table
+    typed = options.query is None and sys.stdin.isatty()
+    if typed and not sys.stdout.isatty():
+        raise BadConfig("no query is given", remedy="name one, or pipe it in")
+    query = _read_text(sys.stdin) if options.query is None and not typed else options.query
+
+    from pipeline.store.query import ask, reading
+
     with _ask(options) as connection:
-        answer = run_query(connection, options.query)
-        if answer.columns:
+        if typed:
+            from pipeline.cli_prompt import converse
+
+            return converse(connection, form)
+        if options.csv and len(reading(connection, query)) > 1:
+            raise BadConfig("a CSV holds one answer", remedy="ask one statement, or for --json")
+        for answer in ask(connection, query):
             form(answer.columns, answer.rows, to=sys.stdout)
+
+
+def _read_text(source: TextIO) -> str:
+    """All of a stream.
+
+    Raises:
+        BadConfig: it is no text.
+    """
+    try:
+        return source.read()
+    except UnicodeDecodeError as error:
+        raise BadConfig("what is piped in is not UTF-8", remedy="pipe in SQL as text") from error
 
 
 def _tables(options: argparse.Namespace) -> None:
@@ -205,8 +228,12 @@ QUESTIONS: dict[str, Question] = {
         _sql,
         "ask the store in SQL",
         {
-            "query": {"metavar": "QUERY", "help": "a view a table; macros path, subtree, siblings, pass_at"},
-            "--csv": {"action": "store_true", "help": "print CSV"},
+            "query": {
+                "metavar": "QUERY",
+                "nargs": "?",
+                "help": "statements that read; default what is piped in, else a prompt; see docs/queries.md",
+            },
+            "--csv": {"action": "store_true", "help": "print CSV, of one statement"},
         },
     ),
     "check": Question(

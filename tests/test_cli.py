@@ -1,5 +1,6 @@
 """The command `branchpoint` over a suite of one's own: what it prints, and how it refuses."""
 
+import io
 import json
 import os
 import subprocess
@@ -181,7 +182,6 @@ def test_unwritable_store(place, capsys, monkeypatch):
         (("credit", "--method", "spo"), "did you mean 'spo_tree'?"),
         (("step-labels", "--labeller", "monte-carlo"), "did you mean 'monte_carlo'?"),
         (("patches", "--clone", "suffix"), "choose one of prefix+intervention, "),
-        (("sql",), "required: QUERY"),
         (("path", "t", "one"), "argument NODE: invalid int value"),
         (("--store",), "'--store' is not understood"),
         (("tables",), "there is no store at store; run `branchpoint tasks` first"),
@@ -200,6 +200,10 @@ def test_misuse(place, capsys, arguments, message):
         (("sql", "selec 1"), "Parser Error"),
         (("sql", "select 1 as a, 2 as a", "--json"), "two columns are called 'a'"),
         (("sql", "select 1", "--json", "--csv"), "choose one"),
+        (("sql", "select 1; select 2", "--csv"), "a CSV holds one answer"),
+        (("sql", ""), "the query is empty"),
+        (("sql", "drop view nodes"), "'drop view nodes' does not only read"),
+        (("sql", "select '\udcff'"), "is no UTF-8"),
         (("show", "mine/t"), "did you mean 'mine/t@r0'?"),
         (("path", "mine/t@r0", "9"), "its nodes are 0 to 3"),
         (("path", "mine/t@r0", "-1"), "its nodes are 0 to 3"),
@@ -225,6 +229,26 @@ def test_sql_forms(stored, capsys):
     assert "null" in table
     assert "\x1b" not in table
     assert "\u202e" not in table
+
+
+def test_sql_answers_statement_after_statement(stored, capsys):
+    assert (
+        run(capsys, "sql", "select 1 as a; select 2 as b; select 3 as a", "--json")[1]
+        == '{"a": 1}\n{"b": 2}\n{"a": 3}\n'
+    )
+    code, out, err = run(capsys, "sql", "select 1 as a; from nods", "--json")
+    assert (code, out) == (cli.BAD_USE, '{"a": 1}\n')
+    assert 'Did you mean "nodes"' in err
+
+
+@pytest.mark.parametrize(
+    ("piped", "code", "out"),
+    [(b"select 1 as a;\nselect 2 as a;\n", 0, '{"a": 1}\n{"a": 2}\n'), (b"", 2, ""), (b"select '\xff'", 2, "")],
+    ids=["two statements", "empty", "no text"],
+)
+def test_sql_piped_in(stored, capsys, monkeypatch, piped, code, out):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(piped), encoding="utf-8"))
+    assert run(capsys, "sql", "--json")[:2] == (code, out)
 
 
 def test_sql_table_stops_early_and_says_so(stored, capsys):
@@ -276,7 +300,7 @@ def test_every_stage_has_its_function_and_options(name, capsys):
     assert all(f"--{field.replace('_', '-')}" in out for field in fields)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["rolouts"], ["sql"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["rolouts"], ["sql", "--json", "--csv"]])
 def test_nothing_heavy_is_imported(arguments):
     code = f"""
 import sys

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import duckdb
 
@@ -28,6 +29,8 @@ _OFFLINE = {"autoinstall_known_extensions": False, "autoload_known_extensions": 
 _QUIET = "set enable_progress_bar = false"
 """DuckDB's own bar goes to stdout, among the rows, and keeps it from seeing Ctrl-C."""
 _AT_ONCE = 1000
+_PATIENCE = 0.1
+T = TypeVar("T")
 _READS = ("SELECT", "EXPLAIN", "MULTI")
 """Kinds of statements that only read; MULTI is a pivot that must first look for its columns."""
 _BLANK = r"(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)*"
@@ -147,7 +150,7 @@ def run_query(
         KeyboardInterrupt: it was interrupted.
     """
     with _refusals():
-        connection.execute(sql, parameters or None)
+        _at_work(connection, lambda: connection.execute(sql, parameters or None))
         columns = tuple(column[0] for column in connection.description)
     return Answer(columns, _rows(connection))
 
@@ -156,16 +159,10 @@ def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[Answer]:
     """Run statements of a user that read, one after the other; each when the rows of the one before it were read.
 
     Raises:
-        BadConfig: there is none, or one would write; nothing was run. Or as `run_query`.
+        BadConfig: as `reading`, and nothing was run; or as `run_query`.
         KeyboardInterrupt: as `run_query`.
     """
-    with _refusals():
-        found = connection.extract_statements(sql)
-    if not found:
-        raise BadConfig("the query is empty", remedy='ask something, such as "from pass_at(1)"')
-    for statement in found:
-        _check_reads(connection, statement)
-    for statement in found:
+    for statement in reading(connection, sql):
         with _refusals():
             connection.execute("begin transaction read only")
         try:
@@ -173,6 +170,24 @@ def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[Answer]:
         finally:
             with suppress(duckdb.Error):
                 connection.rollback()
+
+
+def reading(connection: duckdb.DuckDBPyConnection, sql: str) -> list[duckdb.Statement]:
+    """The statements of a query, which only read.
+
+    Raises:
+        BadConfig: there is none, one would write, or it is no SQL.
+    """
+    try:
+        with _refusals():
+            found = connection.extract_statements(sql)
+    except TypeError as error:
+        raise BadConfig("the query is no UTF-8", remedy="write it as text") from error
+    if not found:
+        raise BadConfig("the query is empty", remedy='ask something, such as "from pass_at(1)"')
+    for statement in found:
+        _check_reads(connection, statement)
+    return found
 
 
 def _check_reads(connection: duckdb.DuckDBPyConnection, statement: duckdb.Statement) -> None:
@@ -243,10 +258,26 @@ def path_nodes(connection: duckdb.DuckDBPyConnection, tree: str, node: int) -> l
 def _rows(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
     while True:
         with _refusals():
-            some = connection.fetchmany(_AT_ONCE)
+            some = _at_work(connection, lambda: connection.fetchmany(_AT_ONCE))
         if not some:
             return
         yield from some
+
+
+def _at_work(connection: duckdb.DuckDBPyConnection, work: Callable[[], T]) -> T:
+    """Have DuckDB work in another thread, so that Ctrl-C reaches this one at once.
+
+    DuckDB itself looks for signals between its tasks alone, and a task may take hours.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        working = pool.submit(work)
+        try:
+            return working.result()
+        except KeyboardInterrupt:
+            while not working.done():  # it may not have begun, and what has not begun is not interrupted
+                connection.interrupt()
+                wait([working], timeout=_PATIENCE)
+            raise
 
 
 @contextmanager

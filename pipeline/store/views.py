@@ -6,6 +6,7 @@ where nothing in it is wanted, so what asks about one task names the few files t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from importlib import resources
 
@@ -44,6 +45,8 @@ _PLACE = {
 """Read off the end of the file's name, what follows `suite=`, `round=` and `stage=`, rather than by hive_partitioning,
 which would hide a table's own column of that name. DuckDB prunes files by a filter on them all the same; of several
 spellings this one takes it the least time, and for some it opens every file."""
+_SAID = re.compile(r"^create or replace (\w+) (\w+)(?:\(.*\))? as( table)?\n((?:-- .*\n)+)", re.MULTILINE)
+"""What a script makes, and what it says of it."""
 _LONGEST = 200
 _LAST_LETTER = "\U0010ffff"
 
@@ -84,10 +87,15 @@ def statements(files: Files, entries: Iterable[Entry]) -> Iterator[str]:
     for name, table in TABLES.items():
         yield f"create or replace view {quoted(name)} as {_rows(table, None)}"
         if "task" in table.column_names():
-            rows = _rows(table, f"files_of({text(name)}, of_task)")
-            yield f"create or replace macro {quoted(f'task_{name}')}(of_task) as table {rows} where task = of_task"
+            rows, of_task = _rows(table, f"files_of({text(name)}, of_task)"), quoted(f"task_{name}")
+            yield f"create or replace macro {of_task}(of_task) as table {rows} where task = of_task"
+            yield f"comment on macro table {of_task} is {text(f'`{name}`, of one task.')}"
     for script in SCRIPTS:
-        yield resources.files(__package__).joinpath(script).read_text()
+        sql = resources.files(__package__).joinpath(script).read_text()
+        yield sql
+        for kind, name, of_table, said in _SAID.findall(sql):
+            said = " ".join(said.replace("-- ", "").split())
+            yield f"comment on {kind}{of_table and ' table'} {name} is {text(said)}"
     for name, table in TABLES.items():
         yield f"create or replace view {quoted(name)} as {_rows(table, _every_file(files, name, entries))}"
         yield f"comment on view {quoted(name)} is {text(describe(table))}"

@@ -1,4 +1,5 @@
 -- What the database has beside a view a table: the answers that are judged, and macros over one tree.
+-- The lines after a name are what is said of it in the database.
 -- No parameter may be called as a column of a view it meets: DuckDB would take the one for the other.
 -- What names a task or tree by a literal or a `?` reads that task's few files. It can't take a column of
 -- another table: DuckDB must know the files before it reads a row.
@@ -9,8 +10,8 @@ regexp_replace(of_tree, '@[^@]*$', '');
 
 create or replace view judged as
 -- The verdict that stands on every judged answer: of the newest version of its verifier that gave a reward.
--- A stage that grows nodes judges each of its own once, so only what was judged again must be compared.
 with
+-- A stage that grows nodes judges each of its own once, so only what was judged again must be compared.
 own as not materialized (
     select verdicts.* from verdicts
     where verdicts.reward is not null and list_contains(growing_stages(), verdicts.stage)
@@ -44,9 +45,9 @@ where nodes.finish is not null and nodes.kind = 'step';
 create or replace view paths as
 -- Every end of a path, an answer's or a report's: steps and tokens from where its context begins down to it.
 -- steps: nodes that are no prompt. tokens: prompt included; null where a file is too old to have counted them.
+with recursive
 -- Trees are told apart by a 64-bit hash, which takes half the time: in a million trees two share one by a chance of
 -- 3 in 10^8. `steps >= 0` is true of every row; with it DuckDB expects few of them, and hashes those, not the ends.
-with recursive
 inside as materialized (
     select
         hash(nodes.tree) as tree, nodes.node, nodes.parent, nodes.node = nodes.context as begins,
