@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterable, Iterator
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from threading import Lock
 
@@ -23,13 +23,14 @@ from pipeline.generation.scripted import ScriptedEngine
 
 SENT, STORE = "sent.log", "store"
 _IN_FLIGHT_S = 0.005
-_STARTING = Lock()
+_ONE_ASKS = Lock()
+"""How a process ended can be read once; `multiprocessing` reads it of every child whenever it starts another."""
 
 
 def start(folder: Path) -> multiprocessing.Process:
     """A process at work on the round in a folder; it is past its start and about to look at the store."""
     context = multiprocessing.get_context("forkserver")
-    with _STARTING, pytest.MonkeyPatch.context() as patch:
+    with _ONE_ASKS, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
         patch.setenv("OPENBLAS_NUM_THREADS", "1")
         context.set_forkserver_preload([__name__])
@@ -40,6 +41,16 @@ def start(folder: Path) -> multiprocessing.Process:
     with ready:
         ready.recv()
     return process
+
+
+def end(process: multiprocessing.Process, *, within_s: float | None) -> int:
+    """Wait so long for a process, then kill it where it stands. Returns how it ended: -9 where that was a kill."""
+    if not wait([process.sentinel], within_s):
+        process.kill()
+        wait([process.sentinel])
+    with _ONE_ASKS:
+        process.join()
+        return process.exitcode
 
 
 def sent(folder: Path) -> list[str]:

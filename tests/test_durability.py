@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from killed_round import STORE, sent, start
+from killed_round import STORE, end, sent, start
 
 from pipeline.store.audit import audit
 from pipeline.store.store import Store
@@ -56,8 +56,7 @@ def recorded(folder: Path) -> list[tuple]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
     process, begun = start(folder), time.monotonic()
-    process.join()
-    assert process.exitcode == 0
+    assert end(process, within_s=None) == 0
     return Undisturbed(parquet(folder), recorded(folder), sent(folder), time.monotonic() - begun)
 
 
@@ -70,18 +69,14 @@ def rounds(folder: Path, *, kills: int, mean_s: float, seed: int) -> Iterator[Ki
         here, told, runs, reached = folder / f"{seed}-{number}", 0, [], []
         here.mkdir()
         while True:
-            process = start(here)
-            process.join(draw.expovariate(1 / mean_s) if kills else None)
-            if process.exitcode is None:
-                process.kill()
-                process.join()
-                kills -= process.exitcode != 0
+            code = end(start(here), within_s=draw.expovariate(1 / mean_s) if kills else None)
             keys = sent(here)
             runs.append(keys[told:])
             told = len(keys)
-            if process.exitcode == 0:
+            if code == 0:
                 break
-            assert process.exitcode == -9
+            assert code == -9
+            kills -= 1
             reached.append(len(parquet(here)))
         yield Killed(here, runs, reached)
 
