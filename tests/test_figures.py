@@ -94,18 +94,16 @@ def sampled(number: int, parent: int, **columns: object) -> dict:
 
 def test_waste(store):
     assert rows(store, "select round, path_tokens, unique_tokens, sharing from waste()") == [("r0", 17, 11, 17 / 11)]
-    assert rows(store, "select kept_tokens, paid_tokens, paid_per_kept, engine_seconds from waste()") == [
-        (0, None, None, None)
-    ]
+    assert rows(store, "select paid_tokens, kept_tokens, paid_per_kept, engine_seconds from waste()") == [(None,) * 4]
     write(
         store, "nodes", [node(0, None, "prompt", tree="w"), sampled(1, 0), sampled(2, 0)], stage="rollouts", round="r1"
     )
     asked = [request("a", 3, reused=False), request("b", 9, reused=False), request("c", 100, reused=True)]
     write(store, "requests", [*asked, request("d", None, reused=False)], stage="rollouts", round="r1")
-    assert rows(store, "from waste() where round = 'r1'") == [("sums", "r1", 8, 7, 8 / 7, 6, 12, 2.0, 1.5)]
+    assert rows(store, "from waste() where round = 'r1'") == [("sums", "r1", 8, 7, 8 / 7, 12, 3, 4.0, 1.5)]
     write(store, "requests", [request("e", 3, reused=None)], stage="trees", round="r1")
-    assert rows(store, "select sharing, kept_tokens, paid_tokens, paid_per_kept from waste() where round = 'r1'") == [
-        (8 / 7, 6, None, None)
+    assert rows(store, "select sharing, paid_tokens, kept_tokens, paid_per_kept from waste() where round = 'r1'") == [
+        (8 / 7, None, None, None)
     ]
 
 

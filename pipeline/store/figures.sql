@@ -114,46 +114,46 @@ create or replace macro waste() as table
 -- What trees save and sampling costs, by suite and round.
 -- path_tokens: of every path from where its context begins to its end, each path counted whole, as a trainer
 -- without prefix sharing would. unique_tokens: of the nodes, each counted once. sharing: the one by the other.
--- kept_tokens: of the sampled nodes alone. paid_tokens: decoded by requests whose cost is booked here.
--- paid_per_kept: the one by the other; above 1, something paid for is in no tree. engine_seconds: of those requests.
+-- paid_tokens: decoded by requests whose cost is booked here. kept_tokens: of those, what stands in a node; counted
+-- once, in however many. paid_per_kept: the one by the other. engine_seconds: of the paid requests, from being sent to
+-- their end; they overlap.
 -- Null: not known, as where a file is too old to have counted tokens or said which request was paid.
 with
 whole as (
     select paths.suite, paths.round, sum(paths.tokens) as path_tokens from paths group by all
 ),
-kept as (
+counted as (
     select
-        nodes.suite, nodes.round, count(*) = count(nodes.token_count) as counted,
-        sum(nodes.token_count) as unique_tokens,
-        coalesce(sum(nodes.token_count) filter (where nodes.sampled), 0) as kept_tokens
+        nodes.suite, nodes.round,
+        case when count(*) = count(nodes.token_count) then sum(nodes.token_count) end as unique_tokens
     from nodes
     group by all
 ),
+booked as (
+    select
+        requests.suite, requests.round, requests.reused, requests.decoded_tokens, requests.seconds,
+        hash(requests.request) in (select hash(nodes.request) from nodes where nodes.request is not null) as kept
+    from requests
+),
 paid as (
     select
-        requests.suite, requests.round, count(*) = count(requests.reused) as told,
-        coalesce(sum(requests.decoded_tokens) filter (where not requests.reused), 0) as paid_tokens,
-        sum(requests.seconds) filter (where not requests.reused) as engine_seconds
-    from requests
+        booked.suite, booked.round, count(*) = count(booked.reused) as told,
+        coalesce(sum(booked.decoded_tokens) filter (where not booked.reused), 0) as paid_tokens,
+        coalesce(sum(booked.decoded_tokens) filter (where not booked.reused and booked.kept), 0) as kept_tokens,
+        sum(booked.seconds) filter (where not booked.reused) as engine_seconds
+    from booked
     group by all
-),
-known as (
-    select
-        kept.suite, kept.round,
-        case when kept.counted then whole.path_tokens end as path_tokens,
-        case when kept.counted then kept.unique_tokens end as unique_tokens,
-        case when kept.counted then kept.kept_tokens end as kept_tokens,
-        case when paid.told then paid.paid_tokens end as paid_tokens,
-        case when paid.told then paid.engine_seconds end as engine_seconds
-    from kept
-    left join whole using (suite, round)
-    left join paid using (suite, round)
 )
 select
-    known.suite, known.round, known.path_tokens, known.unique_tokens,
-    known.path_tokens / nullif(known.unique_tokens, 0) as sharing,
-    known.kept_tokens, known.paid_tokens,
-    known.paid_tokens / nullif(known.kept_tokens, 0) as paid_per_kept,
-    known.engine_seconds
-from known
-order by known.suite, known.round;
+    counted.suite, counted.round,
+    case when counted.unique_tokens is not null then whole.path_tokens end as path_tokens,
+    counted.unique_tokens,
+    whole.path_tokens / nullif(counted.unique_tokens, 0) as sharing,
+    case when paid.told then paid.paid_tokens end as paid_tokens,
+    case when paid.told then paid.kept_tokens end as kept_tokens,
+    case when paid.told then paid.paid_tokens / nullif(paid.kept_tokens, 0) end as paid_per_kept,
+    case when paid.told then paid.engine_seconds end as engine_seconds
+from counted
+left join whole using (suite, round)
+left join paid using (suite, round)
+order by counted.suite, counted.round;
