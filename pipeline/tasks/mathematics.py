@@ -30,8 +30,12 @@ def _equal(expected: str, given: str) -> bool | str:
 
 
 def _begin() -> None:
-    """Runs first in the process beside: math-verify warns at every call that its own limit is off, which is meant."""
+    """Runs first in the process beside, outside every time limit: also a process that takes a killed one's place is warm.
+
+    math-verify warns at every call that its own limit is off, which is meant.
+    """
     logging.getLogger("math_verify").setLevel(logging.ERROR)
+    _equal("1", "2")
 
 
 @lru_cache(maxsize=1)
