@@ -30,7 +30,7 @@ def _equal(expected: str, given: str) -> bool | str:
 
 
 def _begin() -> None:
-    """Runs first in the process beside, outside every time limit: also a process that takes a killed one's place is warm.
+    """Runs first in the process beside, outside every time limit, so that one in a killed one's place is warm too.
 
     math-verify warns at every call that its own limit is off, which is meant.
     """
