@@ -68,7 +68,10 @@ def test_disagreement(store):
         credit = [every | {"node": n, "method": method, "advantage": value} for n, value in advantages.items()]
         write(store, "credit", credit, stage=method)
     found = rows(store, "from disagreement('grpo', 'tempo')")
-    first, second = np.sqrt(np.mean(np.square([1, 1, 1, 1, 2]))), np.sqrt(np.mean(np.square([0.1, 0.2, 0.3, 0, 0.1])))
+    first, second = (
+        np.sqrt(np.mean(np.square([1, 1, 1, 1, 2]))),
+        np.sqrt(np.mean(np.square([0.1, 0.2, 0.3, 0, 0.1, 0.1]))),
+    )
     gaps = {2: 1 / first + 0.2 / second, 3: 1 / first + 0.3 / second, 6: 2 / first + 0.1 / second}
     assert [row[4] for row in found] == sorted(gaps, key=gaps.get, reverse=True)
     assert {row[4]: row[7] for row in found} == pytest.approx(gaps, rel=1e-6)

@@ -33,7 +33,7 @@ def test_awkward_store_paths(tmp_path, name):
     (tmp_path / "1xa").mkdir()
     forest(Store(tmp_path / "1xa"))
     store = forest(Store(tmp_path / name))
-    assert rows(store, "select count(*) from nodes") == [(11,)]
+    assert rows(store, "select count(*) from nodes; select count(*) from tree_nodes('t')") == [(11,), (7,)]
     with duckdb.connect(write_database(store), read_only=True) as connection:
         assert connection.execute("select count(*) from nodes").fetchall() == [(11,)]
 

@@ -78,37 +78,44 @@ create or replace macro disagreement(method_a, method_b) as table
 -- gap: how far apart, each advantage in root mean squares of its method over the suite's round, since units differ.
 -- task_share: of the task's nodes with both advantages, the share where they differ so.
 with
-both_known as (
-    select
-        first.suite, first.round, first.task, first.tree, first.node,
-        first.advantage as advantage_a, second.advantage as advantage_b,
-        first.advantage * second.advantage < 0 as opposed
-    from (from credit where credit.method = method_a and credit.advantage is not null) as first
-    join (from credit where credit.method = method_b and credit.advantage is not null) as second
-    using (tree, node)
-),
 units as (
     select
-        both_known.suite, both_known.round,
-        sqrt(avg(both_known.advantage_a ** 2)) as unit_a, sqrt(avg(both_known.advantage_b ** 2)) as unit_b
-    from both_known
+        credit.suite, credit.round,
+        sqrt(avg(credit.advantage ** 2) filter (where credit.method = method_a)) as unit_a,
+        sqrt(avg(credit.advantage ** 2) filter (where credit.method = method_b)) as unit_b
+    from credit
+    where credit.method in (method_a, method_b)
     group by all
 ),
-shares as (
-    select both_known.suite, both_known.round, both_known.task, avg(both_known.opposed::integer) as task_share
-    from both_known
+-- By hashes of trees, as in `paths`; a task's nodes are gathered as it is counted, so that no node waits for the rest.
+tasks_of_both as (
+    select
+        one.suite, one.round, one.task, count(*) as both_known,
+        list({'tree': one.tree, 'node': one.node, 'advantage_a': one.advantage, 'advantage_b': other.advantage})
+            filter (where one.advantage * other.advantage < 0) as opposed
+    from (from credit where credit.method = method_a and credit.advantage is not null) as one
+    join (
+        select hash(credit.tree) as tree, credit.node, credit.advantage
+        from credit
+        where credit.method = method_b and credit.advantage is not null
+    ) as other on other.tree = hash(one.tree) and other.node = one.node
     group by all
+),
+opposed_nodes as (
+    select
+        tasks_of_both.suite, tasks_of_both.round, tasks_of_both.task,
+        unnest(tasks_of_both.opposed, max_depth := 2),
+        len(tasks_of_both.opposed) / tasks_of_both.both_known as task_share
+    from tasks_of_both
 )
 select
-    both_known.suite, both_known.round, both_known.task, both_known.tree, both_known.node,
-    both_known.advantage_a, both_known.advantage_b,
-    abs(both_known.advantage_a / units.unit_a - both_known.advantage_b / units.unit_b) as gap,
-    shares.task_share
-from both_known
+    opposed_nodes.suite, opposed_nodes.round, opposed_nodes.task, opposed_nodes.tree, opposed_nodes.node,
+    opposed_nodes.advantage_a, opposed_nodes.advantage_b,
+    abs(opposed_nodes.advantage_a / units.unit_a - opposed_nodes.advantage_b / units.unit_b) as gap,
+    opposed_nodes.task_share
+from opposed_nodes
 join units using (suite, round)
-join shares using (suite, round, task)
-where both_known.opposed
-order by gap desc, both_known.tree, both_known.node;
+order by gap desc, opposed_nodes.tree, opposed_nodes.node;
 
 create or replace macro waste() as table
 -- What trees save and sampling costs, by suite and round.
