@@ -8,7 +8,9 @@ pairs, spread over a vocabulary of 151,936), in bytes each; in brackets what a m
 take 1.52 where two real samples took 1.10 (Python) and 1.20 (documentation): near by, they repeat less than real text.
 
 Log-probabilities: a share of the tokens is all but certain, over many orders of magnitude; the others are exponential.
-Every bit of the mantissa is drawn. Byte-stream split under zstd 3 in pages of 1 MiB they take 3.46 bytes, as real ones.
+Every bit of the mantissa is drawn. Byte-stream split under zstd 3 in pages of 1 MiB they take the 3.46 bytes that are
+known of such values. Their sign and exponent hold 3.1 bits, their mantissas all 23; in 7,898 tokens that a model of 135
+million parameters drew at temperature 1 it was 2.7 bits, and all 23 too.
 """
 
 from __future__ import annotations
