@@ -92,7 +92,7 @@ class Sizes:
     nodes: int = 1_000_000
     leaves: int = 10_000
     trees: int = 20_000
-    rows: int = 10_000_000
+    rows: int = 5_000_000
 
     def __post_init__(self) -> None:
         for name, size in asdict(self).items():
