@@ -23,12 +23,12 @@ from assets.definitions import ASSETS
 from assets.partitions import add_partitions
 from assets.resources import Workplace, listen
 from pipeline.cli import ROUND, STAGES, SUITE
-from pipeline.cli_options import Parser, check_store, check_suite, read_options
+from pipeline.cli_options import Parser, add_store_option, check_store, check_suite, read_options
 from pipeline.cli_questions import settings_of
 from pipeline.errors import BranchpointError
 from pipeline.report import Progress as Step
 from pipeline.report import Report
-from pipeline.settings import Settings, place_named, quiet_engines
+from pipeline.settings import Settings, quiet_engines
 from pipeline.show import plain, short_figure
 from pipeline.stages.tasks import note_empty
 from pipeline.stages.work import make_work
@@ -95,12 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--policy", default=POLICY, help=f"embedded policy, a trained one, or a folder; default {POLICY}"
     )
-    parser.add_argument(
-        "--store",
-        type=place_named,
-        metavar="DIR",
-        help="folder or URL of the store; default BRANCHPOINT_STORE or ./store",
-    )
+    add_store_option(parser)
     console = Console(stderr=False)
     try:
         options = read_options(parser, sys.argv[1:] if argv is None else argv)

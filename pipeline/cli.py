@@ -8,28 +8,28 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import re
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
-from functools import partial
 from importlib import import_module, metadata
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
 from pipeline import show
 from pipeline.cli_options import (
+    Parser,
     add_config_options,
+    add_store_option,
     check_choice,
     check_store,
     check_suite,
     choices,
     closest,
     read_config,
+    read_options,
 )
 from pipeline.cli_progress import progress_on
 from pipeline.cli_questions import QUESTIONS, settings_of
 from pipeline.errors import BadConfig, BranchpointError
-from pipeline.settings import place_named
 
 SUITE, ROUND = "chain_sum", "r0"
 BAD_USE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
@@ -101,13 +101,7 @@ def _run(arguments: list[str]) -> int:
         raise BadConfig(f"there is no command {name!r}", remedy=f"{closest(name, commands)}see branchpoint --help")
     if name in STAGES:
         _add_stage_options(commands[name], STAGES[name])
-    options, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        known = re.findall(r"--[\w-]+", (commands[name] if name else parser).format_usage())
-        raise BadConfig(
-            f"{unknown[0]!r} is not understood",
-            remedy=f"{closest(unknown[0], known)}see branchpoint {f'{name} ' if name else ''}--help",
-        )
+    options = read_options(parser, arguments, command=commands.get(name))
     if options.version:
         print(f"branchpoint {metadata.version('branchpoint')}")
     elif name is None:
@@ -119,20 +113,9 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line; spells options in full."""
-
-    def __init__(self, **settings: Any):
-        wide = partial(argparse.HelpFormatter, max_help_position=30)
-        super().__init__(**settings, allow_abbrev=False, formatter_class=wide)
-
-    def error(self, message: str) -> NoReturn:
-        raise BadConfig(message, remedy=f"see {self.prog} --help")
-
-
-def _parser() -> tuple[_Parser, dict[str, _Parser]]:
+def _parser() -> tuple[Parser, dict[str, Parser]]:
     """The parser, and those of the commands; options of a stage are added once it is named."""
-    parser = _Parser(prog="branchpoint", description="Turns rollouts into step-credited datasets.")
+    parser = Parser(prog="branchpoint", description="Turns rollouts into step-credited datasets.")
     parser.add_argument("--version", action="store_true", help="print the version")
     added = parser.add_subparsers(title="commands", metavar="COMMAND")
     commands = {}
@@ -140,12 +123,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
         about = f"{command.summary[0].upper()}{command.summary[1:]}."
         commands[name] = added.add_parser(name, help=command.summary, description=about)
         if name in STAGES or QUESTIONS[name].of_store:
-            commands[name].add_argument(
-                "--store",
-                type=place_named,
-                metavar="DIR",
-                help="folder or URL of the store; default BRANCHPOINT_STORE or ./store",
-            )
+            add_store_option(commands[name])
         commands[name].add_argument(
             "--json", action="store_true", help="print JSON" if name in STAGES else "print JSON Lines, an object a row"
         )
@@ -155,7 +133,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
     return parser, commands
 
 
-def _add_stage_options(parser: _Parser, stage: Stage) -> None:
+def _add_stage_options(parser: Parser, stage: Stage) -> None:
     from pipeline.stages.work import Work
 
     defaults = {field.name: field.default for field in fields(Work)}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from pipeline.errors import BadConfig, StoreFull
+from pipeline.settings import place_named
 from pipeline.store.files import is_url
 
 
@@ -75,6 +76,16 @@ def read_options(
             f"{unknown[0]!r} is not understood", remedy=f"{closest(unknown[0], known)}see {spoken.prog} --help"
         )
     return options
+
+
+def add_store_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where the store is."""
+    parser.add_argument(
+        "--store",
+        type=place_named,
+        metavar="DIR",
+        help="folder or URL of the store; default BRANCHPOINT_STORE or ./store",
+    )
 
 
 def closest(word: str, known: Iterable[str]) -> str:

@@ -74,6 +74,12 @@ def arrow_schema(table: type[Table]) -> pa.Schema:
     )
 
 
+def row_order(table: type[Table]) -> list[str]:
+    """The columns by which a table's rows are ordered: the task, where it has one, then its key."""
+    task = ("task",) if "task" in table.column_names() else ()
+    return list(dict.fromkeys((*task, *table.primary_key())))
+
+
 def column_docs(table: type[Table]) -> list[ColumnDoc]:
     """The columns in order, for the UI, the card and the docs."""
     return [

@@ -85,7 +85,7 @@ def rewrite(work: Work, stage: str, change: Callable[[dict[str, Any]], dict[str,
         nodes = work.store.read("nodes", [place])
         rows = [row | change(row) for row in nodes.iter_rows(named=True)]
         frame = pl.DataFrame(rows, schema=nodes.schema, orient="row")
-        work.store.write("nodes", frame, place, inputs=work.store.meta("nodes", place)["inputs"])
+        work.store.write("nodes", frame, place, inputs=work.store.entry("nodes", place).inputs)
 
 
 def byte(letter: str) -> int:
@@ -273,7 +273,7 @@ class TestNotLookedAt:
     def test_attempts_that_are_gone(self, to_spoil: Work):
         (place,) = to_spoil.store.places("nodes", **ROUND, stage="rollouts")
         nodes = to_spoil.store.read("nodes", [place])
-        inputs = to_spoil.store.meta("nodes", place)["inputs"]
+        inputs = to_spoil.store.entry("nodes", place).inputs
         to_spoil.store.write("nodes", nodes.filter(pl.col("depth") != 1), place, inputs=inputs)
         assert drift_of(to_spoil).not_looked_at.keys() == {NO_ATTEMPT}
 

@@ -251,16 +251,16 @@ class TestReading:
         with pytest.raises(
             BadTable, match=rf"{path.name} has version 99 of step_labels, this branchpoint reads up to 2"
         ):
-            copy.meta("step_labels", HERE)
+            copy.entry("step_labels", HERE)
 
     def test_a_foreign_file_is_refused_by_name(self, store):
         path = HERE.path(store.root, "step_labels")
         path.parent.mkdir(parents=True)
         pq.write_table(pa.table({"x": [1]}), path)
         with pytest.raises(BadTable, match=r"train-000\.parquet was not written by branchpoint"):
-            store.meta("step_labels", HERE)
+            store.entry("step_labels", HERE)
 
-    @pytest.mark.parametrize("read", [Store.meta, Store.rows, lambda store, *at: store.read(at[0], [at[1]])])
+    @pytest.mark.parametrize("read", [Store.entry, Store.rows, lambda store, *at: store.read(at[0], [at[1]])])
     def test_a_damaged_file_is_refused_by_name(self, store, read):
         path = store.write("step_labels", labels(label()), HERE, inputs={}).path
         path.write_bytes(path.read_bytes()[:-100])

@@ -64,7 +64,7 @@ def rewrite(work: Work, table: str, where: pl.Expr, **values: Any) -> None:
                 pl.Series(name, [value if at else old for at, old in zip(hit, found[name])], dtype=found.schema[name])
                 for name, value in values.items()
             ]
-            work.store.write(table, found.with_columns(columns), place, inputs=work.store.meta(table, place)["inputs"])
+            work.store.write(table, found.with_columns(columns), place, inputs=work.store.entry(table, place).inputs)
 
 
 def command(work: Work, capsys, *arguments: str) -> tuple[int, str, str]:
@@ -186,7 +186,7 @@ class TestDifferences:
             kept = to_spoil.store.read("nodes", [place]).filter(
                 (pl.col("tree") != row["tree"]) | (pl.col("node") != row["chosen_node"])
             )
-            to_spoil.store.write("nodes", kept, place, inputs=to_spoil.store.meta("nodes", place)["inputs"])
+            to_spoil.store.write("nodes", kept, place, inputs=to_spoil.store.entry("nodes", place).inputs)
         chosen, rejected = explain(to_spoil, "pairs", row["row"]).answers
         assert chosen.difference == f"node {row['chosen_node']} is not in the store"
         assert rejected.difference is None

@@ -13,6 +13,7 @@ from pipeline import show
 from pipeline.cli_options import (
     Parser,
     add_config_options,
+    add_store_option,
     check_choice,
     check_store,
     check_suite,
@@ -23,7 +24,7 @@ from pipeline.cli_progress import progress_on
 from pipeline.cli_questions import settings_of
 from pipeline.errors import BranchpointError
 from pipeline.report import Report
-from pipeline.settings import Settings, place_named, quiet_engines
+from pipeline.settings import Settings, quiet_engines
 from pipeline.stages.work import Work, make_work
 from trainers.stages import DpoRecipe, IntRecipe, train_dpo_policy, train_int_policy
 
@@ -74,12 +75,7 @@ def _run(arguments: list[str]) -> None:
         command.add_argument("--suite", default="chain_sum", help="name, or path of a .toml file; default chain_sum")
         command.add_argument("--round", default="r0", help="default r0")
         command.add_argument("--policy", default="tiny", help="where training starts from; default tiny")
-        command.add_argument(
-            "--store",
-            type=place_named,
-            metavar="DIR",
-            help="folder or URL of the store; default BRANCHPOINT_STORE or ./store",
-        )
+        add_store_option(command)
         command.add_argument("--json", action="store_true", help="print JSON")
         command.add_argument("--quiet", action="store_true", help="show no progress")
         add_config_options(command, run.recipe)

@@ -123,7 +123,7 @@ def find_drift(
 
 def _round(store: Store, at_hand: AtHand, places: list[Place], drift: Drift, on_progress: OnProgress) -> Drift:
     fingerprint = next(
-        filter(None, (store.meta("nodes", place)["inputs"].get("policy") for place in places)), "of no name"
+        filter(None, (store.entry("nodes", place).inputs.get("policy") for place in places)), "of no name"
     )
     codec = _codec(at_hand, fingerprint)
     if isinstance(codec, str):

@@ -106,6 +106,6 @@ def rows_about(store: Store, table: str, at: Place, task: str, *, tree: str) -> 
             rows = read_task(store, table, place, task)
             rows = rows.filter(pl.col("tree") == tree) if "tree" in rows.columns else rows
             if rows.height:
-                inputs = store.meta(table, place)["inputs"]
+                inputs = store.entry(table, place).inputs
                 found += [Tagged(place, row, inputs) for row in rows.iter_rows(named=True)]
     return found

@@ -153,7 +153,7 @@ def _explain(store: Store, dataset: str, found: Found, at_hand: AtHand) -> Why:
         dataset,
         DATASETS[dataset].meaning,
         {name: value for name, value in row.items() if not _is_long(value)},
-        _made(place, store.meta(dataset, place)["inputs"]),
+        _made(place, store.entry(dataset, place).inputs),
         _task(store, place, row["task"]),
         answers,
         variants,

@@ -166,7 +166,7 @@ def _stages(source: Source) -> Iterable[StageFacts]:
         for place in source.places(table):
             counts = rows.setdefault(place.stage, {})
             counts[table] = counts.get(table, 0) + source.store.rows(table, place)
-            for name, value in source.store.meta(table, place)["inputs"].items():
+            for name, value in source.store.entry(table, place).inputs.items():
                 inputs.setdefault(place.stage, {}).setdefault(name, []).append(value)
     for stage, counts in rows.items():
         yield StageFacts(stage, counts, {name: _shown(values) for name, values in inputs.get(stage, {}).items()})

@@ -111,10 +111,10 @@ def stage_release(
 def _inputs(source: Source, *, licence: str, language: str) -> dict[str, str]:
     """All that the bytes of a release follow from; the store's part as one digest."""
     shards = [
-        [table, place.stage, place.shard, meta["digest"], meta["inputs"]]
+        [table, place.stage, place.shard, entry.digest, entry.inputs]
         for table in (*CONFIGS, "requests")
         for place in source.places(table)
-        if (meta := source.store.meta(table, place)) is not None
+        if (entry := source.store.entry(table, place)) is not None
     ]
     return {
         "version": VERSION,

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
 
 import polars as pl
 
 from pipeline.errors import BadConfig, BadTable
 from pipeline.stages.work import Work, inputs
-from pipeline.tasks.suites import more_tasks
+from pipeline.store.catalogue import Entry
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
 
 BEFORE: dict[str, tuple[str, ...]] = {
@@ -35,13 +34,13 @@ class Earlier:
 
     def __init__(self, work: Work, shard: str):
         self._work, self._shard = work, shard
-        self._metas: dict[tuple[str, str], dict[str, Any] | None] = {}
+        self._entries: dict[tuple[str, str], Entry | None] = {}
 
-    def meta(self, table: str, stage: str) -> dict[str, Any] | None:
+    def entry(self, table: str, stage: str) -> Entry | None:
         """Of the file that a stage left; None where it left none."""
-        if (table, stage) not in self._metas:
-            self._metas[table, stage] = self._work.store.meta(table, self._work.place(stage, self._shard))
-        return self._metas[table, stage]
+        if (table, stage) not in self._entries:
+            self._entries[table, stage] = self._work.store.entry(table, self._work.place(stage, self._shard))
+        return self._entries[table, stage]
 
     def digests(self, stages: Iterable[str], *, tables: Iterable[str] = ("nodes", "verdicts")) -> str:
         """Digests of what earlier stages left, joined. A file that does not say what it was made from passes.
@@ -50,14 +49,14 @@ class Earlier:
             BadTable: one of them grew on nodes that are no longer in the store; its own would hang on the wrong ones.
         """
         stages = tuple(stages)
-        first, tasks = self.meta("nodes", ROLLOUTS), self.tasks
-        if first is not None and first["inputs"].get("tasks", tasks) != tasks:
+        first, tasks = self.entry("nodes", ROLLOUTS), self.tasks
+        if first is not None and first.inputs.get("tasks", tasks) != tasks:
             raise _replaced(self._work, ROLLOUTS, self._shard, "tasks")
         for stage in stages:
             before = BEFORE.get(stage, GENERATING)
-            meta = self.meta("nodes" if stage in BEFORE else "verdicts", stage)
+            entry = self.entry("nodes" if stage in BEFORE else "verdicts", stage)
             nodes = self._joined(before)
-            if meta is not None and before and meta["inputs"].get("nodes", nodes) != nodes:
+            if entry is not None and before and entry.inputs.get("nodes", nodes) != nodes:
                 raise _replaced(self._work, stage, self._shard, " or ".join(before))
         return self._joined(stages, tables)
 
@@ -67,20 +66,8 @@ class Earlier:
         return self._work.store.tasks_digest(self._work.suite.name, self._shard)
 
     def _joined(self, stages: Iterable[str], tables: Iterable[str] = ("nodes", "verdicts")) -> str:
-        metas = [self.meta(table, stage) for stage in stages for table in tables]
-        return " ".join(meta["digest"] if meta else "" for meta in metas)
-
-
-def train_shards(work: Work) -> dict[str, pl.DataFrame]:
-    """The suite's training tasks by shard.
-
-    Raises:
-        BadConfig: there are none; names what to change in the suite's file.
-    """
-    tasks = work.store.tasks(work.suite.name)
-    if tasks.height and tasks.filter(split="train").is_empty():
-        raise BadConfig(f"suite {work.suite.name} has no train tasks", remedy=more_tasks(work.suite, "train"))
-    return work.shards()
+        entries = [self.entry(table, stage) for stage in stages for table in tables]
+        return " ".join(entry.digest if entry else "" for entry in entries)
 
 
 def rollout_shards(work: Work) -> dict[str, pl.DataFrame]:
@@ -90,7 +77,7 @@ def rollout_shards(work: Work) -> dict[str, pl.DataFrame]:
         BadConfig: there are no training tasks.
         BadTable: some shard has no rollouts.
     """
-    shards, sampled = train_shards(work), {place.shard for place in work.places("nodes", stage=ROLLOUTS)}
+    shards, sampled = work.shards(), {place.shard for place in work.places("nodes", stage=ROLLOUTS)}
     if lacking := shards.keys() - sampled:
         some = f", in {len(lacking)} of {len(shards)} shards" if len(lacking) < len(shards) else ""
         raise BadTable(
@@ -111,8 +98,8 @@ def grown_from(work: Work, shard: str, stage: str, version: str, *, config: obje
         BadTable: see `Earlier.digests`.
     """
     earlier = Earlier(work, shard)
-    rollouts = earlier.meta("nodes", ROLLOUTS) if BEFORE[stage] else None
-    if rollouts is not None and rollouts["inputs"]["policy"] != policy:
+    rollouts = earlier.entry("nodes", ROLLOUTS) if BEFORE[stage] else None
+    if rollouts is not None and rollouts.inputs["policy"] != policy:
         raise BadConfig(
             f"the rollouts of {work.suite.name}, round {work.round}, are not of policy {work.policy_name} as it is now "
             "on this engine",
@@ -156,7 +143,7 @@ def refuse_replaced(work: Work, table: str) -> None:
     for place in work.places(table):
         if place.shard not in now:
             now[place.shard] = judged_from(work, place.shard, of=table)
-        made_from = work.store.meta(table, place)["inputs"]
+        made_from = work.store.entry(table, place).inputs
         if any(made_from.get(name, digests) != digests for name, digests in now[place.shard].items()):
             raise _replaced(work, place.stage, place.shard, "nodes or verdicts", of=table)
 

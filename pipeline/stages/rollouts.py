@@ -8,7 +8,6 @@ import polars as pl
 
 from pipeline.generation.engine import Sampling
 from pipeline.report import Report
-from pipeline.stages.earlier import train_shards
 from pipeline.stages.growing import growing_shards
 from pipeline.stages.judging import pass_rate
 from pipeline.stages.work import Shards, Work, check_counts
@@ -31,7 +30,7 @@ class RolloutConfig:
 def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Report:
     """Sample a group from every training task of the suite."""
     check_counts(config, group=1)
-    by_shard = train_shards(work)
+    by_shard = work.shards()
     sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
     shards = Shards(work, STAGE, TABLES)
     with work.sampler(STAGE, total=config.group * sum(rows.height for rows in by_shard.values())) as sampler:

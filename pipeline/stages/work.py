@@ -26,7 +26,7 @@ from pipeline.store.files import locked
 from pipeline.store.layout import Place
 from pipeline.store.ledger import Ledger
 from pipeline.store.store import Store
-from pipeline.tasks.suites import Suite, load_suite
+from pipeline.tasks.suites import Suite, load_suite, more_tasks
 from schemas import Requests
 from schemas.base import column_types
 
@@ -68,11 +68,11 @@ class Work:
         """The suite's tasks of a split, by shard.
 
         Raises:
-            BadConfig: the store has none.
+            BadConfig: the store has none; where the suite has none, names what to change in its file.
         """
         tasks = self.store.tasks(self.suite.name, split=split)
         if tasks.is_empty() and self.store.places("tasks", suite=self.suite.name):
-            raise BadConfig(f"suite {self.suite.name} has no {split} tasks", remedy="give it more tasks, or a split")
+            raise BadConfig(f"suite {self.suite.name} has no {split} tasks", remedy=more_tasks(self.suite, split))
         if tasks.is_empty():
             raise BadConfig(
                 f"the store has no {split} tasks of suite {self.suite.name}",

@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 from pipeline.errors import BadTable, BranchpointError
-from pipeline.store.checks import CHECKS, Finding, any_rows, as_written, rows_valid
-from pipeline.store.layout import Place, place_of
+from pipeline.store.checks import CHECKS, Finding, any_rows, as_written, faults, rows_valid, unsealed
+from pipeline.store.layout import Place, by_shard, place_of
 from pipeline.store.relations import RELATIONS
 from pipeline.store.store import Store
 from schemas import TABLES
@@ -37,13 +37,13 @@ def audit(store: Store, *, suite: str | None = None, round: str | None = None) -
     damaged = 0
     for table in TABLES:
         for of_suite, of_round, places in _rounds(store, table, suite, round):
-            looked = [as_written(store, table, [place]) for place in places]
-            faults = [finding for finding in looked if not finding.passed]
-            damaged += len(faults)
-            for finding in faults:
-                yield Audited(table, of_suite, of_round, "file", *finding)
-            if not faults:
-                yield Audited(table, of_suite, of_round, "file", *_joined(looked))
+            found = list(faults(store, table, places))
+            damaged += len(found)
+            for fault in found:
+                yield Audited(table, of_suite, of_round, "file", False, fault)
+            if not found:
+                said = f"{len(places)} files as written{unsealed(store, table, places)}"
+                yield Audited(table, of_suite, of_round, "file", True, said)
                 sound.append((table, of_suite, of_round, places))
     for stamp, error in _strangers(store):
         damaged += 1
@@ -69,16 +69,9 @@ def _rounds(store: Store, table: str, suite: str | None, round: str | None) -> I
             places.append(place_of(stamp.name))
         except BadTable:
             continue
-    chosen = (place for place in sorted(places) if suite in (None, place.suite) and round in (None, place.round))
+    chosen = (place for place in sorted(places) if place.is_of(suite=suite, round=round))
     for (of_suite, of_round), group in groupby(chosen, key=lambda place: (place.suite, place.round)):
         yield of_suite, of_round, list(group)
-
-
-def _joined(looked: list[Finding]) -> Finding:
-    """One finding of files that are all as they were written."""
-    unsealed = sum("without seals" in finding.detail for finding in looked)
-    kept = f", {unsealed} of a version without seals" if unsealed else ""
-    return Finding(True, f"{len(looked)} files as written{kept}")
 
 
 def _strangers(store: Store) -> Iterator[tuple[str, str]]:
@@ -104,15 +97,13 @@ def _ledger(store: Store) -> Iterator[Finding]:
 
 
 def _over_shards(store: Store, table: str, places: list[Place], relation: Callable) -> Finding:
-    """The first fault, or what was looked at in the last shard and how many shards there were."""
-    shards = 0
-    for _, some in groupby(sorted(places, key=lambda place: place.shard), key=lambda place: place.shard):
-        shard = list(some)
+    """The first fault, or how many shards there were."""
+    shards = list(by_shard(places))
+    for shard in shards:
         finding = _asked(partial(relation, store, table, shard))
         if not finding.passed:
             return finding
-        shards += 1
-    return Finding(True, f"{shards} shards")
+    return Finding(True, f"{len(shards)} shards")
 
 
 def _asked(check: Callable[[], Finding]) -> Finding:

@@ -87,7 +87,8 @@ class Catalogue:
         """Remember a file that was just written and moved into place: its bytes need no second look."""
         stamp = self._files.stat(name)
         if stamp is not None:
-            self._keep([_entry(stamp, table, {"inputs": inputs, "sealed": True, "digest": written.digest}, written)])
+            meta = {"schema_version": version_of(table), "inputs": inputs, "sealed": True}
+            self._keep([_entry(stamp, meta, written)])
 
     def verify(self, stamp: Stamp) -> Entry:
         """Read a file whole, whatever is known of it.
@@ -185,14 +186,14 @@ def _from_json(text: str) -> Entry:
     return entry._replace(place=place_of(entry.name))
 
 
-def _entry(stamp: Stamp, table: str, meta: dict, written: Written, *, version: int | None = None) -> Entry:
+def _entry(stamp: Stamp, meta: dict, written: Written) -> Entry:
     return Entry(
         *stamp,
-        table=table,
+        table=stamp.name.split("/", 1)[0],
         place=place_of(stamp.name),
-        version=version_of(table) if version is None else version,
+        version=meta["schema_version"],
         rows=written.rows,
-        digest=meta["digest"],
+        digest=written.digest,
         inputs=meta["inputs"],
         first_task=written.first_task,
         last_task=written.last_task,
@@ -203,7 +204,8 @@ def _entry(stamp: Stamp, table: str, meta: dict, written: Written, *, version: i
 def _verified(files: Files, stamp: Stamp) -> Entry:
     where = files.address(stamp.name)
     again = "remove it and run its stage again"
-    place, table = place_of(stamp.name), stamp.name.split("/", 1)[0]
+    table = stamp.name.split("/", 1)[0]
+    place_of(stamp.name)  # raises where no shard can be
     try:
         with files.open(stamp.name) as file:
             whole = is_whole(file)
@@ -215,11 +217,11 @@ def _verified(files: Files, stamp: Stamp) -> Entry:
             if found is None:
                 raise BadTable(f"{where} was not written by branchpoint", remedy="move it out of the store")
             meta = json.loads(found)
-            version = int(meta["schema_version"])
-            meta["inputs"], meta["digest"] = dict(meta["inputs"]), str(meta["digest"])
+            meta["schema_version"] = version = int(meta["schema_version"])
+            meta["inputs"] = dict(meta["inputs"])
             if whole is None and meta.get("sealed"):
                 raise BadTable(f"{where} is damaged: its seal is lost", remedy=again)
-            first, last = _task_range(footer)
+            written = Written(Path(where), footer.num_rows, str(meta["digest"]), *_task_range(footer))
     except FileNotFoundError as error:
         raise BadTable(f"{where} went away while it was read", remedy="run the command again") from error
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -231,8 +233,7 @@ def _verified(files: Files, stamp: Stamp) -> Entry:
             f"{where} has version {version} of {table}, this branchpoint reads up to {version_of(table)}",
             remedy="update branchpoint",
         )
-    written = Written(Path(where), footer.num_rows, meta["digest"], first, last)
-    return _entry(Stamp(*stamp), table, meta, written, version=version)._replace(place=place)
+    return _entry(stamp, meta, written)
 
 
 def _task_range(footer: pq.FileMetaData) -> tuple[str | None, str | None]:

@@ -7,18 +7,19 @@ names file and row of the first fault.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from pipeline.errors import BadTable
-from pipeline.store.layout import Place
+from pipeline.store.layout import Place, by_shard
 from pipeline.store.paths import path_logprobs, path_token_ids
 from pipeline.store.store import Store
 from pipeline.store.write import validated
 from schemas import TABLES
+from schemas.base import row_order
 
 _LEDGER_KEYS = 2000
 _REQUEST_TOKENS = ("request", "token_ids", "logprobs")
@@ -31,38 +32,42 @@ class Finding(NamedTuple):
     detail: str
 
 
-def as_written(store: Store, table: str, places: Sequence[Place]) -> Finding:
-    """Every byte of every file is as it was written, and the file says what its table is."""
-    unsealed = 0
+def faults(store: Store, table: str, places: Sequence[Place]) -> Iterator[str]:
+    """What is wrong with each file that is not as it was written."""
     for place in places:
         stamp = store.files.stat(place.name(table))
         if stamp is None:
-            return Finding(False, f"{place.name(table)} is not there")
+            yield f"{place.name(table)} is not there"
+            continue
         try:
-            unsealed += not store.entries.verify(stamp).sealed
+            store.entries.verify(stamp)
         except BadTable as error:
-            return Finding(False, str(error))
-    return Finding(True, f"{len(places)} files{f', {unsealed} of a version without seals' if unsealed else ''}")
+            yield str(error)
+
+
+def unsealed(store: Store, table: str, places: Sequence[Place]) -> str:
+    """How many of some sound files are too old to tell whether their bytes are as they were; empty where none is."""
+    count = sum(not store.entry(table, place).sealed for place in places)
+    return f", {count} of a version without seals" if count else ""
+
+
+def as_written(store: Store, table: str, places: Sequence[Place]) -> Finding:
+    """Every byte of every file is as it was written, and the file says what its table is."""
+    fault = next(faults(store, table, places), None)
+    return Finding(fault is None, fault or f"{len(places)} files{unsealed(store, table, places)}")
 
 
 def rows_valid(store: Store, table: str, places: Sequence[Place]) -> Finding:
     """Every row keeps the rules of its table and stands in its place; numbers are finite, what is unknown is null."""
     rows = 0
     for place in places:
-        found = store.read(table, [place])
-        rows += found.height
+        stored = pl.concat([store.read(table, []), *map(pl.from_arrow, store.batches(table, [place]))])
+        rows += stored.height
         try:
-            expected = validated(table, found)
+            expected = validated(table, stored)
         except BadTable as error:
             return Finding(False, f"{place.name(table)}: {error.culprit}")
-        at = 0
-        for some in store.batches(table, [place]):
-            stored = pl.from_arrow(some)
-            same = stored.equals(expected.select(stored.columns)[at : at + stored.height], null_equal=True)
-            at = at + stored.height if same else -1
-            if not same:
-                break
-        if at != found.height:
+        if not stored.equals(expected):
             return Finding(False, f"{place.name(table)}: its rows are not in the order of tasks and keys")
     return Finding(True, f"{rows} rows")
 
@@ -71,23 +76,23 @@ def keys_unique(store: Store, table: str, places: Sequence[Place]) -> Finding:
     """No key twice, over all the stages and shards at hand."""
     key, looked = list(TABLES[table].primary_key()), 0
     seen: dict[tuple, str] = {}
-    for shard, some in _by_shard(places):
-        rows = store.read(table, some, columns=list(dict.fromkeys(("task", *key))) if _has_task(table) else key)
+    for some in by_shard(places):
+        rows = store.read(table, some, columns=row_order(TABLES[table]))
         looked += rows.height
         twice = rows.filter(pl.struct(key).is_duplicated())
         if twice.height:
             return Finding(False, f"{some[0].name(table)}: {twice.height} rows share keys, as {twice.row(0)}")
         for first in rows["task"].unique().to_list() if _has_task(table) else ():
-            other = seen.setdefault((some[0].suite, some[0].round, first), shard)
-            if other != shard:
-                return Finding(False, f"task {first} is in shard {shard} and in {other}")
+            other = seen.setdefault((some[0].suite, some[0].round, first), some[0].shard)
+            if other != some[0].shard:
+                return Finding(False, f"task {first} is in shard {some[0].shard} and in {other}")
     return Finding(True, f"{looked} rows")
 
 
 def parents_present(store: Store, table: str, places: Sequence[Place]) -> Finding:
     """Nodes are numbered without a gap; every parent, context and copied node is in the same tree, before its node."""
     looked = 0
-    for _, some in _by_shard(places):
+    for some in by_shard(places):
         nodes = store.read(table, some, columns=["task", "tree", "node", "parent", "context", "copied_from"])
         looked += nodes.height
         for column in ("parent", "context", "copied_from"):
@@ -112,7 +117,7 @@ def token_exact(store: Store, table: str, places: Sequence[Place]) -> Finding:
     """Every sampled leaf's path is, token for token, what its request sent and got, log-probabilities included."""
     leaves = 0
     with store.ledger() as ledger:
-        for _, some in _by_shard(places):
+        for some in by_shard(places):
             columns = ["task", "tree", "node", "parent", "context", "depth", "token_ids", "logprobs", "sampled"]
             nodes = store.read(table, some, columns=[*columns, "request", "finish"])
             ends = (nodes["sampled"] & nodes["finish"].is_not_null()).arg_true()
@@ -174,8 +179,6 @@ def any_rows(store: Store, table: str, places: Sequence[Place]) -> Finding:
 
 def _lists(parts: list[list]) -> pl.Series:
     """A list for each entry, made of its arrays end to end."""
-    import numpy as np
-
     arrays = [np.concatenate(some) for some in parts]
     offsets = np.concatenate(([0], np.cumsum([len(array) for array in arrays], dtype=np.int64)))
     values = np.concatenate(arrays) if arrays else np.empty(0, np.int32)
@@ -184,13 +187,6 @@ def _lists(parts: list[list]) -> pl.Series:
 
 def _has_task(table: str) -> bool:
     return "task" in TABLES[table].column_names()
-
-
-def _by_shard(places: Sequence[Place]) -> Iterator[tuple[str, list[Place]]]:
-    """Places of one shard in one suite and round together, whatever their stages."""
-    ordered = sorted(places, key=lambda place: (place.suite, place.round, place.shard, place.stage))
-    for (_, _, shard), some in groupby(ordered, key=lambda place: (place.suite, place.round, place.shard)):
-        yield shard, list(some)
 
 
 Check = Callable[[Store, str, Sequence[Place]], Finding]

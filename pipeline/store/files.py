@@ -193,7 +193,7 @@ def _state(info: dict) -> str:
 
 
 def is_url(root: str | Path) -> bool:
-    """Whether a store lies behind a URL rather than in a folder; `file://` is a folder."""
+    """Whether a store is named by a URL, `file://` included, rather than by a path."""
     return "://" in str(root)
 
 

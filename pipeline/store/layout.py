@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from pipeline.errors import BadConfig, BadTable
@@ -30,6 +32,10 @@ class Place:
                     remedy="use letters, digits, '_', '-' and '.', at most 80, beginning with a letter or digit",
                 )
 
+    def is_of(self, **of: str | None) -> bool:
+        """Whether it is of a suite, round, stage or shard; None is any."""
+        return all(value is None or getattr(self, part) == value for part, value in of.items())
+
     def name(self, table: str) -> str:
         """The shard's file in a table, below the root of the store."""
         return f"{table}/suite={self.suite}/round={self.round}/stage={self.stage}/{self.shard}.parquet"
@@ -53,3 +59,10 @@ def place_of(name: str) -> Place:
         return Place(*(part.partition("=")[2] for part in parts[1:-1]), shard=parts[-1].removesuffix(".parquet"))
     except BadConfig as error:
         raise BadTable(f"{name} is not where a shard can be", remedy="move it out of the store") from error
+
+
+def by_shard(places: Iterable[Place]) -> Iterator[list[Place]]:
+    """Places of one shard in one suite and round together, ordered by their stages."""
+    ordered = sorted(places, key=lambda place: (place.suite, place.round, place.shard, place.stage))
+    for _, some in groupby(ordered, key=lambda place: (place.suite, place.round, place.shard)):
+        yield list(some)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -18,11 +18,11 @@ from pipeline.errors import BadTable
 from pipeline.store.batches import merged
 from pipeline.store.catalogue import Catalogue, Entry
 from pipeline.store.files import Files, LocalFiles, files_at, locked
-from pipeline.store.layout import EVERY_ROUND, Place, place_of
+from pipeline.store.layout import EVERY_ROUND, Place, by_shard, place_of
 from pipeline.store.ledger import Ledger
 from pipeline.store.write import ParquetPart, Written, as_arrow, disk_errors, validated
 from schemas import TABLES
-from schemas.base import arrow_schema
+from schemas.base import arrow_schema, row_order
 from schemas.versions import added_since
 
 _SETTING = "BRANCHPOINT_STORE"
@@ -133,13 +133,8 @@ class Store:
             entry
             for name in ((table,) if table else TABLES)
             for entry in self.entries.entries(_below(name, of.get("suite"), of.get("round")))
-            if all(value is None or getattr(entry.place, key) == value for key, value in of.items())
+            if entry.place.is_of(**of)
         ]
-
-    def meta(self, table: str, at: Place) -> dict | None:
-        """The parts of `entry` that tell what a file was made from: digest, inputs, version. None: no such shard."""
-        entry = self.entry(table, at)
-        return entry and {"digest": entry.digest, "inputs": entry.inputs, "schema_version": entry.version}
 
     def digest(self, table: str, at: Place) -> str:
         """Digest of a shard's rows; empty where there is none."""
@@ -158,9 +153,7 @@ class Store:
     def places(self, table: str, **of: str | None) -> list[Place]:
         """The shards of a table, by `suite`, `round` and `stage`; none of them is read."""
         found = (place_of(stamp.name) for stamp in self.files.list(_below(table, of.get("suite"), of.get("round"))))
-        return sorted(
-            place for place in found if all(value is None or getattr(place, key) == value for key, value in of.items())
-        )
+        return sorted(place for place in found if place.is_of(**of))
 
     def read(self, table: str, places: Sequence[Place], *, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """The rows of some shards, in the order of the table's key within each task; no shard, no rows.
@@ -178,8 +171,8 @@ class Store:
                 with self._parquet(entry) as file:
                     frames.append(pl.from_arrow(_upgraded(entry, file.read, names).cast(wanted)))
         rows = pl.concat(frames)
-        keys = [key for key in ("task", *TABLES[table].primary_key()) if key in names]
-        return rows.sort(list(dict.fromkeys(keys))) if keys else rows
+        keys = [key for key in row_order(TABLES[table]) if key in names]
+        return rows.sort(keys) if keys else rows
 
     def batches(
         self,
@@ -205,7 +198,7 @@ class Store:
         """
         schema = arrow_schema(TABLES[table])
         names = list(dict.fromkeys((*(("task",) if "task" in schema.names else ()), *(columns or schema.names))))
-        keys = [key for key in dict.fromkeys(("task", *TABLES[table].primary_key())) if key in names]
+        keys = [key for key in row_order(TABLES[table]) if key in names]
 
         def slices(place: Place) -> Iterator[pa.Table]:
             entry = self.entry(table, place)
@@ -222,8 +215,7 @@ class Store:
                     yield _upgraded(entry, lambda columns, some=groups: file.read_row_groups(some, columns), names)
                     at = upto
 
-        ordered = sorted(places, key=lambda place: (place.suite, place.round, place.shard, place.stage))
-        for _, shard in groupby(ordered, key=lambda place: (place.suite, place.round, place.shard)):
+        for shard in by_shard(places):
             sources = [slices(place) for place in shard]
             yield from merged(sources, keys) if "task" in names else chain.from_iterable(sources)
 
@@ -278,7 +270,7 @@ def _below(table: str, suite: str | None, round: str | None) -> str:
     return name if suite is None or round is None else f"{name}/round={round}"
 
 
-def _upgraded(entry: Entry, read, names: list[str]) -> pa.Table:
+def _upgraded(entry: Entry, read: Callable[..., pa.Table], names: list[str]) -> pa.Table:
     """Columns of a file as those of today's version, in the order of `names`."""
     fields = {field.name: field for field in arrow_schema(TABLES[entry.table])}
     added = {name: made for name, made in added_since(entry.table, entry.version).items() if name in names}

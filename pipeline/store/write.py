@@ -23,9 +23,10 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import BadTable, StoreFull
 from pipeline.store.digest import RowDigest
+from pipeline.store.files import LocalFiles
 from pipeline.store.seal import BLANK, SEAL, seal
 from schemas import TABLES
-from schemas.base import Table, arrow_schema
+from schemas.base import Table, arrow_schema, row_order
 from schemas.versions import version_of
 
 ROW_GROUP_BYTES = 16 * 2**20
@@ -77,8 +78,7 @@ def validated(table: str, rows: pl.DataFrame) -> pl.DataFrame:
         broken = failures.details().filter(pl.col(rule) == "invalid")
         first = broken.select(schema.primary_key()).row(0, named=True)
         raise BadTable(f"{table}: {count} rows break {rule}, the first is {first}", remedy="nothing was written")
-    keys = [*(("task",) if "task" in rows.columns else ()), *schema.primary_key()]
-    return good.sort(list(dict.fromkeys(keys)))
+    return good.sort(row_order(schema))
 
 
 def as_arrow(table: type[Table], rows: pl.DataFrame) -> pa.Table:
@@ -257,9 +257,7 @@ def write_parquet(path: Path, table: str, rows: pa.Table, *, inputs: dict[str, s
     try:
         part.add(rows)
         written = part.finish(inputs)
-        with part.path.open("rb") as handle:
-            os.fsync(handle.fileno())
-        part.path.replace(path)
+        LocalFiles(path.parent).put(part.path, path.name)
     finally:
         part.close()
     return written._replace(path=path)
