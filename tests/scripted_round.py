@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -116,6 +118,12 @@ def changed(work: Work, **options: str) -> Work:
         text = text.replace(old, new)
     path.write_text(text)
     return make_work(work.settings, suite="three", round="r0", engine="scripted")
+
+
+def copied(work: Work, folder: Path) -> Work:
+    """The same surroundings over a copy of the store, to be spoiled."""
+    store = Path(shutil.copytree(work.settings.store, folder / "store"))
+    return replace(work, settings=replace(work.settings, store=store))
 
 
 def run(work: Work) -> dict[str, object]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from scripted_round import Pupil, changed, read, run, scripted
+from scripted_round import Pupil, changed, copied, read, run, scripted
 
 from pipeline import cli
 from pipeline.generation.policies import EMBEDDED
@@ -44,8 +44,7 @@ def made(tmp_path_factory):
 @pytest.fixture
 def to_spoil(made: Work, tmp_path: Path) -> Work:
     """A copy of it."""
-    shutil.copytree(made.settings.store, tmp_path / "store")
-    return replace(made, settings=replace(made.settings, store=tmp_path / "store"))
+    return copied(made, tmp_path)
 
 
 @pytest.fixture

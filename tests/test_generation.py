@@ -172,7 +172,7 @@ class TestDrive:
 
         engine, requests = Stepping(), [request(number) for number in range(8)]
         with Ledger(tmp_path / "ledger.sqlite") as ledger:
-            sampler = Sampler(ledger, "stepping", "p", lambda: engine, interrupt)
+            sampler = Sampler(ledger, "stepping", "p", lambda: engine, on_answer=interrupt)
             with pytest.raises(InterruptedError) as kept:
                 sampler.run(requests)
             assert engine.in_hand == []

@@ -245,13 +245,13 @@ def test_nothing_is_made_of_half_the_rollouts(fresh: Work):
 def test_digests_are_read_once_a_shard(fresh: Work, monkeypatch: pytest.MonkeyPatch):
     run(fresh)
     asked: list[tuple[str, Place]] = []
-    meta = Store.meta
+    entry = Store.entry
 
     def counted(store: Store, table: str, at: Place):
         asked.append((table, at))
-        return meta(store, table, at)
+        return entry(store, table, at)
 
-    monkeypatch.setattr(Store, "meta", counted)
+    monkeypatch.setattr(Store, "entry", counted)
     refuse_replaced(fresh, "credit")
     assert len(fresh.places("credit")) == 3
     assert {asked.count(one) for one in asked if one[0] != "credit"} == {1}

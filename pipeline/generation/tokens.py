@@ -58,14 +58,17 @@ class Tokens:
                     f"a message spells the control token {spelt!r}; it begins {begins!r}",
                     remedy="remove the token from the task",
                 )
+        return np.asarray(self._templated(messages), dtype=np.int32)
+
+    def _templated(self, messages: Messages | Sequence[Messages]) -> list:
+        """Token ids of one prompt, or a list of them for each of several, whatever they spell."""
         try:
-            ids = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+            return self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         except TemplateError as error:
             raise BadModel(
                 f"the chat template of {self._path} refuses the messages: {error}",
                 remedy="choose a model whose template takes a system message, or mend the template",
             ) from error
-        return np.asarray(ids, dtype=np.int32)
 
     def safe(self, text: str) -> bool:
         """Whether text may stand in a prompt: it spells no control token."""

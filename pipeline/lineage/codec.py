@@ -9,9 +9,6 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
 
-from jinja2 import TemplateError
-
-from pipeline.errors import BadModel
 from pipeline.generation.policies import Policy
 from pipeline.generation.tokens import Tokens
 from pipeline.prompts import Messages
@@ -45,13 +42,7 @@ class Codec(Tokens):
             BadModel: the chat template refuses the messages.
         """
         for some in _batches(prompts):
-            try:
-                yield from self._tokenizer.apply_chat_template(some, add_generation_prompt=True, return_dict=False)
-            except TemplateError as error:
-                raise BadModel(
-                    f"the chat template of {self._path} refuses the messages: {error}",
-                    remedy="choose a model whose template takes a system message, or mend the template",
-                ) from error
+            yield from self._templated(some)
 
     def encode_all(self, texts: Sequence[str]) -> Iterator[list[int]]:
         """Token ids of each text; where it spells a control token, that token."""
