@@ -98,7 +98,7 @@ def entry(*ids: int, key: str = "r", finish: str = "stop") -> Entry:
     """An answer of these tokens; each has the log-probability of its id over minus ten."""
     token_ids = np.array(ids, np.int32)
     done = Completion(key, token_ids, (token_ids / -10).astype(np.float32), finish)
-    return Entry(done, np.array([5, 6], np.int32), "policy", "scripted", 0, "{}", 1)
+    return Entry(done, np.array([5, 6], np.int32), "policy", "scripted", 0, "{}", 1, "three/r0/rollouts")
 
 
 def steps_of(*texts: str) -> list[Step]:
