@@ -9,6 +9,7 @@ import threading
 
 import duckdb
 import pytest
+from shard_writers import AT, credit
 from two_trees import forest, node, rows, write
 
 from pipeline.errors import BadConfig, BadTable
@@ -84,6 +85,16 @@ def test_interrupt(store):
         with pytest.raises(KeyboardInterrupt):
             run_query(connection, "select sum(a.range * b.range) from range(1000000) a, range(1000000) b")
         timer.join()
+
+
+def test_a_shard_replaced_under_an_open_database_is_read_anew(tmp_path):
+    store = Store(tmp_path)
+    store.write("credit", credit(0.0, 10), AT, inputs={})
+    with open_database(store) as connection:
+        for number in range(1, 30):
+            store.write("credit", credit(float(number), 10 + number % 3), AT, inputs={})
+            found = run_query(connection, "select advantage, count(*) from credit group by all")
+            assert list(found.rows) == [(number, 10 + number % 3)]
 
 
 def test_foreign_file_in_the_store(store):

@@ -140,12 +140,17 @@ def group_edges(
 
 
 def _encoding(schema: pa.Schema) -> dict:
-    """Parquet options: a dictionary where strings repeat, byte-stream-split on floats, delta on what grows."""
-    dictionary, split, delta = [], [], {}
+    """Parquet options: a dictionary where strings repeat, byte-stream-split on floats, delta on what grows.
+
+    Bounds are kept of what rows are looked for by; those of long texts would be most of a footer.
+    """
+    dictionary, split, delta, bounded = [], [], {}, []
     for field in schema:
         inner, path = field.type, field.name
         if pa.types.is_list(inner):
             inner, path = inner.value_type, f"{field.name}.list.element"
+        elif path not in _HARDLY_REPEAT:
+            bounded.append(path)
         if pa.types.is_floating(inner):
             split.append(path)
         elif pa.types.is_string(inner) and path == field.name and path not in _HARDLY_REPEAT:
@@ -156,6 +161,7 @@ def _encoding(schema: pa.Schema) -> dict:
         "use_dictionary": dictionary or False,
         "use_byte_stream_split": split or False,
         "column_encoding": delta or None,
+        "write_statistics": bounded or False,
     }
 
 
