@@ -195,6 +195,15 @@ def _drift(options: argparse.Namespace) -> None:
         print_drift(found, as_json=options.json, to=sys.stdout)
 
 
+def _golden(options: argparse.Namespace) -> int:
+    """Print a line a file of vectors; 1 where a case fails."""
+    from pipeline.golden.run import Ran, run_folder
+
+    ran = list(run_folder(options.folder))
+    (show.print_json if options.json else show.print_table)(Ran._fields, ran, to=sys.stdout)
+    return FAILED if any(one.failed for one in ran) else 0
+
+
 def _bench(options: argparse.Namespace) -> None:
     for name in options.names:
         check_choice("bench", name, BENCHES)
@@ -277,6 +286,12 @@ QUESTIONS: dict[str, Question] = {
                 "help": "name, or folder of a model, to encode with; default that which sampled",
             },
         },
+    ),
+    "golden": Question(
+        _golden,
+        "run reference vectors through the methods",
+        {"folder": {"metavar": "DIR", "type": Path, "help": "of JSON files with a method and its cases"}},
+        of_store=False,
     ),
     "bench": Question(
         _bench,

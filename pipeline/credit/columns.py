@@ -5,13 +5,14 @@ Does not know any method, what a token means, nor where tables are kept.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from pipeline.credit.inputs import INPUTS, NODE
 from schemas import Credit
 
 ZERO = 1e-9
@@ -28,6 +29,7 @@ class Trees:
     reward: `[N]` float64 in [0, 1], the verdict on a leaf; NaN where none was given.
     tokens: `[T]` int32, the token ids of all nodes, one node after the other.
     token_offsets: `[N + 1]` int64; node `i` has the tokens from `token_offsets[i]` to `token_offsets[i + 1]`.
+    given:  what else is known, by name of INPUTS: an entry a node, or one a token.
 
     Raises:
         ValueError: the arrays do not describe such trees; names the first row at fault.
@@ -39,9 +41,14 @@ class Trees:
     reward: np.ndarray
     tokens: np.ndarray
     token_offsets: np.ndarray
+    given: Mapping[str, np.ndarray | pl.Series] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.parent)
+        for name, values in self.given.items():
+            expected = count if INPUTS[name].per == NODE else len(self.tokens)
+            if len(values) != expected:
+                raise ValueError(f"{name} has {len(values)} entries; expected {expected}, one a {INPUTS[name].per}")
         for name, length in (("depth", count), ("tree", count), ("reward", count), ("token_offsets", count + 1)):
             if len(getattr(self, name)) != length:
                 raise ValueError(f"{name} has {len(getattr(self, name))} rows, parent has {count}; expected {length}")
@@ -150,11 +157,13 @@ class Method:
     function: takes `Trees` and its parameters, gives `CreditColumns`.
     origins:  nodes the method looks at, words of `schemas.words.ORIGINS`; all others have no credit.
     params:   frozen dataclass of its parameters, every one with a default.
+    needs:    what it must be given, names of INPUTS.
     """
 
     function: Callable[..., CreditColumns]
     origins: tuple[str, ...]
     params: type
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

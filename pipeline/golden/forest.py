@@ -1,0 +1,108 @@
+"""The nodes of a vector as arrays: trees, and the turns of trajectories. Knows no method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.credit.columns import Trees
+
+Node = Mapping[str, Any]
+
+
+class Forest(NamedTuple):
+    """Trees, and the ids of their nodes, row for row."""
+
+    trees: Trees
+    ids: list[str]
+
+    def by_id(self, values: np.ndarray, *, roots: bool = False) -> dict[str, Any]:
+        """The values of the nodes by id; those of roots only where asked for."""
+        kept = self.trees.parent >= (-1 if roots else 0)
+        return {self.ids[row]: values[row] for row in np.flatnonzero(kept)}
+
+
+class Turns(NamedTuple):
+    """Steps of trajectories, `P` in all, trajectory after trajectory in the order of the vector.
+
+    nodes: as listed. ids: of them. trajectories: names of the `M` trajectories. tasks: names of the tasks.
+    offsets: `[M + 1]` int64, where each trajectory begins. groups: `[M]` int64, code of each one's task.
+    """
+
+    nodes: list[Node]
+    ids: list[str]
+    trajectories: list[str]
+    tasks: list[str]
+    offsets: np.ndarray
+    groups: np.ndarray
+
+    def column(self, name: str, default: Any, dtype: type = np.float64) -> np.ndarray:
+        """`[P]` of a field, with a default where it is absent."""
+        return np.array([node.get(name, default) for node in self.nodes], dtype=dtype)
+
+    def last(self, name: str, default: Any, dtype: type = np.float64) -> np.ndarray:
+        """`[M]` of a field of each trajectory's last node."""
+        return self.column(name, default, dtype)[self.offsets[1:] - 1]
+
+    def by_id(self, values: Sequence[Any] | np.ndarray) -> dict[str, Any]:
+        return dict(zip(self.ids, values, strict=True))
+
+    def by_trajectory(self, values: Sequence[Any] | np.ndarray) -> dict[str, Any]:
+        return dict(zip(self.trajectories, values, strict=True))
+
+    def by_task(self, values: Sequence[Any] | np.ndarray) -> dict[str, Any]:
+        return dict(zip(self.tasks, values, strict=True))
+
+
+def forest(nodes: Sequence[Node], *, unfinished: float = 0.0) -> Forest:
+    """Trees of the nodes of a vector, in their order; parents stand before children.
+
+    Args:
+        nodes: as listed.
+        unfinished: reward of a leaf that has none.
+
+    Raises:
+        KeyError: a parent is not there.
+        ValueError: the nodes are no trees.
+    """
+    ids = [node["id"] for node in nodes]
+    rows = {name: row for row, name in enumerate(ids)}
+    parent = np.array([-1 if node["parent"] is None else rows[node["parent"]] for node in nodes], np.int32)
+    depth = np.zeros(len(nodes), np.int32)
+    for row, above in enumerate(parent):
+        depth[row] = 0 if above < 0 else depth[above] + 1
+    tasks: dict[str, int] = {}
+    tree = np.array([tasks.setdefault(node.get("task", ""), len(tasks)) for node in nodes], np.int32)
+    inner = set(parent.tolist())
+    reward = [np.nan if row in inner else float(node.get("reward", unfinished)) for row, node in enumerate(nodes)]
+    tokens = [node.get("token_ids", [0] * int(node.get("n_tokens", 0))) for node in nodes]
+    trees = Trees(
+        parent=parent,
+        depth=depth,
+        tree=tree,
+        reward=np.array(reward, np.float64),
+        tokens=np.array([token for node in tokens for token in node], np.int32),
+        token_offsets=np.cumsum([0, *map(len, tokens)], dtype=np.int64),
+    )
+    return Forest(trees, ids)
+
+
+def turns(nodes: Sequence[Node]) -> Turns:
+    """The steps of the trajectories of a vector; its roots, which carry no data, are left out."""
+    listed: dict[str, list[Node]] = {}
+    tasks: dict[str, int] = {}
+    for node in nodes:
+        tasks.setdefault(node.get("task", ""), len(tasks))
+        if node["parent"] is not None:
+            listed.setdefault(node["traj"], []).append(node)
+    steps = [sorted(some, key=lambda node: node.get("turn", 0)) for some in listed.values()]
+    return Turns(
+        nodes=[node for some in steps for node in some],
+        ids=[node["id"] for some in steps for node in some],
+        trajectories=list(listed),
+        tasks=list(tasks),
+        offsets=np.cumsum([0, *map(len, steps)], dtype=np.int64),
+        groups=np.array([tasks[some[0].get("task", "")] for some in steps], dtype=np.int64),
+    )
