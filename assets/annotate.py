@@ -29,7 +29,8 @@ def credit_asset(method: str) -> dg.AssetsDefinition:
     )
     def credit(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.MaterializeResult:
         work = workplace.open(context)
-        return result(work, write_credit(work, CreditConfig(method)), tables=("credit",))
+        (report,) = write_credit(work, CreditConfig((method,)))
+        return result(work, report, tables=("credit",))
 
     return credit
 

@@ -166,8 +166,10 @@ def _run_stage(stage: Stage, options: argparse.Namespace) -> None:
             engine=options.engine,
             on_progress=on_progress,
         )
-        report = getattr(module, stage.function)(work, *configs)
-    for line in (show.report_json(report),) if options.json else show.report_lines(report):
-        print(line)
-    if report.fresh:
+        made = getattr(module, stage.function)(work, *configs)
+    reports = made if isinstance(made, list) else [made]
+    for report in reports:
+        for line in (show.report_json(report),) if options.json else show.report_lines(report):
+            print(line)
+    if any(report.fresh for report in reports):
         write_database(work.store)

@@ -38,6 +38,7 @@ class Nodes(Table):
     )
     text = dy.String(description="The tokens as text, without the separator that closes the step.")
     state_key = dy.String(nullable=True, description="Hash of the environment's state. Null: no environment.")
+    step_reward = dy.Float32(nullable=True, description="What the environment paid for the step. Null: none does.")
     tool_calls = dy.String(nullable=True, description="Tool calls of the message, JSON. Null: none.")
     request = dy.String(nullable=True, description="Request that produced the tokens. Null: rendered or written.")
     policy = dy.String(

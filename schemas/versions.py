@@ -12,7 +12,7 @@ _NULL = pl.lit(None)
 
 UPGRADES: dict[str, tuple[dict[str, pl.Expr], ...]] = {
     "tasks": ({"messages": _NULL, "tools": _NULL},),
-    "nodes": ({"token_count": pl.col("token_ids").list.len()},),
+    "nodes": ({"token_count": pl.col("token_ids").list.len()}, {"step_reward": _NULL}),
     "requests": ({"reused": _NULL},),
     "verdicts": ({"components": _NULL},),
     "step_labels": ({"tool_exit": _NULL, "created": _NULL},),

@@ -134,7 +134,7 @@ def run(work: Work) -> dict[str, object]:
         "retries": write_retries(work, RetryConfig(per_task=1)),
         "interventions": write_interventions(work, InterventionConfig(per_task=1, continuations=3)),
         "verdicts": write_verdicts(work),
-        **{method: write_credit(work, CreditConfig(method)) for method in ("grpo", "spo_tree", "tempo")},
+        **{report.stage: report for report in write_credit(work, CreditConfig(("grpo", "spo_tree", "tempo")))},
         "labels": write_step_labels(work),
         "pairs": write_pairs(work),
         "patches": write_patches(work),

@@ -5,7 +5,9 @@ import polars as pl
 import pytest
 
 from pipeline.credit import METHODS
-from pipeline.credit.columns import CreditColumns, Trees, credit_frame, moments, trees_from_nodes
+from pipeline.credit.columns import CreditColumns, Trees, moments
+from pipeline.credit.tables import credit_frame, trees_from_nodes
+from pipeline.errors import BadTable
 from schemas import Credit
 from schemas.words import ORIGINS
 
@@ -119,7 +121,7 @@ def test_trees_from_nodes_keep_the_rows():
 
 
 def test_trees_from_nodes_miss_a_parent():
-    with pytest.raises(ValueError, match=r"tree a\.0: parent 1 of node 3 is not there"):
+    with pytest.raises(BadTable, match=r"nodes: tree a\.0, node 3: its parent 1 is not there; "):
         trees_from_nodes(node_rows().filter(pl.col("node") != 1), reward_frame())
 
 

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.errors import BadTable
 from pipeline.store.paths import COLUMNS, context_paths, path_logprobs, path_token_ids
 from schemas import Nodes
 from schemas.base import column_types
@@ -84,7 +85,7 @@ def test_no_leaves():
 @pytest.mark.parametrize("lost", [1, 0])
 def test_what_is_missing_is_named(lost):
     rows = [row for row in HAND if (row["tree"], row["node"]) != ("a", lost)]
-    with pytest.raises(ValueError, match=r"tree a: parent . of node . is not there"):
+    with pytest.raises(BadTable, match=r"nodes: tree a, node .: its (parent|context) . is not there; "):
         path_token_ids(frame(rows), np.array([5]))
 
 

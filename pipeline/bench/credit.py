@@ -16,7 +16,8 @@ from pipeline.bench.forest import StoredForest
 from pipeline.bench.metric import Metric, Params, figure, ratio
 from pipeline.bench.row_loops import ROW_LOOPS, Row, RowCredit
 from pipeline.credit import METHODS
-from pipeline.credit.columns import CreditColumns, Method, Trees, trees_from_nodes
+from pipeline.credit.columns import CreditColumns, Method, Trees
+from pipeline.credit.tables import seen_by, trees_from_nodes
 
 COLUMNS = ["task", "tree", "node", "parent", "depth", "origin", "token_ids"]
 REPEATS = 5
@@ -30,13 +31,8 @@ def measure(forest: StoredForest) -> Iterator[Metric]:
     """Rows a second, over the loop's; largest difference from the loop's answer; peak memory. All by method."""
     nodes, verdicts = forest.read("nodes", columns=COLUMNS).sort("tree", "node"), forest.read("verdicts")
     for name, method in METHODS.items():
-        seen = nodes.filter(credited(method))
+        seen = nodes.filter(seen_by(method))
         yield from _measure_method(name, method, seen, verdicts, {"method": name, **forest.shape.params()})
-
-
-def credited(method: Method) -> pl.Expr:
-    """Whether a method looks at a node: at the task's own prompt, not at those that retries were asked under."""
-    return pl.col("origin").is_in(method.origins) & ((pl.col("origin") != "prompt") | pl.col("parent").is_null())
 
 
 def _measure_method(

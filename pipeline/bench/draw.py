@@ -180,6 +180,7 @@ def _node_rows(
             "logprobs": content.logprobs,
             "text": content.text,
             "state_key": _state_keys(shape, random, trees, step),
+            "step_reward": _step_rewards(shape, random, step),
             "request": _keys(random, len(heads)).gather(request),
             "policy": pl.repeat(POLICY, len(told), eager=True),
             "finish": _words(("stop", "length"), cut.astype(int)),
@@ -212,6 +213,14 @@ def _state_keys(shape: Shape, random: np.random.Generator, trees: Skeleton, step
     at = np.zeros(count, dtype=np.int64)
     at[step] = code
     return pl.select(pl.when(pl.Series(step)).then(_keys(random, len(states)).gather(at))).to_series()
+
+
+def _step_rewards(shape: Shape, random: np.random.Generator, step: np.ndarray) -> pl.Series:
+    """`[N]` of what an environment pays: 1 for one step in ten, else 0; all null without one, and at what is no step."""
+    if shape.repeated_states is None:
+        return pl.repeat(None, len(step), dtype=pl.Float32, eager=True)
+    paid = pl.Series((random.random(len(step)) < 0.1).astype(np.float32))
+    return pl.select(pl.when(pl.Series(step)).then(paid)).to_series()
 
 
 def _keys(random: np.random.Generator, count: int) -> pl.Series:

@@ -9,13 +9,13 @@ from itertools import chain
 import polars as pl
 
 from pipeline.bench.chunks import MEAN, chunks
-from pipeline.bench.credit import COLUMNS, credited
+from pipeline.bench.credit import COLUMNS
 from pipeline.bench.draw import Slice, task_name
 from pipeline.bench.forest import StoredForest, place, slices, write_shard
 from pipeline.bench.metric import Metric, ratio
 from pipeline.bench.shape import Shape
 from pipeline.credit import METHODS
-from pipeline.credit.columns import credit_frame, trees_from_nodes
+from pipeline.credit.tables import credit_frame, seen_by, trees_from_nodes
 from pipeline.store.store import Store
 
 TASKS = 2_000
@@ -62,7 +62,7 @@ def _without(tasks: list[int], some: Slice) -> Slice:
 def _write_credit(store: Store) -> None:
     """A credit method's rows on all nodes, in a file of their own."""
     method = METHODS[METHOD]
-    nodes = store.read("nodes", store.places("nodes"), columns=list(COLUMNS)).filter(credited(method))
+    nodes = store.read("nodes", store.places("nodes"), columns=list(COLUMNS)).filter(seen_by(method))
     nodes = nodes.sort("tree", "node")
     trees = trees_from_nodes(nodes, store.read("verdicts", store.places("verdicts")))
     rows = credit_frame(nodes, trees, method.function(trees, method.params()), METHOD)

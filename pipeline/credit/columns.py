@@ -1,19 +1,15 @@
-"""The arrays a credit method takes and gives, and the way from and to tables.
-
-Does not know any method, what a token means, nor where tables are kept.
-"""
+"""The arrays a credit method takes and gives. Does not know any method, what a token means, nor tables."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from pipeline.credit.inputs import INPUTS, NODE
-from schemas import Credit
 
 ZERO = 1e-9
 """A computed advantage no larger than this counts as 0, values no further apart count as equal."""
@@ -27,32 +23,35 @@ class Trees:
     depth:  `[N]` int32, steps from the root; 0 at a root.
     tree:   `[N]` int32, code of the tree, from 0; every tree has one root.
     reward: `[N]` float64 in [0, 1], the verdict on a leaf; NaN where none was given.
-    tokens: `[T]` int32, the token ids of all nodes, one node after the other.
+    tokens: `[T]` int32, the token ids of all nodes, one node after the other. None: not read, only counted.
     token_offsets: `[N + 1]` int64; node `i` has the tokens from `token_offsets[i]` to `token_offsets[i + 1]`.
     given:  what else is known, by name of INPUTS: an entry a node, or one a token.
 
     Raises:
-        ValueError: the arrays do not describe such trees; names the first row at fault.
+        BadTrees: the arrays do not describe such trees; names the first row at fault.
+        ValueError: their lengths do not fit.
     """
 
     parent: np.ndarray
     depth: np.ndarray
     tree: np.ndarray
     reward: np.ndarray
-    tokens: np.ndarray
+    tokens: np.ndarray | None
     token_offsets: np.ndarray
     given: Mapping[str, np.ndarray | pl.Series] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         count = len(self.parent)
         for name, values in self.given.items():
-            expected = count if INPUTS[name].per == NODE else len(self.tokens)
+            expected = count if INPUTS[name].per == NODE else int(self.token_offsets[-1])
             if len(values) != expected:
                 raise ValueError(f"{name} has {len(values)} entries; expected {expected}, one a {INPUTS[name].per}")
         for name, length in (("depth", count), ("tree", count), ("reward", count), ("token_offsets", count + 1)):
             if len(getattr(self, name)) != length:
                 raise ValueError(f"{name} has {len(getattr(self, name))} rows, parent has {count}; expected {length}")
-        if self.token_offsets[0] != 0 or self.token_offsets[-1] != len(self.tokens):
+        if self.token_offsets[0] != 0:
+            raise ValueError(f"token_offsets must run from 0, not from {self.token_offsets[0]}")
+        if self.tokens is not None and self.token_offsets[-1] != len(self.tokens):
             raise ValueError(f"token_offsets must run from 0 to the {len(self.tokens)} tokens there are")
         root, inner = self.parent < 0, self.parent >= 0
         _require(np.diff(self.token_offsets) >= 0, "ends before it begins in token_offsets")
@@ -158,12 +157,16 @@ class Method:
     origins:  nodes the method looks at, words of `schemas.words.ORIGINS`; all others have no credit.
     params:   frozen dataclass of its parameters, every one with a default.
     needs:    what it must be given, names of INPUTS.
+    version:  rises when the same input gives other numbers.
+    across_tasks: whether, with some parameters, a node's numbers depend on nodes of other tasks.
     """
 
     function: Callable[..., CreditColumns]
     origins: tuple[str, ...]
     params: type
     needs: tuple[str, ...] = ()
+    version: str = "1"
+    across_tasks: Callable[[Any], bool] = lambda params: False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,105 +234,15 @@ def rows_by_depth(depth: np.ndarray) -> list[np.ndarray]:
     return np.split(order, np.cumsum(np.bincount(depth))[:-1])
 
 
-def parent_rows(nodes: pl.DataFrame) -> np.ndarray:
-    """`[N]` int32: the row of each node's parent; -1 at a root.
+class BadTrees(ValueError):
+    """A row that cannot belong to any tree, and why."""
 
-    Args:
-        nodes: columns `tree`, `node`, `parent`.
-
-    Raises:
-        ValueError: a parent is missing; names tree and node.
-    """
-    rows = nodes.select("tree", "node").with_row_index("row")
-    found = nodes.select("tree", "node", "parent").join(
-        rows, left_on=["tree", "parent"], right_on=["tree", "node"], how="left", validate="m:1", maintain_order="left"
-    )
-    lost = found.filter(pl.col("parent").is_not_null() & pl.col("row").is_null())
-    if len(lost):
-        row = lost.row(0, named=True)
-        raise ValueError(f"tree {row['tree']}: parent {row['parent']} of node {row['node']} is not there")
-    return found["row"].cast(pl.Int32).fill_null(-1).to_numpy()
-
-
-def reward_rows(nodes: pl.DataFrame, rewards: pl.DataFrame) -> np.ndarray:
-    """`[N]` float64: the verdict on each node; NaN where none was given.
-
-    Args:
-        nodes: columns `tree`, `node`.
-        rewards: columns `tree`, `node`, `reward`, at most one row a node. Rows of other nodes are ignored.
-    """
-    wanted = rewards.select("tree", "node", "reward")
-    found = nodes.select("tree", "node").join(
-        wanted, on=["tree", "node"], how="left", validate="m:1", maintain_order="left"
-    )
-    return found["reward"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
-
-
-def trees_from_nodes(nodes: pl.DataFrame, rewards: pl.DataFrame) -> Trees:
-    """The nodes of a table as arrays, row for row.
-
-    Args:
-        nodes: columns `tree`, `node`, `parent`, `depth`, `token_ids`, sorted by tree and node, every node's
-            parent among them.
-        rewards: columns `tree`, `node`, `reward`, at most one row a node. Null: no verdict. Rows of other
-            nodes are ignored.
-
-    Raises:
-        ValueError: a parent is missing, the nodes are not sorted, or a judged node has children.
-    """
-    lengths = nodes["token_ids"].list.len().cast(pl.Int64).to_numpy()
-    tokens = nodes["token_ids"].rechunk().to_arrow().flatten()
-    return Trees(
-        parent=parent_rows(nodes),
-        depth=nodes["depth"].cast(pl.Int32).to_numpy(),
-        tree=nodes["tree"].rle_id().cast(pl.Int32).to_numpy(),
-        reward=reward_rows(nodes, rewards),
-        tokens=tokens.to_numpy(zero_copy_only=False).astype(np.int32, copy=False),
-        token_offsets=np.concatenate(([0], np.cumsum(lengths))),
-    )
-
-
-def credit_frame(nodes: pl.DataFrame, trees: Trees, columns: CreditColumns, method: str) -> pl.DataFrame:
-    """What a method says, as rows of the credit table; whatever is not finite becomes null.
-
-    A list of token advantages none of which is known is null, so that the node's own advantage, null too, holds.
-
-    Args:
-        nodes: columns `task`, `tree`, `node`, row for row those of `trees`.
-        trees: the trees the method saw.
-        columns: what it said.
-        method: key of METHODS.
-    """
-    count, types = len(nodes), {name: column.dtype for name, column in Credit.columns().items()}
-    numbers = {name: _float32(getattr(columns, name), count) for name in ("value", "advantage", "weight")}
-    mask = pl.repeat(None, count, dtype=pl.Boolean, eager=True) if columns.mask is None else pl.Series(columns.mask)
-    lists = pl.repeat(None, count, dtype=types["token_advantages"], eager=True)
-    if columns.token_advantages is not None:
-        lists = _lists(columns.token_advantages, trees.token_offsets)
-    return nodes.select(
-        "task", "tree", "node", method=pl.lit(method), **numbers, mask=mask, token_advantages=lists
-    ).cast(types)
+    def __init__(self, row: int, why: str):
+        self.row, self.why = row, why
+        super().__init__(f"row {row}: {why}")
 
 
 def _require(good: np.ndarray, why: str) -> None:
-    """Raise a ValueError for the first row that is not good."""
+    """Raise an error for the first row that is not good."""
     if not good.all():
-        raise ValueError(f"row {int(np.argmin(good))}: {why}")
-
-
-def _float32(values: np.ndarray | None, count: int) -> pl.Series:
-    """As float32 with null for whatever is not finite."""
-    if values is None:
-        return pl.repeat(None, count, dtype=pl.Float32, eager=True)
-    with np.errstate(over="ignore"):
-        narrow = values.astype(np.float32)
-    return pl.Series(np.where(np.isfinite(narrow), narrow, np.float32("nan")), nan_to_null=True)
-
-
-def _lists(flat: np.ndarray, offsets: np.ndarray) -> pl.Series:
-    """One list a node; null where a node has tokens and none of them a finite number."""
-    numbers = _float32(flat, 0).to_arrow()
-    known = np.concatenate(([0], np.cumsum(np.isfinite(flat))))
-    lost = (np.diff(known[offsets]) == 0) & (np.diff(offsets) > 0)
-    lists = pl.Series(pa.LargeListArray.from_arrays(offsets, numbers), dtype=pl.List(pl.Float32))
-    return pl.select(pl.when(pl.Series(~lost)).then(lists)).to_series()
+        raise BadTrees(int(np.argmin(good)), why)

@@ -33,13 +33,14 @@ INPUTS: dict[str, Input] = {
     "step_reward": Input(
         NODE,
         "float64, what the environment paid for the step; 0 where it paid nothing",
-        "nodes.reward",
+        "nodes.step_reward",
         "gather rollouts from an environment that pays by step",
     ),
     "text": Input(NODE, "polars strings, the step as text", "nodes.text", _NODES),
     "tool_calls": Input(NODE, "polars strings, JSON list of calls; null: none", "nodes.tool_calls", _NODES),
     "step_soft": Input(NODE, "float64, a labeller's chance of success; NaN: none", "step_labels.soft", _LABELS),
     "step_hard": Input(NODE, "float64, 1 right, 0 wrong by a labeller; NaN: undecided", "step_labels.hard", _LABELS),
+    "tokens": Input(TOKEN, "int32, the token ids, as `Trees.tokens`", "nodes.token_ids", _NODES),
     "logprobs": Input(
         TOKEN,
         "float64, natural log-probability under the policy that sampled; NaN: not sampled",

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from pipeline.credit.columns import parent_rows, reward_rows, rows_by_depth
+from pipeline.credit.columns import rows_by_depth
+from pipeline.credit.tables import parent_rows, reward_rows
 from pipeline.statistics import wilson
 from schemas import StepLabels
 

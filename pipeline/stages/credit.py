@@ -1,49 +1,172 @@
-"""Stage: step credit under one method, one row per node the method looks at."""
+"""Stage: step credit under a list of methods, one row per node a method looks at, one file a method and shard.
+
+A shard is read in batches of whole tasks, so its size does not matter; a method whose numbers depend on other tasks
+too has a whole shard for its batch.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import polars as pl
+import pyarrow as pa
 
 from pipeline.credit import METHODS
-from pipeline.credit.columns import credit_frame, trees_from_nodes
+from pipeline.credit.columns import Method
+from pipeline.credit.inputs import INPUTS
+from pipeline.credit.tables import columns_for, credit_frame, seen_by, trees_from_nodes
 from pipeline.errors import BadConfig
 from pipeline.report import Report
-from pipeline.stages.verdicts import judged_shards
+from pipeline.stages.earlier import GENERATING, JUDGING, judged_from, rollout_shards
+from pipeline.stages.verdicts import present
 from pipeline.stages.work import Shards, Work, inputs
+from pipeline.store.batches import beside
+from schemas import StepLabels, Verdicts
+from schemas.base import column_types
 
-VERSION = "1"
+VERSION = "2"
+BATCH_ROWS = 200_000
+_VERDICTS = ("task", "tree", "node", "version", "reward")
 
 
 @dataclass(frozen=True, slots=True)
 class CreditConfig:
-    """method: key of METHODS; its parameters are the published ones."""
+    """method: one or more keys of METHODS. params: JSON object of what shall not be as published, where one method is
+    given.
+    """
 
-    method: str = "spo_tree"
+    method: tuple[str, ...] = ("spo_tree",)
+    params: str = ""
 
 
-def write_credit(work: Work, config: CreditConfig = CreditConfig()) -> Report:
-    """Credit every node of the round under a method.
+class Batch(NamedTuple):
+    """Whole tasks: the nodes that a method looks at, the verdicts that stand, the labels it needs, if any."""
+
+    nodes: pl.DataFrame
+    verdicts: pl.DataFrame
+    labels: pl.DataFrame | None
+
+
+def write_credit(work: Work, config: CreditConfig = CreditConfig()) -> list[Report]:
+    """Credit every node of the round under each method; files of other methods are not touched.
+
+    Returns:
+        A report a method, in order.
 
     Raises:
-        BadConfig: there is no such method.
+        BadConfig: there is no such method or parameter.
+        BadTable: a column that a method needs is missing or holds nothing, or the rows are no trees.
     """
-    if config.method not in METHODS:
-        raise BadConfig(f"credit method {config.method!r} does not exist", remedy=f"choose one of {', '.join(METHODS)}")
-    method = METHODS[config.method]
-    shards = Shards(work, config.method, ("credit",))
-    made_from = inputs(VERSION, config=method.params())
-    for shard in judged_shards(shards, made_from):
-        kept = shard.nodes.filter(
-            pl.col("origin").is_in(method.origins) & ((pl.col("origin") != "prompt") | pl.col("parent").is_null())
-        ).sort("tree", "node")
-        trees = trees_from_nodes(kept, shard.verdicts)
-        columns = method.function(trees, method.params())
-        shards.write(shard.name, shard.made_from, credit=credit_frame(kept, trees, columns, config.method))
-    credit = shards.read("credit").filter(pl.col("advantage").is_not_null())
+    names = list(dict.fromkeys(config.method))
+    for name in names:
+        if name not in METHODS:
+            raise BadConfig(f"credit method {name!r} does not exist", remedy=f"choose of {', '.join(METHODS)}")
+    if config.params and len(names) != 1:
+        raise BadConfig("parameters are given for several methods", remedy="name one method with them")
+    params = [read_params(name, config.params) for name in names]
+    return [_write(work, name, options) for name, options in zip(names, params, strict=True)]
+
+
+def read_params(name: str, text: str) -> Any:
+    """A method's parameters: the published ones, but for what a JSON object says.
+
+    Raises:
+        BadConfig: it is none, or names no parameter of the method, or a value that it cannot have.
+    """
+    kind = METHODS[name].params
+    known = ", ".join(field.name for field in fields(kind))
+    try:
+        said = json.loads(text) if text else {}
+        if not isinstance(said, dict):
+            raise ValueError("no object")
+    except (ValueError, RecursionError) as error:
+        raise BadConfig(f"params {text!r} are no JSON object", remedy=f"give any of {known}") from error
+    if unknown := said.keys() - {field.name for field in fields(kind)}:
+        raise BadConfig(f"{name} has no parameter {min(unknown)!r}", remedy=f"it has {known}")
+    defaults = kind()
+    for key, value in said.items():
+        default = getattr(defaults, key)
+        fits = isinstance(value, int | float) if type(default) is float else type(value) is type(default)
+        if default is not None and (not fits or isinstance(value, bool) != isinstance(default, bool)):
+            raise BadConfig(f"{name}: {key} is {value!r}", remedy=f"give it as its default is, {default!r}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in said.items()})
+
+
+def batches(work: Work, method: Method, shard: str, params: Any, *, rows: int = BATCH_ROWS) -> Iterator[Batch]:
+    """A shard as a method reads it.
+
+    Args:
+        rows: about how many nodes a batch has.
+    """
+    store, needed = work.store, {INPUTS[name].source.split(".")[0] for name in method.needs}
+    places = [work.place(stage, shard) for stage in GENERATING]
+    sources = [store.batches("verdicts", [*places, work.place(JUDGING, shard)], columns=_VERDICTS, rows=rows)]
+    if "step_labels" in needed:
+        sources.append(store.batches("step_labels", [work.place(params.labeller, shard)], rows=rows))
+    nodes = store.batches("nodes", places, columns=columns_for(method), rows=rows)
+    for batch, (verdicts, *labels) in beside(nodes, *sources):
+        yield Batch(
+            nodes=pl.DataFrame(batch).filter(seen_by(method)),
+            verdicts=present(_frame(verdicts, Verdicts).select(_VERDICTS)),
+            labels=_newest(_frame(labels[0], StepLabels)) if labels else None,
+        )
+
+
+def _write(work: Work, name: str, params: Any) -> Report:
+    method, store = METHODS[name], work.store
+    shards = Shards(work, name, ("credit",))
+    made_from = inputs(VERSION, config=params, method=f"{name} {method.version}")
+
+    def parts(shard: str) -> dict[str, str]:
+        found = {**made_from, **judged_from(work, shard, of="credit")}
+        if any(INPUTS[need].source.startswith("step_labels.") for need in method.needs):
+            found["labels"] = store.digest("step_labels", work.place(params.labeller, shard))
+        return found
+
+    for shard, _, said in shards.stale(rollout_shards(work), parts):
+        read = list(batches(work, method, shard, params)) if method.across_tasks(params) else None
+        with store.writer("credit", work.place(name, shard), inputs=said) as out:
+            for batch in [_joined(read)] if read else batches(work, method, shard, params):
+                out.add(credited(name, method, params, batch))
+    credit = store.scan("credit", suite=work.suite.name, round=work.round, stage=name)
+    found = credit.select(
+        credited=pl.col("advantage").count(),
+        nonzero=(pl.col("advantage") != 0).sum(),
+        mean_abs_advantage=pl.col("advantage").abs().mean(),
+    ).collect()
+    row = found.row(0, named=True)
     return shards.finish(
-        credited=credit.height,
-        nonzero_share=credit.filter(pl.col("advantage") != 0).height / max(1, credit.height),
-        mean_abs_advantage=credit["advantage"].abs().mean(),
+        credited=row["credited"],
+        nonzero_share=row["nonzero"] / max(1, row["credited"]),
+        mean_abs_advantage=row["mean_abs_advantage"],
     )
+
+
+def credited(name: str, method: Method, params: Any, batch: Batch) -> pl.DataFrame:
+    """Rows of the credit table of a batch."""
+    nodes = batch.nodes.sort("tree", "node")
+    trees = trees_from_nodes(nodes, batch.verdicts, needs=method.needs, labels=batch.labels)
+    rows = credit_frame(nodes, trees, method.function(trees, params), name)
+    return rows.sort("task", "tree", "node")
+
+
+def _joined(read: list[Batch]) -> Batch:
+    labels = [batch.labels for batch in read if batch.labels is not None]
+    return Batch(
+        pl.concat([batch.nodes for batch in read]),
+        pl.concat([batch.verdicts for batch in read]),
+        pl.concat(labels) if labels else None,
+    )
+
+
+def _frame(rows: pa.Table | None, table: type) -> pl.DataFrame:
+    return pl.DataFrame(schema=column_types(table)) if rows is None else pl.DataFrame(rows)
+
+
+def _newest(labels: pl.DataFrame) -> pl.DataFrame:
+    """Of each step the label of the newest version."""
+    number = pl.col("version").cast(pl.Int64, strict=False)
+    return labels.sort(number, "version", nulls_last=False).unique(["tree", "node"], keep="last", maintain_order=True)

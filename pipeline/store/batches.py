@@ -39,6 +39,35 @@ def merged(sources: Sequence[Iterator[pa.Table]], keys: Sequence[str]) -> Iterat
         yield some[0] if len(some) == 1 else _in_order(pa.concat_tables(some), keys)
 
 
+def beside(
+    first: Iterator[pa.Table], *others: Iterator[pa.Table]
+) -> Iterator[tuple[pa.Table, tuple[pa.Table | None, ...]]]:
+    """Each batch of one table, and what others have of its tasks.
+
+    Args:
+        first: batches of whole tasks in their order.
+        others: likewise. Rows of tasks that `first` does not have are passed over.
+
+    Yields:
+        A batch, and of each of the others the rows up to the batch's last task; None where it has none at all.
+    """
+    waiting: list[list[pa.Table]] = [[] for _ in others]
+    for batch in first:
+        limit, found = batch["task"][-1].as_py(), []
+        for held, other in zip(waiting, others, strict=True):
+            while not held or held[-1]["task"][-1].as_py() <= limit:
+                following = next(other, None)
+                if following is None:
+                    break
+                if following.num_rows:
+                    held.append(following)
+            rows = pa.concat_tables(held) if held else None
+            count = 0 if rows is None else _upto(rows, limit)
+            found.append(None if rows is None else rows.slice(0, count))
+            held[:] = [] if rows is None or count == rows.num_rows else [rows.slice(count)]
+        yield batch, tuple(found)
+
+
 def _upto(rows: pa.Table, limit: str) -> int:
     """Rows of tasks up to a limit; they are sorted."""
     task = rows["task"]

@@ -10,7 +10,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.credit.columns import Paths, parent_rows, trees_from_nodes
+from pipeline.credit.columns import Paths
+from pipeline.credit.tables import parent_rows, trees_from_nodes
 
 COLUMNS = ("tree", "node", "parent", "context", "depth", "token_ids")
 """What of the nodes table token ids are put together from."""
@@ -28,7 +29,7 @@ def context_paths(nodes: pl.DataFrame, leaves: np.ndarray) -> Paths:
         ValueError: a parent or a context is missing, or the nodes are not sorted.
     """
     leaves = np.asarray(leaves, dtype=np.int64)
-    contexts = parent_rows(nodes.select("tree", "node", parent="context"))[leaves]
+    contexts = parent_rows(nodes, column="context")[leaves]
     trees = trees_from_nodes(nodes.select("tree", "node", "parent", "depth", "token_ids"), _UNJUDGED)
     below_root = trees.paths(leaves)
     members = below_root.members()

@@ -152,10 +152,15 @@ def run_query(
         BadConfig: DuckDB refuses the query, now or while its rows are read; its reason in one line.
         KeyboardInterrupt: it was interrupted.
     """
+
+    def begin() -> list[tuple[Any, ...]]:
+        connection.execute(sql, parameters or None)
+        return connection.fetchmany(_AT_ONCE)
+
     with _refusals():
-        _at_work(connection, lambda: connection.execute(sql, parameters or None))
+        first = _at_work(connection, begin)
         columns = tuple(column[0] for column in connection.description)
-    return Answer(columns, _rows(connection))
+    return Answer(columns, _rows(connection, first))
 
 
 def ask(connection: duckdb.DuckDBPyConnection, sql: str) -> Iterator[Answer]:
@@ -258,12 +263,12 @@ def path_nodes(connection: duckdb.DuckDBPyConnection, tree: str, node: int) -> l
     return found
 
 
-def _rows(connection: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
-    while True:
+def _rows(connection: duckdb.DuckDBPyConnection, some: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """These rows and those that follow; fewer than were asked for are the last."""
+    yield from some
+    while len(some) == _AT_ONCE:
         with _refusals():
             some = _at_work(connection, lambda: connection.fetchmany(_AT_ONCE))
-        if not some:
-            return
         yield from some
 
 
