@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
+from pipeline.errors import BadConfig
 from pipeline.variants.answers import read_index, read_object
 
 Clone = Literal["prefix+intervention", "intervention_only", "with_suffix", "no_filter"]
@@ -22,6 +23,59 @@ INVALID_INDEX = "invalid error index"
 EMPTY = "empty intervention"
 LEAK = "intervention states the final answer"
 NO_SUCCESS = "no successful continuation"
+
+
+@dataclass(frozen=True, slots=True)
+class InterventionParams:
+    """What is kept, and what of it is trained.
+
+    clone: word of CLONES. `no_filter` keeps interventions without a successful continuation.
+    min_successes: continuations that must succeed, under the other clones.
+
+    Raises:
+        BadConfig: no such clone.
+    """
+
+    clone: Clone = "prefix+intervention"
+    min_successes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.clone not in CLONES:
+            raise BadConfig(f"clone {self.clone!r} does not exist", remedy=f"choose one of {', '.join(CLONES)}")
+
+    @property
+    def least_successes(self) -> int:
+        """The successes asked for."""
+        return 0 if self.clone == "no_filter" else self.min_successes
+
+
+class Continuations(NamedTuple):
+    """Continuations of an intervention: how many were judged, and how many of them succeeded."""
+
+    count: int
+    successes: int
+
+    @property
+    def coverage(self) -> int:
+        """1 where any succeeded, else 0."""
+        return int(self.successes >= 1)
+
+    @property
+    def accuracy(self) -> float:
+        """Share that succeeded; 0 where none was judged."""
+        return self.successes / self.count if self.count else 0.0
+
+
+def tally(rewards: Sequence[float | None]) -> Continuations:
+    """Count continuations by their rewards; one of None was not judged, one of 1 succeeded."""
+    judged = [reward for reward in rewards if reward is not None]
+    return Continuations(len(judged), sum(reward >= 1 for reward in judged))
+
+
+def first_wrong(verdicts: Sequence[str]) -> int | None:
+    """Index of the first step judged `incorrect`; None where there is none. Later ones follow from it, so they are not
+    looked at."""
+    return next((index for index, verdict in enumerate(verdicts) if verdict == "incorrect"), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +101,19 @@ def read_proposal(answer: str, *, steps: int, reference_answer: str) -> Proposal
     found = read_object(answer)
     if found is None or "first_error_index" not in found:
         return Proposal(None, "", INVALID_INDEX)
-    if found["first_error_index"] is None:
+    return check_proposal(
+        found["first_error_index"], found.get("intervention"), steps=steps, reference_answer=reference_answer
+    )
+
+
+def check_proposal(first_error: Any, intervention: Any, *, steps: int, reference_answer: str) -> Proposal:
+    """The same for what was read: an index, None for no error, and a text; anything else is invalid or empty."""
+    if first_error is None:
         return Proposal(None, "", NO_ERROR)
-    index = read_index(found["first_error_index"])
+    index = read_index(first_error)
     if index is None or not 0 <= index < steps:
         return Proposal(None, "", INVALID_INDEX)
-    text = found.get("intervention")
-    text = text.strip() if isinstance(text, str) else ""
+    text = intervention.strip() if isinstance(intervention, str) else ""
     if not text:
         return Proposal(index, "", EMPTY)
     return Proposal(index, text, LEAK if states_answer(text, reference_answer) else None)
