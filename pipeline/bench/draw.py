@@ -216,7 +216,7 @@ def _state_keys(shape: Shape, random: np.random.Generator, trees: Skeleton, step
 
 
 def _step_rewards(shape: Shape, random: np.random.Generator, step: np.ndarray) -> pl.Series:
-    """`[N]` of what an environment pays: 1 for one step in ten, else 0; all null without one, and at what is no step."""
+    """`[N]` of what an environment pays: 1 for one step in ten, else 0; null without one, and at what is no step."""
     if shape.repeated_states is None:
         return pl.repeat(None, len(step), dtype=pl.Float32, eager=True)
     paid = pl.Series((random.random(len(step)) < 0.1).astype(np.float32))

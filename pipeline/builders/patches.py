@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.trees.grow import Tree
-from pipeline.variants.intervene import NO_SUCCESS, Clone, patch_row
+from pipeline.variants.intervene import NO_SUCCESS, Clone, Continuations, patch_row
 
 
 def best_interventions(variants: list[dict[str, Any]], *, most: int, clone: Clone) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def patch(
 
 def _accuracy(variant: dict[str, Any]) -> float:
     """Right ones among the judged continuations; 0 where none was judged."""
-    return variant["with_successes"] / variant["with_count"] if variant["with_count"] else 0.0
+    return Continuations(variant["with_count"] or 0, variant["with_successes"] or 0).accuracy
 
 
 def _first_success(tree: Tree, node: int, rewards: dict[tuple[str, int], float]) -> list[int]:

@@ -76,7 +76,7 @@ def forest(nodes: Sequence[Node], *, unfinished: float = 0.0) -> Forest:
     tasks: dict[str, int] = {}
     tree = np.array([tasks.setdefault(node.get("task", ""), len(tasks)) for node in nodes], np.int32)
     inner = set(parent.tolist())
-    reward = [np.nan if row in inner else float(node.get("reward", unfinished)) for row, node in enumerate(nodes)]
+    reward = [np.nan if row in inner else _reward(node, unfinished) for row, node in enumerate(nodes)]
     tokens = [node.get("token_ids", [0] * int(node.get("n_tokens", 0))) for node in nodes]
     trees = Trees(
         parent=parent,
@@ -106,3 +106,8 @@ def turns(nodes: Sequence[Node]) -> Turns:
         offsets=np.cumsum([0, *map(len, steps)], dtype=np.int64),
         groups=np.array([tasks[some[0].get("task", "")] for some in steps], dtype=np.int64),
     )
+
+
+def _reward(node: Node, unfinished: float) -> float:
+    """Of a leaf; one that is null is none."""
+    return unfinished if node.get("reward") is None else float(node["reward"])

@@ -1,0 +1,132 @@
+"""AdaSearch: whether a run rightly judged that it can, or cannot, answer from memory.
+
+Does not know how a decision was written: it comes as a code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.credit.columns import ZERO, mean_by
+from pipeline.errors import BadConfig
+
+DECISIONS = ("no_search", "search")
+"""What a run decides and what is right for a question; codes are places in this tuple, `UNPARSED` stands for neither.
+"""
+UNPARSED = -1
+
+
+@dataclass(frozen=True, slots=True)
+class AdaSearchParams:
+    """Parameters of AdaSearch.
+
+    solvable_threshold: mean closed-book reward from which on a question needs no search; 1 with one greedy sample.
+    positive_class: word of DECISIONS, what precision and recall are about.
+
+    Raises:
+        BadConfig: no such class.
+    """
+
+    solvable_threshold: float = 1.0
+    positive_class: str = "no_search"
+
+    def __post_init__(self) -> None:
+        if self.positive_class not in DECISIONS:
+            raise BadConfig(
+                f"adasearch positive class {self.positive_class!r} is not known", remedy=f"use one of {DECISIONS}"
+            )
+
+
+DEFAULTS = AdaSearchParams()
+
+
+class Labels(NamedTuple):
+    """Of `G` questions.
+
+    accuracy: `[G]` float64, mean closed-book reward; NaN without a sample.
+    label: `[G]` int64, place in DECISIONS; -1 without a sample.
+    """
+
+    accuracy: np.ndarray
+    label: np.ndarray
+
+
+class Awareness(NamedTuple):
+    """How well `R` runs on `G` questions decided; an empty denominator gives 0.
+
+    reward: `[R]` float64, 1 where the decision is the question's label, else 0; NaN where the question has none.
+    decision_reward: `[G]` float64, mean over the question's runs; NaN without a label or a run.
+    true_positive, false_positive, false_negative, true_negative: runs on questions with a label.
+    precision, recall, f1: of the positive class. search_rate: share of all runs that decided to search.
+    """
+
+    reward: np.ndarray
+    decision_reward: np.ndarray
+    true_positive: int
+    false_positive: int
+    false_negative: int
+    true_negative: int
+    precision: float
+    recall: float
+    f1: float
+    search_rate: float
+
+
+def label_questions(
+    rewards: np.ndarray, questions: np.ndarray, *, count: int, params: AdaSearchParams = DEFAULTS
+) -> Labels:
+    """What is right for each question, by its closed-book samples.
+
+    Args:
+        rewards: `[S]` float64, of the samples; no NaN.
+        questions: `[S]` int, code of each sample's question, below `count`.
+        count: `G`, the number of questions.
+        params: the threshold; a mean that falls short of it by rounding alone reaches it.
+    """
+    accuracy = mean_by(questions, rewards, count)
+    needs_search = accuracy < params.solvable_threshold - ZERO
+    return Labels(accuracy, np.where(np.isnan(accuracy), UNPARSED, needs_search.astype(np.int64)))
+
+
+def adasearch(
+    decisions: np.ndarray, questions: np.ndarray, labels: np.ndarray, params: AdaSearchParams = DEFAULTS
+) -> Awareness:
+    """Score the decisions of adaptive runs.
+
+    Args:
+        decisions: `[R]` int, place in DECISIONS; `UNPARSED` for a decision that was made but cannot be read: it
+            counts as negative and earns 0. A run without a decision has that of what it did: search if it searched.
+        questions: `[R]` int, code of each run's question.
+        labels: `[G]` int, of `label_questions`.
+        params: the positive class.
+
+    Source: AdaSearch (2025). Deviations: the reward of a decision is reconstructed from the text; runs on questions
+        without a closed-book sample earn nothing known and are not counted.
+    """
+    label = labels[questions]
+    known, positive = label >= 0, DECISIONS.index(params.positive_class)
+    said, suffices = decisions == positive, label == positive
+    reward = np.where(known, (decisions == label).astype(np.float64), np.nan)
+    true_positive, false_positive = int((known & said & suffices).sum()), int((known & said & ~suffices).sum())
+    false_negative, true_negative = int((known & ~said & suffices).sum()), int((known & ~said & ~suffices).sum())
+    precision = _share(true_positive, true_positive + false_positive)
+    recall = _share(true_positive, true_positive + false_negative)
+    return Awareness(
+        reward=reward,
+        decision_reward=mean_by(questions[known], reward[known], len(labels)),
+        true_positive=true_positive,
+        false_positive=false_positive,
+        false_negative=false_negative,
+        true_negative=true_negative,
+        precision=precision,
+        recall=recall,
+        f1=_share(2 * precision * recall, precision + recall),
+        search_rate=_share(int((decisions == DECISIONS.index("search")).sum()), len(decisions)),
+    )
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0

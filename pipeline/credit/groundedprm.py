@@ -1,0 +1,269 @@
+"""GroundedPRM: verdicts of a tool-backed judge and the outcome make one reward of a rollout; paths become labels.
+
+Does not call tools, judges or models, nor read answers: verdicts and boxed results come as columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from pipeline.credit.columns import ZERO
+from pipeline.credit.ragged import rows_of
+from pipeline.errors import BadConfig
+
+SELECTIONS = ("uct", "random")
+"""The paper's rule; what the released code does."""
+
+END = "<end>"
+"""What a model writes where its solution ends."""
+
+_FORMS = [rf"\[{{{pairs}}}{quote}(true|false){quote}\]{{{pairs}}}" for pairs in (2, 1) for quote in ("", "'", '"')]
+_MARKER = rf"(?i)^\s*(?:{'|'.join(_FORMS)})"
+_BOXED_SIGN = r"<output>[\s\S]*?\\boxed\{([+-])\}[\s\S]*?</output>"
+
+
+@dataclass(frozen=True, slots=True)
+class GroundedprmParams:
+    """Parameters of GroundedPRM.
+
+    decay: by which a rollout counts less for each level above the expanded node.
+    step_true, step_false, final_true, final_false: what verdicts and outcomes are worth.
+    exploration: weight of nodes seldom visited.
+    selection: word of SELECTIONS.
+    strict: drop a path with a step of negative value that was called true; the code labels it wrong.
+
+    Raises:
+        BadConfig: no such selection.
+    """
+
+    decay: float = 0.9
+    step_true: float = 1.0
+    step_false: float = -1.0
+    final_true: float = 1.0
+    final_false: float = -1.0
+    exploration: float = 1.414
+    selection: str = "uct"
+    strict: bool = True
+
+    def __post_init__(self) -> None:
+        if self.selection not in SELECTIONS:
+            raise BadConfig(f"groundedprm selection {self.selection!r} is not known", remedy=f"use one of {SELECTIONS}")
+
+
+DEFAULTS = GroundedprmParams()
+
+
+class Backed(NamedTuple):
+    """`[N]` each. value: float64, sum of what came up. visits: int64, rollouts of nodes below."""
+
+    value: np.ndarray
+    visits: np.ndarray
+
+
+class Labels(NamedTuple):
+    """What paths become.
+
+    kept:   `[M]` bool, the path is consistent and complete.
+    used:   `[P]` bool, the step is in a kept path, and not cut off.
+    labels: `[P]` int64, 1 or -1; to be read where used.
+    """
+
+    kept: np.ndarray
+    used: np.ndarray
+    labels: np.ndarray
+
+
+def find_markers(texts: pl.Series) -> np.ndarray:
+    """`[P]` int64: 1 for a verdict text that begins with a True marker, -1 for one with False, 0 for neither.
+
+    A marker is the word in any case, in quotes or not, in one or two pairs of square brackets, after any blanks.
+    """
+    found = pl.coalesce(pl.col("text").str.extract(_MARKER, group) for group in range(1, len(_FORMS) + 1))
+    word = texts.alias("text").to_frame().select(found.str.to_lowercase().alias("word"))["word"]
+    return (word == "true").fill_null(False).to_numpy() * 1 - (word == "false").fill_null(False).to_numpy()
+
+
+def step_verdicts(texts: pl.Series, params: GroundedprmParams = DEFAULTS) -> np.ndarray:
+    """`[P]` float64: what the verdict texts are worth, 0 for one that could not be read."""
+    return np.choose(find_markers(texts) + 1, (params.step_false, 0.0, params.step_true))
+
+
+def outcomes(right: np.ndarray, params: GroundedprmParams = DEFAULTS) -> np.ndarray:
+    """`[M]` float64: what rollouts are worth by whether their final boxed result is the reference."""
+    return np.where(right, params.final_true, params.final_false)
+
+
+def rollout_rewards(verdicts: np.ndarray, offsets: np.ndarray, final: np.ndarray) -> np.ndarray:
+    """Reward of each rollout: the verdicts of its simulated steps, earlier ones weighing more, and its outcome.
+
+    With m steps and N = m - 1: `sum over i < N of v_{i+1} (N - i) / N^2, plus F / N`, the last step's verdict giving
+    way to the outcome F; F alone where N < 1. It can exceed 1.
+
+    Args:
+        verdicts: `[P]` float64, rollout after rollout; NaN: never read, counts 0.
+        offsets: `[M + 1]` int64, where the simulated steps of each begin.
+        final: `[M]` float64, of `outcomes`: of the last simulated step, or of the expanded node where there is none.
+
+    Source: GroundedPRM (2025) as its code computes it.
+    """
+    terms = np.maximum(np.diff(offsets) - 1, 1)
+    rollout = rows_of(offsets)
+    weight = np.maximum(terms[rollout] - (np.arange(len(rollout)) - offsets[rollout]), 0) / terms[rollout] ** 2
+    weight[offsets[1:][np.diff(offsets) > 0] - 1] = 0.0
+    judged = np.bincount(rollout, weights=weight * np.nan_to_num(verdicts), minlength=len(offsets) - 1)
+    return judged + final / terms
+
+
+def backpropagate(
+    parent: np.ndarray,
+    *,
+    value: np.ndarray,
+    visits: np.ndarray,
+    expanded: np.ndarray,
+    rewards: np.ndarray,
+    params: GroundedprmParams = DEFAULTS,
+) -> Backed:
+    """Add the reward of rollouts to the node they started from and, decayed, to all above it.
+
+    Args:
+        parent: `[N]` int, row of the parent; -1 at a root.
+        value, visits: `[N]`, before.
+        expanded: `[R]` int, row each rollout started from. Its visits stay as they are, as in the code.
+        rewards: `[R]` float64, of `rollout_rewards`.
+        params: decay a level.
+    """
+    value, visits = value.astype(np.float64), visits.astype(np.int64)
+    rows, worth = np.asarray(expanded), np.asarray(rewards, np.float64)
+    np.add.at(value, rows, worth)
+    while len(rows):
+        inner = parent[rows] >= 0
+        rows, worth = parent[rows[inner]], worth[inner] * params.decay
+        np.add.at(value, rows, worth)
+        np.add.at(visits, rows, 1)
+    return Backed(value, visits)
+
+
+def uct_scores(
+    value: np.ndarray,
+    visits: np.ndarray,
+    *,
+    above: np.ndarray | float,
+    negative: bool = False,
+    params: GroundedprmParams = DEFAULTS,
+) -> np.ndarray:
+    """`[K]` float64: `value + c sqrt(ln(visits of the parent + 1) / (visits + 1))`.
+
+    Args:
+        value, visits: `[K]`, of children.
+        above: visits of the parent, `[K]` or one for all.
+        negative: wrong paths are wanted: the value counts against the child.
+        params: c.
+    """
+    explored = np.sqrt(np.log(np.asarray(above) + 1.0) / (np.asarray(visits) + 1.0))
+    return (-1.0 if negative else 1.0) * np.asarray(value) + params.exploration * explored
+
+
+def select_child(scores: np.ndarray, *, seed: int, params: GroundedprmParams = DEFAULTS) -> int:
+    """Which of `K` children is gone to: the one of the greatest score, the first of equals; or any, by the seed.
+
+    Args:
+        scores: `[K]` float64, of `uct_scores`, `K` at least 1.
+        seed: of `random`; the other selection does not look at it.
+        params: how to select.
+    """
+    if params.selection == "random":
+        return int(np.random.default_rng(seed).integers(len(scores)))
+    return int(np.argmax(scores >= scores.max() - ZERO))
+
+
+def is_terminal(texts: pl.Series, boxed: pl.Series, *, reference: pl.Series, above: pl.Series) -> np.ndarray:
+    """`[N]` bool: steps that say so, or whose boxed result is the reference or repeats the parent's.
+
+    Args:
+        texts: `[N]` strings.
+        boxed: `[N]` strings, the result in the box. Null: none.
+        reference, above: `[N]` strings, the task's answer, and the parent's boxed result. Null: none.
+    """
+    same = (boxed == reference).fill_null(False) | (boxed == above).fill_null(False)
+    return (texts.str.contains(END, literal=True) | same).to_numpy()
+
+
+def extracted_paths(depth: np.ndarray, terminal: np.ndarray, trees: np.ndarray) -> np.ndarray:
+    """`[L]` bool: leaves whose path is used, the terminal ones and those at least as deep as these are on average.
+
+    Args:
+        depth: `[L]` int, of each leaf.
+        terminal: `[L]` bool, its solution ended.
+        trees: `[L]` int, code of its tree, from 0. Where none ended in a tree, none of it is used.
+    """
+    count = int(trees.max(initial=-1)) + 1
+    ended = np.bincount(trees[terminal], minlength=count)
+    total = np.bincount(trees[terminal], weights=depth[terminal], minlength=count)
+    mean = np.divide(total, ended, out=np.full(count, np.inf), where=ended > 0)
+    return terminal | (depth >= mean[trees] - ZERO)
+
+
+def label_paths(
+    values: np.ndarray,
+    markers: np.ndarray,
+    offsets: np.ndarray,
+    *,
+    positive: np.ndarray,
+    complete: np.ndarray | None = None,
+    params: GroundedprmParams = DEFAULTS,
+) -> Labels:
+    """Label the steps of consistent paths, and cut a wrong one where it turns right again after its first error.
+
+    A path is dropped whole if one of its steps has value 0 or none, or is above 0 without a True marker, or below 0
+    without any; if `strict`, also below 0 with True.
+
+    Args:
+        values: `[P]` float64, path after path, the root's pseudo-step left out; NaN: none.
+        markers: `[P]` int, of `find_markers`.
+        offsets: `[M + 1]` int64, where each path begins.
+        positive: `[M]` bool, the path ends with the right answer; it is not cut.
+        complete: `[M]` bool, False for a path to drop for other reasons: its last step has no boxed result, a step has
+            no tool result or took many retries. None: all are complete.
+        params: whether to be strict.
+
+    Source: GroundedPRM (2025) as its code computes it. Deviation: `strict`, which the code is not.
+    """
+    count, path = len(offsets) - 1, rows_of(offsets)
+    right, wrong = values > ZERO, values < -ZERO
+    consistent = (right & (markers > 0)) | (wrong & ((markers < 0) | ((markers > 0) & (not params.strict))))
+    kept = np.bincount(path[~consistent], minlength=count) == 0
+    if complete is not None:
+        kept &= complete
+    errors = np.cumsum(~right)
+    before = np.concatenate(([0], errors))[offsets[:-1]]
+    turned = np.cumsum(right & (errors > before[path]))
+    turned -= np.concatenate(([0], turned))[offsets[:-1]][path]
+    return Labels(kept, kept[path] & (positive[path] | (turned == 0)), np.where(right, 1, -1))
+
+
+def judge_texts(texts: pl.Series) -> pl.Series:
+    """`[P]` strings: a verdict text without its marker and last full stops, then what the marker concludes.
+
+    Null where there is no marker.
+    """
+    rest = texts.str.replace(_MARKER, "").str.strip_chars().str.strip_chars_end(".")
+    word = pl.Series(find_markers(texts)).replace_strict({1: "Right", -1: "Wrong"}, default=None)
+    return pl.select(pl.format("{}. The conclusion is[{}]", rest, word)).to_series()
+
+
+def assistant_turns(verify: pl.Series, judge: pl.Series, labels: np.ndarray) -> pl.Series:
+    """`[P]` strings: what the model is to say of each step: what was verified, `judge_texts`, and the label boxed."""
+    sign = pl.Series(np.where(labels > 0, "+", "-"), dtype=pl.String)
+    told = ("<verify>", verify, "</verify><judge>", judge, "</judge><output>\\boxed{", sign, "}</output>")
+    parts = [pl.lit(part) if isinstance(part, str) else part for part in told]
+    return pl.select(pl.concat_str(parts)).to_series()
+
+
+def parse_labels(turns: pl.Series) -> np.ndarray:
+    """`[P]` float64: 1 or -1, what a turn has boxed in its output; NaN where that cannot be read."""
+    sign = turns.str.extract(_BOXED_SIGN, 1)
+    return np.where((sign == "+").fill_null(False), 1.0, np.where((sign == "-").fill_null(False), -1.0, np.nan))

@@ -1,0 +1,79 @@
+"""MALT: values of a tree of roles, averaged upward from graded leaves, and whether each output counts as good.
+
+Does not know what the roles are; any depth will do. Rows for training are cut in `pipeline.builders.malt`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.credit.columns import ZERO, CreditColumns, Trees
+from pipeline.credit.spo_tree import node_values
+from pipeline.errors import BadConfig
+
+COMPARISONS = ("strictly greater", "greater or equal")
+"""How a value must stand to the threshold for a good label."""
+
+
+@dataclass(frozen=True, slots=True)
+class MaltParams:
+    """threshold: value to be passed by a good output. comparison: word of COMPARISONS.
+
+    Raises:
+        BadConfig: no such comparison.
+    """
+
+    threshold: float = 0.5
+    comparison: str = "strictly greater"
+
+    def __post_init__(self) -> None:
+        if self.comparison not in COMPARISONS:
+            raise BadConfig(f"malt comparison {self.comparison!r} is not known", remedy=f"use one of {COMPARISONS}")
+
+
+DEFAULTS = MaltParams()
+
+
+def node_labels(trees: Trees, values: np.ndarray, params: MaltParams = DEFAULTS) -> np.ndarray:
+    """Whether each output is good: a leaf by its reward, any other by its value.
+
+    Args:
+        trees: `N` nodes; a leaf without a reward is a call that failed.
+        values: `[N]` float64, of `pipeline.credit.spo_tree.node_values`.
+        params: threshold and comparison.
+
+    Returns:
+        `[N]` float64: 1 good, 0 not, NaN where no graded leaf is below. Values no further apart than rounding count
+        as equal.
+
+    Source: MALT (Motwani et al., 2024).
+    """
+    if params.comparison == "strictly greater":
+        good = values > params.threshold + ZERO
+    else:
+        good = values >= params.threshold - ZERO
+    graded = ~np.isnan(trees.reward)
+    label = np.where(graded, trees.reward >= 1, good).astype(np.float64)
+    return np.where(np.isnan(values), np.nan, label)
+
+
+def malt_credit(trees: Trees, params: MaltParams = DEFAULTS) -> CreditColumns:
+    """Value of every output and, as a mask, which ones are to be imitated.
+
+    Needs no INPUTS: roles are told by depth alone. A role's output may be several nodes in a row, which share its
+    value. A parent skips children without graded descendants.
+
+    Args:
+        trees: `N` nodes, one level of outputs below the other.
+        params: threshold and comparison.
+
+    Returns:
+        value: `[N]` float64 in [0, 1]; NaN where no graded leaf is below.
+        mask: `[N]` bool, True for good outputs; False at roots.
+
+    Source: MALT (Motwani et al., 2024). Deviation: a leaf without a reward is left out instead of counting 0.
+    """
+    values = node_values(trees)
+    return CreditColumns(value=values, mask=(node_labels(trees, values, params) == 1) & (trees.parent >= 0))

@@ -1,0 +1,177 @@
+"""Sotopia-RL: the scores of a dialogue, dimension by dimension, handed out over the utterances of one speaker.
+
+Does not know the annotator: what it said comes as numbers, a row a dimension. The other speaker has no rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.credit.ragged import rows_of, suffix_sums
+from pipeline.errors import BadConfig
+
+
+class Dimension(NamedTuple):
+    """A social dimension. low, high: the least and the best score. weight: its share of the combined reward."""
+
+    name: str
+    low: float
+    high: float
+    weight: float = 1 / 3
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "believability": (0, 10),
+    "relationship": (-5, 5),
+    "knowledge": (0, 10),
+    "secret": (-10, 0),
+    "social_rules": (-10, 0),
+    "financial": (-5, 5),
+    "goal": (0, 10),
+}
+"""Scores of SOTOPIA."""
+
+SCALES = {"default": 3.0, "5_scale": 5.0, "10_scale": 10.0}
+"""Largest attribution by the prompt the annotator was given."""
+
+ATTRIBUTIONS = (
+    "direct",
+    "sum_normalised",
+    "discounting",
+    "all_the_same",
+    "key_utterance",
+    "goal_progress",
+    "only_response",
+)
+"""How a dialogue's score is handed out."""
+
+FAILED = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SotopiaRLParams:
+    """Parameters of Sotopia-RL.
+
+    attribution: word of ATTRIBUTIONS.
+    scale: word of SCALES, used by `direct`.
+    discount: by utterance, used by `discounting` and `key_utterance`.
+    dimensions: those that are combined, in the order of the rows.
+    observed_ranges: combine by the least and the largest reward in the data instead of a dimension's range.
+
+    Raises:
+        BadConfig: no such attribution or scale.
+    """
+
+    attribution: str = "direct"
+    scale: str = "default"
+    discount: float = 0.9
+    dimensions: tuple[Dimension, ...] = (
+        Dimension("goal", *RANGES["goal"]),
+        Dimension("relationship", *RANGES["relationship"]),
+        Dimension("knowledge", *RANGES["knowledge"]),
+    )
+    observed_ranges: bool = False
+
+    def __post_init__(self) -> None:
+        if self.attribution not in ATTRIBUTIONS:
+            raise BadConfig(
+                f"sotopia_rl attribution {self.attribution!r} is not known", remedy=f"use one of {ATTRIBUTIONS}"
+            )
+        if self.scale not in SCALES:
+            raise BadConfig(f"sotopia_rl scale {self.scale!r} is not known", remedy=f"use one of {tuple(SCALES)}")
+
+
+DEFAULTS = SotopiaRLParams()
+
+
+def utterance_rewards(
+    annotated: np.ndarray, scores: np.ndarray, *, offsets: np.ndarray, params: SotopiaRLParams = DEFAULTS
+) -> np.ndarray:
+    """Reward of each utterance, dimension by dimension.
+
+    | attribution    | `annotated` holds         | reward                                               |
+    |----------------|---------------------------|------------------------------------------------------|
+    | direct         | attributions              | a / largest of the scale * score; -1 for -1          |
+    | sum_normalised | attributions              | a / sum of the dialogue's * score; 0 if that is 0    |
+    | discounting    | is not read               | discount^(utterances still to come) * score          |
+    | all_the_same   | is not read               | score                                                |
+    | key_utterance  | 1 for a marked utterance  | discounted marks to come, largest 1, * score         |
+    | goal_progress  | score judged so far       | (judged - judged one utterance before) / 10 * score  |
+    | only_response  | effect on the next reply  | a / 3 * score; -1 for -1                             |
+
+    Args:
+        annotated: `[D, P]` float64, a row a dimension; NaN where the annotator left the utterance out, which is 0.
+            -1: the annotation failed, which only `direct` and `only_response` look at.
+        scores: `[D, M]` float64, of the dialogues.
+        offsets: `[M + 1]` int64, where the speaker's utterances in each dialogue begin.
+        params: which attribution.
+
+    Returns:
+        `[D, P]` float64, in units of the dimension's score. `goal_progress` takes 0 as judged before the first.
+
+    Source: Sotopia-RL (2025) as its code computes them.
+    """
+    dialogue, said = rows_of(offsets), np.where(np.isnan(annotated), 0.0, annotated)
+    score = scores[:, dialogue]
+    match params.attribution:
+        case "direct":
+            return np.where(said == FAILED, FAILED, said / SCALES[params.scale] * score)
+        case "only_response":
+            return np.where(said == FAILED, FAILED, said / SCALES["default"] * score)
+        case "sum_normalised":
+            return _share(said, _by_dialogue(np.add, said, offsets)[:, dialogue]) * score
+        case "discounting":
+            to_come = np.repeat(offsets[1:], np.diff(offsets)) - 1 - np.arange(len(dialogue))
+            return params.discount**to_come * score
+        case "all_the_same":
+            return score.copy()
+        case "key_utterance":
+            ahead = np.array([suffix_sums(row, offsets, discount=params.discount) for row in said]).reshape(said.shape)
+            return _share(ahead, _by_dialogue(np.maximum, ahead, offsets)[:, dialogue]) * score
+        case _:
+            before = np.concatenate((np.zeros((len(said), 1)), said[:, :-1]), axis=1)[:, : said.shape[1]]
+            before[:, offsets[:-1][np.diff(offsets) > 0]] = 0.0
+            return (said - before) / 10.0 * score
+
+
+def combine(rewards: np.ndarray, params: SotopiaRLParams = DEFAULTS) -> np.ndarray:
+    """Weighted sum of the rewards of an utterance, each brought to its dimension's range.
+
+    Args:
+        rewards: `[D, P]` float64, of `utterance_rewards`, a row for each of `params.dimensions`.
+        params: weights and ranges; a dimension whose range is empty adds 0.
+
+    Returns:
+        `[P]` float64; in [0, 1] where the ranges bound the rewards and the weights sum to 1, as they need not: a failed
+        annotation enters with its -1 and nothing is clipped.
+
+    Raises:
+        ValueError: there are not as many rows as dimensions.
+
+    Source: Sotopia-RL (2025). Deviation: the paper tells of a combination and the code lacks it; this one is a
+        reconstruction.
+    """
+    if len(rewards) != len(params.dimensions):
+        raise ValueError(f"rewards of {len(rewards)} dimensions; expected {len(params.dimensions)}")
+    low = np.array([dimension.low for dimension in params.dimensions], dtype=np.float64)
+    high = np.array([dimension.high for dimension in params.dimensions], dtype=np.float64)
+    weight = np.array([dimension.weight for dimension in params.dimensions], dtype=np.float64)
+    if params.observed_ranges and rewards.shape[1]:
+        low, high = rewards.min(axis=1), rewards.max(axis=1)
+    width = high - low
+    weight = np.divide(weight, width, out=np.zeros_like(width), where=width != 0)
+    return weight @ (rewards - low[:, None])
+
+
+def _by_dialogue(join: np.ufunc, values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """`[D, M]` float64: the values of each dialogue joined; 0 where it has none."""
+    joined = np.zeros((len(values), len(offsets) - 1))
+    join.at(joined, (slice(None), rows_of(offsets)), values)
+    return joined
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole != 0)

@@ -1,0 +1,1 @@
+"""How much may be generated: rollouts by task, turns by run."""

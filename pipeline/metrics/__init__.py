@@ -1,0 +1,1 @@
+"""Figures of data sets, models and pairs: arrays in, numbers out."""
