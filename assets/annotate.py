@@ -5,7 +5,7 @@ import dagster as dg
 from assets.generate import verdicts
 from assets.resources import Workplace
 from assets.tables import result, round_asset
-from pipeline.credit import METHODS
+from pipeline.credit import METHODS, in_every_round, labelled
 from pipeline.labels import LABELLERS
 from pipeline.stages.agreement import write_agreement
 from pipeline.stages.credit import CreditConfig, write_credit
@@ -20,7 +20,7 @@ def credit_asset(method: str) -> dg.AssetsDefinition:
     @round_asset(
         "credit",
         method,
-        deps=[verdicts],
+        deps=[verdicts, *(labels if labelled(METHODS[method]) else ())],
         group="annotate",
         kinds={"numpy", "parquet"},
         owners=OWNERS,
@@ -55,11 +55,21 @@ def step_label_asset(labeller: str) -> dg.AssetsDefinition:
     return step_labels
 
 
-credits = [credit_asset(method) for method in METHODS]
 labels = [step_label_asset(labeller) for labeller in LABELLERS]
+credits = [credit_asset(method) for method in METHODS]
+credits_of_every_round = [
+    asset for asset, method in zip(credits, METHODS.values(), strict=True) if in_every_round(method)
+]
+"""What a suite without an environment or tools has all inputs of; the rest fails there and says what it lacks."""
 
 
-@round_asset(deps=[*credits, *labels], group="annotate", kinds={"polars", "parquet"}, owners=OWNERS, tables=("evals",))
+@round_asset(
+    deps=[*credits_of_every_round, *labels],
+    group="annotate",
+    kinds={"polars", "parquet"},
+    owners=OWNERS,
+    tables=("evals",),
+)
 def agreement(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.MaterializeResult:
     """How well each credit method and labeller ranks the first wrong step, against the exact oracle of sums."""
     work = workplace.open(context)

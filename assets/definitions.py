@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.annotate import agreement, credits, labels
+from assets.annotate import agreement, credits, credits_of_every_round, labels
 from assets.build import pairs, patches
 from assets.generate import interventions, retries, rollouts, tasks, trees, verdicts
 from assets.publish import release
@@ -26,6 +26,8 @@ ASSETS = [
     *evals,
     release,
 ]
+WITHOUT_ENVIRONMENT = [asset for asset in ASSETS if asset not in credits or asset in credits_of_every_round]
+"""What a suite of plain text can materialise."""
 
 
 @dg.definitions

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from assets.definitions import ASSETS
+from assets.definitions import WITHOUT_ENVIRONMENT as ASSETS
 from assets.partitions import add_partitions
 from assets.resources import Workplace, listen
 from pipeline.cli import ROUND, STAGES, SUITE

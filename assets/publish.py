@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from assets.annotate import agreement, credits, labels
+from assets.annotate import agreement, credits_of_every_round, labels
 from assets.build import pairs, patches
 from assets.resources import Workplace
 from assets.tables import filled, launch_form, result, round_asset
@@ -13,7 +13,7 @@ Release = launch_form(ReleaseConfig)
 
 
 @round_asset(
-    deps=[pairs, patches, agreement, *credits, *labels, *evals],
+    deps=[pairs, patches, agreement, *credits_of_every_round, *labels, *evals],
     group="publish",
     kinds={"huggingface", "parquet"},
     owners=["team:data"],

@@ -4,12 +4,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.credit import METHODS
 from pipeline.credit.columns import CreditColumns, Trees, moments
 from pipeline.credit.tables import credit_frame, trees_from_nodes
 from pipeline.errors import BadTable
 from schemas import Credit
-from schemas.words import ORIGINS
 
 NA = float("nan")
 
@@ -53,11 +51,6 @@ def test_trees_check_their_shape(change, why):
     Trees(**{name: np.array(value) for name, value in good.items()})
     with pytest.raises(ValueError, match=why):
         Trees(**{name: np.array(value) for name, value in (good | change).items()})
-
-
-def test_trees_of_no_nodes():
-    for method in METHODS.values():
-        assert len(method.function(build(parent=(), depth=(), tree=(), tokens=())).advantage) == 0
 
 
 def test_deepest_first_leaves_out_roots():
@@ -140,13 +133,3 @@ def test_credit_frame_is_the_credit_table_with_null_for_unknown():
     assert frame["token_advantages"].to_list() == [[0, 0], [], [None, 0.25], [0], None]
     assert frame["mask"].null_count() == frame["weight"].null_count() == 5
     assert frame["method"].unique().to_list() == ["tempo"]
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_methods_make_rows_of_the_credit_table(name):
-    method, nodes = METHODS[name], node_rows()
-    trees = trees_from_nodes(nodes, reward_frame())
-    frame = Credit.validate(credit_frame(nodes, trees, method.function(trees, method.params()), name))
-    assert frame["advantage"].to_list()[0] == 0
-    assert frame["advantage"].to_list()[4] is None
-    assert set(method.origins) <= set(ORIGINS)

@@ -60,7 +60,7 @@ def changed_at(work: Work) -> dict[str, int]:
 class Nothing:
     """Parameters of a method that has none."""
 
-    labeller: str = "monte_carlo"
+    scale: float = 1.0
 
 
 def needing(*needs: str) -> Method:
@@ -89,7 +89,7 @@ class TestStage:
     def test_any_batch_size_gives_the_same(self, work, torn, name):
         method, shard = METHODS[name], work.places("nodes", stage="rollouts")[0].shard
         for rows in (1, 10**6):
-            read = list(batches(torn, method, shard, method.params(), rows=rows))
+            read = list(batches(torn, method, shard, rows=rows))
             assert len(read) == (3 if rows == 1 else 1)
             found = pl.concat([credited(name, method, method.params(), batch) for batch in read])
             assert found.equals(of(work, name))
@@ -145,9 +145,12 @@ class TestStage:
         both = of(mine, "soft").join(labels, on=["tree", "node"]).filter(pl.col("soft").is_not_null())
         assert both.height == labels["soft"].count() > 0
         assert (both["advantage"] - both["soft"]).abs().max() < 1e-6
-        monkeypatch.setattr(Nothing, "__init__", lambda self: object.__setattr__(self, "labeller", "nobody"))
+        for place in mine.places("step_labels"):
+            place.path(mine.store.root, "step_labels").unlink()
         with pytest.raises(BadTable, match="there are no step_labels; run `branchpoint step-labels`"):
             write_credit(mine, CreditConfig(("soft",)))
+        with pytest.raises(BadConfig, match="labeller 'nobody' does not exist; choose of monte_carlo"):
+            write_credit(mine, CreditConfig(("soft",), labeller="nobody"))
 
 
 class TestParams:

@@ -15,11 +15,13 @@ from pipeline.bench.clock import median_seconds
 from pipeline.bench.forest import StoredForest
 from pipeline.bench.metric import Metric, Params, figure, ratio
 from pipeline.bench.row_loops import ROW_LOOPS, Row, RowCredit
-from pipeline.credit import METHODS
+from pipeline.credit import METHODS, in_every_round, labelled
 from pipeline.credit.columns import CreditColumns, Method, Trees
-from pipeline.credit.tables import seen_by, trees_from_nodes
+from pipeline.credit.tables import TREE_COLUMNS, columns_for, seen_by, trees_from_nodes
 
-COLUMNS = ["task", "tree", "node", "parent", "depth", "origin", "token_ids"]
+COLUMNS = [*TREE_COLUMNS, "token_ids"]
+SAMPLES = 8
+"""Continuations by which a step is labelled, for methods that need labels; drawn, since a forest has none."""
 REPEATS = 5
 LOOP_REPEATS = 3
 SAMPLE_TREES = 400
@@ -29,19 +31,34 @@ MIB = 2**20
 
 def measure(forest: StoredForest) -> Iterator[Metric]:
     """Rows a second, over the loop's; largest difference from the loop's answer; peak memory. All by method."""
-    nodes, verdicts = forest.read("nodes", columns=COLUMNS).sort("tree", "node"), forest.read("verdicts")
+    verdicts = forest.read("verdicts")
     for name, method in METHODS.items():
-        seen = nodes.filter(seen_by(method))
-        yield from _measure_method(name, method, seen, verdicts, {"method": name, **forest.shape.params()})
+        if not in_every_round(method) and forest.shape.repeated_states is None:
+            continue  # the forest has no environment
+        columns = list(dict.fromkeys((*columns_for(method), *COLUMNS)))
+        seen = forest.read("nodes", columns=columns).filter(seen_by(method)).sort("tree", "node")
+        labels = _labels(seen, forest.shape.seed) if labelled(method) else None
+        yield from _measure_method(name, method, seen, verdicts, labels, {"method": name, **forest.shape.params()})
+
+
+def _labels(nodes: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """A label for every step."""
+    successes = np.random.default_rng([seed, SAMPLES]).integers(0, SAMPLES + 1, len(nodes))
+    return nodes.select("tree", "node", soft=pl.Series(successes / SAMPLES), hard=pl.Series(successes > 0))
 
 
 def _measure_method(
-    name: str, method: Method, nodes: pl.DataFrame, verdicts: pl.DataFrame, params: Params
+    name: str,
+    method: Method,
+    nodes: pl.DataFrame,
+    verdicts: pl.DataFrame,
+    labels: pl.DataFrame | None,
+    params: Params,
 ) -> Iterator[Metric]:
-    trees, options = trees_from_nodes(nodes, verdicts), method.params()
+    trees, options = trees_from_nodes(nodes, verdicts, needs=method.needs, labels=labels), method.params()
     rows = len(trees.parent)
     (seconds,) = median_seconds(lambda: method.function(trees, options), repeats=REPEATS)
-    size = {"rows": rows, "tokens": len(trees.tokens)}
+    size = {"rows": rows, "tokens": int(trees.token_offsets[-1])}
     yield ratio("credit.rows_per_s", rows, seconds, unit="rows/s", params={**params, **size, "repeats": REPEATS})
     if name in ROW_LOOPS:
         yield from _beside_loop(name, method, nodes, verdicts, params)

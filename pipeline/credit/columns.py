@@ -22,7 +22,7 @@ class Trees:
     parent: `[N]` int32, row of the parent; -1 at a root.
     depth:  `[N]` int32, steps from the root; 0 at a root.
     tree:   `[N]` int32, code of the tree, from 0; every tree has one root.
-    reward: `[N]` float64 in [0, 1], the verdict on a leaf; NaN where none was given.
+    reward: `[N]` float64, finite, the verdict on a leaf; NaN where none was given. One that was stored is in [0, 1].
     tokens: `[T]` int32, the token ids of all nodes, one node after the other. None: not read, only counted.
     token_offsets: `[N + 1]` int64; node `i` has the tokens from `token_offsets[i]` to `token_offsets[i + 1]`.
     given:  what else is known, by name of INPUTS: an entry a node, or one a token.
@@ -63,7 +63,7 @@ class Trees:
         first = np.zeros(count, dtype=bool)
         first[np.unique(self.tree, return_index=True)[1]] = True
         _require(inner | first, "its tree has a root already")
-        _require(np.isnan(self.reward) | ((self.reward >= 0) & (self.reward <= 1)), "its reward is not in [0, 1]")
+        _require(~np.isinf(self.reward), "its reward is not finite")
         _require(
             np.isnan(self.reward) | self.leaves(),
             "has a verdict and children; leave out what hangs below a judged leaf, such as the prompt of a retry",
@@ -155,7 +155,7 @@ class Method:
 
     function: takes `Trees` and its parameters, gives `CreditColumns`.
     origins:  nodes the method looks at, words of `schemas.words.ORIGINS`; all others have no credit.
-    params:   frozen dataclass of its parameters, every one with a default.
+    params:   gives the frozen dataclass of its parameters as published; takes those that shall be others by name.
     needs:    what it must be given, names of INPUTS.
     version:  rises when the same input gives other numbers.
     across_tasks: whether, with some parameters, a node's numbers depend on nodes of other tasks.
@@ -163,7 +163,7 @@ class Method:
 
     function: Callable[..., CreditColumns]
     origins: tuple[str, ...]
-    params: type
+    params: Callable[..., Any]
     needs: tuple[str, ...] = ()
     version: str = "1"
     across_tasks: Callable[[Any], bool] = lambda params: False

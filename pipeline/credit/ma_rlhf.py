@@ -33,7 +33,8 @@ class MaRlhfParams:
     value_function: word of VALUE_FUNCTIONS.
     reward_aggregation: word of AGGREGATIONS.
     gamma, lam: discount and lambda of the generalised advantage, a macro action.
-    drop_repeated_boundaries: False gives an empty macro action where a rule ends with the last token, as the code does.
+    drop_repeated_boundaries: False gives an empty macro action where a rule ends with the last token, or begins twice
+        with the first, as the code does.
     kl_coef: weight of the log-ratio to the reference in a token's reward.
     score_clip: the score of a response is cut to plus or minus this.
     clip: of the policy's ratio, and of the change of a value.

@@ -47,13 +47,16 @@ def close(openings: Ragged, lengths: np.ndarray, *, drop_repeated: bool = True) 
     """Add the first token and the last one, which is always a macro action of its own, to what a rule opens.
 
     Args:
-        openings: tokens at which a rule begins a macro action, a row a response, in any order.
+        openings: tokens at which a rule begins a macro action, a row a response, in any order. The first token need not
+            be among them.
         lengths: `[M]` int, tokens of each response. One without tokens has no macro action, one of a token has one.
-        drop_repeated: False keeps the closing boundary where a rule opened it already: a macro action of length 0.
+        drop_repeated: False keeps a boundary that the rule opened twice, or the closing one where the rule opened it
+            already: a macro action of length 0.
     """
     count, width = len(lengths), int(np.max(lengths, initial=0)) + 1
     some = np.flatnonzero(lengths > 0) * width
-    opened = np.unique(np.concatenate((some, rows_of(openings.offsets) * width + openings.values.astype(np.int64))))
+    opened = rows_of(openings.offsets) * width + openings.values.astype(np.int64)
+    opened = np.concatenate((np.setdiff1d(some, opened), opened))
     closing = some + lengths[lengths > 0] - 1
     if not drop_repeated:
         keys = np.sort(np.concatenate((opened, closing[lengths[lengths > 0] > 1])))
@@ -97,7 +100,9 @@ def at_random(lengths: np.ndarray, keys: np.ndarray, *, repeat_times: int, seed:
 
 
 def at_rises(perplexities: Ragged) -> Ragged:
-    """At every token whose follower is more perplexing to the reference than it is itself.
+    """At the first token, and at every one whose follower is more perplexing to the reference than it is itself.
+
+    The first token is opened twice where that is so of it.
 
     Args:
         perplexities: of each token, a row a response; its negative log-probability will do. NaN never rises.
@@ -105,8 +110,8 @@ def at_rises(perplexities: Ragged) -> Ragged:
     values, row = perplexities.values, rows_of(perplexities.offsets)
     rises = np.zeros(len(values), dtype=bool)
     rises[:-1] = (values[1:] > values[:-1]) & (row[1:] == row[:-1])
-    places = np.flatnonzero(rises)
     starts = perplexities.offsets[:-1]
+    places = np.sort(np.concatenate((starts[np.diff(perplexities.offsets) > 0], np.flatnonzero(rises))))
     counts = np.bincount(row[places], minlength=len(starts))
     return Ragged(places - starts[row[places]], np.concatenate(([0], np.cumsum(counts))))
 

@@ -102,10 +102,11 @@ def poad(
     final[ends] = True
     after = np.zeros(len(lengths))
     after[ends] = bootstrap[rows]
-    _fill_empty(value_T, starts[:-1], lengths, rewards, done=done, final=final, after=after, gamma=params.gamma)
-
     last = starts[1:] - 1
-    nearest = value_T[last if params.variant == "archer" else starts[:-1]]
+    entries = last if params.variant == "archer" else starts[:-1]
+    _fill_empty(value_T, entries, lengths, rewards, done=done, final=final, after=after, gamma=params.gamma)
+
+    nearest = value_T[entries]
     following = np.where(final, after, np.append(nearest[1:], 0.0)[: len(nearest)])
     inside = 1.0 if params.variant == "poad" else params.gamma
     ahead = inside * np.append(value_T[1:], 0.0)[: len(value_T)]
@@ -138,7 +139,7 @@ def normalise_tokens(advantage: np.ndarray, *, params: PoadParams = DEFAULTS) ->
 
 def _fill_empty(
     value: np.ndarray,
-    starts: np.ndarray,
+    entries: np.ndarray,
     lengths: np.ndarray,
     rewards: np.ndarray,
     *,
@@ -147,15 +148,15 @@ def _fill_empty(
     after: np.ndarray,
     gamma: float,
 ) -> None:
-    """Write the values of actions without tokens: their reward and the discounted value of what follows. The last of
-    every run of them is known first."""
+    """Write the values of actions without tokens: their reward and the discounted value at the entry of what follows.
+    The last of every run of them is known first."""
     unknown = lengths == 0
     while unknown.any():
         waits = np.append(unknown[1:], False) & ~final & ~done
         ready = np.flatnonzero(unknown & ~waits)
-        following = np.append(value[starts[1:]], 0.0)[ready]
+        following = np.append(value[entries[1:]], 0.0)[ready]
         following = np.where(final[ready], after[ready], following)
-        value[starts[ready]] = rewards[ready] + gamma * np.where(done[ready], 0.0, following)
+        value[entries[ready]] = rewards[ready] + gamma * np.where(done[ready], 0.0, following)
         unknown[ready] = False
 
 

@@ -67,7 +67,7 @@ def spo_tree(trees: Trees, params: SpoTreeParams = DEFAULTS) -> CreditColumns:
 
 
 def node_values(trees: Trees) -> np.ndarray:
-    """`[N]` float64 in [0, 1]: a leaf's verdict; else the mean of the children's values, each counting once.
+    """`[N]` float64, reward units: a leaf's verdict; else the mean of the children's values, each counting once.
 
     NaN at a leaf without a verdict, which its parent skips, and wherever no judged leaf is below.
     """
@@ -105,7 +105,7 @@ def best_of_gain(trees: Trees, value: np.ndarray, *, samples: int = 4) -> np.nda
         samples: `b`, 4 in the official code.
 
     Returns:
-        `[N]` float64 in [-1, 1]; 0 at roots, NaN where the node's value is unknown.
+        `[N]` float64, in [-1, 1] for values in [0, 1]; 0 at roots, NaN where the node's value is unknown.
     """
     chance = 1.0 - (1.0 - value) ** samples
     return np.where(trees.parent < 0, 0.0, drop_rounding(chance - chance[trees.parent]))

@@ -94,7 +94,7 @@ def parent_rows(nodes: pl.DataFrame, index: NodeRows | None = None, *, column: s
 
 
 def reward_rows(nodes: pl.DataFrame, verdicts: pl.DataFrame, index: NodeRows | None = None) -> np.ndarray:
-    """`[N]` float64: the verdict on each node; NaN where none was given.
+    """`[N]` float64 in [0, 1]: the verdict on each node; NaN where none was given.
 
     Args:
         nodes: columns `tree`, `node`, sorted by both.
@@ -102,10 +102,12 @@ def reward_rows(nodes: pl.DataFrame, verdicts: pl.DataFrame, index: NodeRows | N
             are ignored.
 
     Raises:
-        BadTable: a reward is NaN, or a node has two; names tree and node.
+        BadTable: a reward is NaN or not in [0, 1], or a node has two; names tree and node.
     """
     index = node_rows(nodes) if index is None else index
-    return _by_row(nodes, index, verdicts, "reward", table="verdicts")
+    found = _by_row(nodes, index, verdicts, "reward", table="verdicts")
+    _refuse(nodes, np.isnan(found) | ((found >= 0) & (found <= 1)), "its reward is not in [0, 1]")
+    return found
 
 
 def trees_from_nodes(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from pipeline.credit.attention_rhythm import RhythmParams, amplify, attention_rhythm, group_heads
 from pipeline.errors import BadConfig
+from pipeline.golden.nodes import chosen
 
+_PARAMS = tuple(field.name for field in fields(RhythmParams))
 _NAMES = {
     "W": "window",
     "H_lo": "nearest",
@@ -25,7 +28,8 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     """What the word `op` asks for; without one, the tokens."""
     match params.get("op"):
         case None:
-            return _tokens(RhythmParams(**{_NAMES.get(name, name): value for name, value in params.items()}), given)
+            renamed = {_NAMES.get(name, name): value for name, value in params.items()}
+            return _tokens(RhythmParams(**chosen(renamed, *_PARAMS)), given)
         case "group_heads":
             return _heads(params.get("quantile", 0.3), given)
         case other:

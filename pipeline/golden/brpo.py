@@ -19,9 +19,8 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     nodes, way = given["nodes"], links(given["nodes"])
     kinds = [node.get("kind") for node in nodes]
     trace, segment, traces = np.full(len(nodes), -1), np.full(len(nodes), -1), []
-    for row, above in enumerate(way.parent):
-        if above < 0:
-            continue
+    for row in np.argsort(way.depth, kind="stable")[np.count_nonzero(way.depth == 0) :]:
+        above = way.parent[row]
         if trace[above] < 0:
             traces.append(way.root[row])
         trace[row] = trace[above] if trace[above] >= 0 else len(traces) - 1

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from pipeline.credit.capo import CapoParams, Critiques, capo, parse_critique, wrong_steps
 from pipeline.credit.ragged import ragged
+from pipeline.golden.nodes import chosen
+
+_PARAMS = tuple(field.name for field in fields(CapoParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """By trajectory, tokens by step."""
-    options, group = CapoParams(**params), given["group"]
+    options, group = CapoParams(**chosen(params, *_PARAMS)), given["group"]
     steps = ragged((one["step_tokens"] for one in group), np.int64)
     said = [(row, _steps(said)) for row, one in enumerate(group) for said in one.get("critiques") or []]
     flags = [(place, step) for place, (_, named) in enumerate(said) for step in named or []]

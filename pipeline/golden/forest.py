@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pipeline.credit.columns import Trees
-
-Node = Mapping[str, Any]
+from pipeline.golden.nodes import Node, links
 
 
 class Forest(NamedTuple):
-    """Trees, and the ids of their nodes, row for row."""
+    """Trees, and their nodes and the ids of these, row for row."""
 
     trees: Trees
+    nodes: list[Node]
     ids: list[str]
 
     def by_id(self, values: np.ndarray, *, roots: bool = False) -> dict[str, Any]:
         """The values of the nodes by id; those of roots only where asked for."""
         kept = self.trees.parent >= (-1 if roots else 0)
         return {self.ids[row]: values[row] for row in np.flatnonzero(kept)}
+
+    def ends(self) -> np.ndarray:
+        """`[M]` rows of the leaves, a root that has no children left out."""
+        return np.flatnonzero(self.trees.leaves() & (self.trees.parent >= 0))
 
 
 class Turns(NamedTuple):
@@ -39,8 +43,9 @@ class Turns(NamedTuple):
     groups: np.ndarray
 
     def column(self, name: str, default: Any, dtype: type = np.float64) -> np.ndarray:
-        """`[P]` of a field, with a default where it is absent."""
-        return np.array([node.get(name, default) for node in self.nodes], dtype=dtype)
+        """`[P]` of a field, with a default where it is absent or null."""
+        found = (node.get(name) for node in self.nodes)
+        return np.array([default if value is None else value for value in found], dtype=dtype)
 
     def last(self, name: str, default: Any, dtype: type = np.float64) -> np.ndarray:
         """`[M]` of a field of each trajectory's last node."""
@@ -57,7 +62,7 @@ class Turns(NamedTuple):
 
 
 def forest(nodes: Sequence[Node], *, unfinished: float = 0.0) -> Forest:
-    """Trees of the nodes of a vector, in their order; parents stand before children.
+    """Trees of the nodes of a vector, in their order; by depth where a child is listed before its parent.
 
     Args:
         nodes: as listed.
@@ -67,26 +72,22 @@ def forest(nodes: Sequence[Node], *, unfinished: float = 0.0) -> Forest:
         KeyError: a parent is not there.
         ValueError: the nodes are no trees.
     """
-    ids = [node["id"] for node in nodes]
-    rows = {name: row for row, name in enumerate(ids)}
-    parent = np.array([-1 if node["parent"] is None else rows[node["parent"]] for node in nodes], np.int32)
-    depth = np.zeros(len(nodes), np.int32)
-    for row, above in enumerate(parent):
-        depth[row] = 0 if above < 0 else depth[above] + 1
-    tasks: dict[str, int] = {}
-    tree = np.array([tasks.setdefault(node.get("task", ""), len(tasks)) for node in nodes], np.int32)
-    inner = set(parent.tolist())
+    way = links(nodes)
+    if (way.parent > np.arange(len(nodes))).any():
+        nodes = [nodes[row] for row in np.argsort(way.depth, kind="stable")]
+        way = links(nodes)
+    inner = set(way.parent.tolist())
     reward = [np.nan if row in inner else _reward(node, unfinished) for row, node in enumerate(nodes)]
-    tokens = [node.get("token_ids", [0] * int(node.get("n_tokens", 0))) for node in nodes]
+    tokens = [_tokens(node) for node in nodes]
     trees = Trees(
-        parent=parent,
-        depth=depth,
-        tree=tree,
+        parent=way.parent.astype(np.int32),
+        depth=way.depth.astype(np.int32),
+        tree=np.unique(way.root, return_inverse=True)[1].astype(np.int32),
         reward=np.array(reward, np.float64),
         tokens=np.array([token for node in tokens for token in node], np.int32),
         token_offsets=np.cumsum([0, *map(len, tokens)], dtype=np.int64),
     )
-    return Forest(trees, ids)
+    return Forest(trees, list(nodes), [node["id"] for node in nodes])
 
 
 def turns(nodes: Sequence[Node]) -> Turns:
@@ -106,6 +107,12 @@ def turns(nodes: Sequence[Node]) -> Turns:
         offsets=np.cumsum([0, *map(len, steps)], dtype=np.int64),
         groups=np.array([tasks[some[0].get("task", "")] for some in steps], dtype=np.int64),
     )
+
+
+def _tokens(node: Node) -> Sequence[int]:
+    """Token ids; as many zeros as there are said to be where they are not given."""
+    token_ids = node.get("token_ids")
+    return [0] * int(node.get("n_tokens") or 0) if token_ids is None else token_ids
 
 
 def _reward(node: Node, unfinished: float) -> float:

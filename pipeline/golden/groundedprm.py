@@ -53,8 +53,8 @@ def _rollout(options: GroundedprmParams, given: Mapping[str, Any]) -> dict[str, 
     expanded = next(row for row, node in enumerate(nodes) if node["id"] == given["expanded_node"])
     simulated = np.array([node.get("origin") == "simulation" for node in nodes])
     chain, above = [], expanded
-    for row in np.flatnonzero(simulated):
-        if way.parent[row] == above:
+    for row in np.argsort(way.depth, kind="stable"):
+        if simulated[row] and way.parent[row] == above:
             chain.append(row)
             above = row
     outcome = numbers(nodes, "reward", options.final_false)[[above]]

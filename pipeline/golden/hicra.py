@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,16 @@ from pipeline.credit.hicra import HicraParams, hicra
 from pipeline.credit.ragged import split
 from pipeline.credit.strategic_grams import GramMatcher, mine_grams, semantic_entropy
 from pipeline.errors import BadConfig
+from pipeline.golden.nodes import chosen
+
+_PARAMS = tuple(field.name for field in fields(HicraParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """What the word `op` asks for; without one, credit."""
     match params.get("op"):
         case None:
-            return _credit(HicraParams(**params), given)
+            return _credit(HicraParams(**chosen(params, *_PARAMS)), given)
         case "mine":
             mined = mine_grams(given["solutions"], given["clusters"], top_fraction=params.get("top_fraction", 0.2))
             return {

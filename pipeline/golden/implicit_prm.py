@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from pipeline.credit.implicit_prm import ImplicitPrmParams, implicit_prm
 from pipeline.credit.ragged import ragged, split
+from pipeline.golden.nodes import chosen
+
+_PARAMS = tuple(field.name for field in fields(ImplicitPrmParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -20,7 +24,7 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
         ragged(one["logprobs_reference"] for one in group),
         outcomes=np.array([one["outcome"] for one in group], np.float64),
         groups=np.zeros(len(group), np.int64),
-        params=ImplicitPrmParams(**params),
+        params=ImplicitPrmParams(**chosen(params, *_PARAMS)),
     )
     return {
         "token_rewards": split(found.token_rewards, model.offsets),

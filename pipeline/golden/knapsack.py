@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from pipeline.generation.budget.knapsack import KnapsackParams, knapsack
+
+_PARAMS = {field.name for field in fields(KnapsackParams)}
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,7 +19,7 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     found = knapsack(
         np.array([task.get("success_rate") or 0.0 for task in tasks], dtype=np.float64),
         np.array([task.get("has_history", False) for task in tasks], dtype=bool),
-        KnapsackParams(**({"solver": "dp"} | dict(params))),
+        KnapsackParams(**{"solver": "dp"} | {name: params[name] for name in _PARAMS & params.keys()}),
     )
     return {
         "budget": found.rollouts,

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from pipeline.generation.budget.success_rate import SuccessRateParams, success_rates
+from pipeline.golden.nodes import chosen
+
+_PARAMS = tuple(field.name for field in fields(SuccessRateParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """States in the order of the epochs."""
-    options = SuccessRateParams(**params)
+    options = SuccessRateParams(**chosen(params, *_PARAMS))
     rewards: list[float] = []
     epochs: list[int] = []
     states = []

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from pipeline.credit.ma_rlhf import MaRlhfParams, ma_rlhf, macro_actions, policy_loss, token_rewards, value_loss
-from pipeline.credit.ragged import ragged
+from pipeline.credit.ragged import Ragged, ragged
+from pipeline.golden.nodes import chosen
+
+_PARAMS = tuple(field.name for field in fields(MaRlhfParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Of its macro actions and tokens."""
-    options = MaRlhfParams(
-        **{"lam" if name == "lambda" else name: value for name, value in params.items() if value is not None}
-    )
+    renamed = {"lam" if name == "lambda" else name: value for name, value in params.items()}
+    options = MaRlhfParams(**chosen(renamed, *_PARAMS))
     old, rewards = ragged([given.get("logprobs_old", [])]), np.array(given.get("rewards", []), np.float64)
     if "rewards" not in given:
         rewards = token_rewards(
             old, ragged([given["logprobs_reference"]]), np.array([given["score"]], np.float64), options
         )
-    perplexities = ragged([given["token_ppl"]]) if "token_ppl" in given else None
-    macros = macro_actions(np.array([len(rewards)]), options, perplexities=perplexities, keys=np.zeros(1, np.int64))
+    macros = macro_actions(
+        np.array([len(rewards)]), options, perplexities=_perplexities(given), keys=np.zeros(1, np.int64)
+    )
     values = np.array(given["values"], np.float64)
     found = ma_rlhf(values, rewards, macros, options)
     answers = {
@@ -42,3 +46,13 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
         new = np.array(given["values_new"], np.float64)
         answers["value_loss"] = value_loss(new, values, found.token_returns, clip=options.clip)
     return answers
+
+
+def _perplexities(given: Mapping[str, Any]) -> Ragged | None:
+    """Of the tokens, as they are given or by the reference; None where neither is known."""
+    if given.get("token_ppl") is not None:
+        return ragged([given["token_ppl"]])
+    if given.get("logprobs_reference") is None:
+        return None
+    reference = ragged([given["logprobs_reference"]])
+    return Ragged(np.exp(-reference.values), reference.offsets)

@@ -20,20 +20,22 @@ class Links(NamedTuple):
 
 
 def links(nodes: Sequence[Node]) -> Links:
-    """The way from each node to its root.
+    """The way from each node to its root; a parent may be listed after its child.
 
     Raises:
-        KeyError: a parent is not listed before its child.
+        KeyError: a parent is not there.
+        ValueError: a node is above itself.
     """
-    rows: dict[str, int] = {}
-    parent, root, depth = [], [], []
-    for row, node in enumerate(nodes):
-        above = -1 if node["parent"] is None else rows[node["parent"]]
-        parent.append(above)
-        root.append(row if above < 0 else root[above])
-        depth.append(0 if above < 0 else depth[above] + 1)
-        rows[node["id"]] = row
-    return Links(*(np.array(column, np.int64) for column in (parent, root, depth)))
+    rows = {node["id"]: row for row, node in enumerate(nodes)}
+    parent = np.array([-1 if node["parent"] is None else rows[node["parent"]] for node in nodes], np.int64)
+    root, depth, above = np.arange(len(nodes)), np.zeros(len(nodes), np.int64), parent.copy()
+    while len(climbing := np.flatnonzero(above >= 0)):
+        if depth.max() > len(nodes):
+            raise ValueError(f"node {nodes[climbing[0]]['id']!r} is above itself")
+        root[climbing] = above[climbing]
+        depth[climbing] += 1
+        above[climbing] = parent[above[climbing]]
+    return Links(parent, root, depth)
 
 
 def numbers(nodes: Sequence[Node], name: str, absent: float = np.nan) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.credit.omegaprm import OmegaprmParams, locate, priorities, select
-from pipeline.golden.nodes import chosen, numbers
+from pipeline.golden.nodes import chosen, links, numbers
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -16,7 +16,8 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     if "candidates" in given:
         length = {"length": params["L"]} if params.get("L") is not None else {}
         return _selection(OmegaprmParams(**chosen(params, "alpha", "beta", "c_puct"), **length), given)
-    quality = numbers(given["nodes"], "mc")
+    nodes = given["nodes"]
+    quality = numbers(nodes, "mc")[np.argsort(links(nodes).depth)]
     found = locate(np.array([len(quality)]), lambda _, lengths: quality[lengths - 1])
     return {
         "probed_prefix_lengths": found.lengths,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import numpy as np
 from pipeline.credit.pure import PureParams, pure, pure_padded
 from pipeline.credit.ragged import Ragged, log_ratios, ragged, split
 from pipeline.errors import BadConfig
+from pipeline.golden.nodes import chosen
 
+_PARAMS = tuple(field.name for field in fields(PureParams))
 _SECOND = "second_implementation_rloo"
 
 
@@ -29,7 +32,7 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
         solved=np.array([np.nan if one.get("solved") is None else one["solved"] for one in group], np.float64),
         groups=np.zeros(len(group), np.int64),
         log_ratios=_log_ratios(group),
-        params=PureParams(**params),
+        params=PureParams(**chosen(params, *_PARAMS)),
     )
     return {
         "weights_times_reward": split(found.weighted, found.kept_offsets),

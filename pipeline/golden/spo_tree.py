@@ -7,26 +7,27 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.credit.columns import Trees
+from pipeline.credit.columns import ZERO, Trees
 from pipeline.credit.spo_tree import SpoTreeParams, best_of_gain, node_values, spo_tree, value_std
 from pipeline.golden.forest import forest
+from pipeline.golden.nodes import Node, chosen
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """What SPO-tree says of every node, the root's value included."""
-    found = forest(given["nodes"])
+    found = forest(given["nodes"], unfinished=params.get("unfinished_penalty") or 0.0)
     trees, value = found.trees, node_values(found.trees)
-    options = {"std_ddof": params["std_ddof"], "std_eps": params["std_eps"]}
+    options = chosen(params, "std_ddof", "std_eps")
     centred = spo_tree(trees, SpoTreeParams(advantage="centred", **options))
     scaled = spo_tree(trees, SpoTreeParams(advantage="std", **options))
-    kept = centred.mask & (trees.parent >= 0)
+    kept = np.abs(centred.advantage) > ZERO
     return {
         "value": found.by_id(value, roots=True),
-        "value_std": found.by_id(value_std(trees, value, ddof=params["std_ddof"]), roots=True),
+        "value_std": found.by_id(value_std(trees, value, ddof=options.get("std_ddof", 0)), roots=True),
         "advantage_centred": found.by_id(centred.advantage),
         "advantage_std": found.by_id(scaled.advantage),
-        "bok4_gain": found.by_id(best_of_gain(trees, value, samples=params["bok"])),
-        "kept_nodes": [found.ids[row] for row in depth_first(trees) if kept[row]],
+        "bok4_gain": found.by_id(best_of_gain(trees, value, samples=params.get("bok", 4))),
+        "kept_nodes": [found.ids[row] for row in depth_first(trees) if kept[row] and _says(found.nodes[row])],
     }
 
 
@@ -42,3 +43,8 @@ def depth_first(trees: Trees) -> list[int]:
         order.append(row)
         waiting += reversed(children[row])
     return order
+
+
+def _says(node: Node) -> bool:
+    """Whether a node has text, as far as the vector tells."""
+    return node.get("text") != "" and node.get("n_tokens") != 0

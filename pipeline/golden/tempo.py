@@ -9,15 +9,16 @@ import numpy as np
 
 from pipeline.credit.tempo import TempoParams, prefix_values, tempo
 from pipeline.golden.forest import forest
+from pipeline.golden.nodes import chosen
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """By leaf and by task."""
-    found = forest(given["nodes"])
+    found = forest(given["nodes"], unfinished=params.get("unfinished_penalty") or 0.0)
     trees, ids = found.trees, found.ids
-    options = TempoParams(normalize_by_std=params["normalize_by_std"], eps=params["eps"], ddof=params["ddof"])
+    options = TempoParams(**chosen(params, "normalize_by_std", "eps", "ddof"))
     advantages = tempo(trees, options).token_advantages
-    offsets, ends = trees.token_offsets, trees.judged()
+    offsets, ends = trees.token_offsets, found.ends()
     paths = trees.paths(ends)
     responses = [
         np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in paths.nodes[start:end]])
@@ -26,7 +27,7 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     tokens = trees.tokens[np.concatenate(responses)] if responses else trees.tokens[:0]
     starts = np.cumsum([0, *map(len, responses)])
     values = prefix_values(tokens, starts, groups=trees.tree[ends], rewards=trees.reward[ends])
-    tasks = [node.get("task", "") for node in given["nodes"] if node["parent"] is None]
+    tasks = [node.get("task", "") for node in found.nodes if node["parent"] is None]
     by_task: dict[str, dict[str, float]] = {task: {} for task in tasks}
     for code, task in enumerate(tasks):
         rewards = trees.reward[ends][trees.tree[ends] == code]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from itertools import groupby
 from typing import Any
 
@@ -10,6 +11,9 @@ import numpy as np
 
 from pipeline.credit.ragged import Ragged, ragged
 from pipeline.credit.tp_grpo import LABELS, ThoughtCredit, TpGrpoParams, tp_grpo
+from pipeline.golden.nodes import chosen
+
+_PARAMS = tuple(field.name for field in fields(TpGrpoParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -21,7 +25,7 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
         labels.offsets,
         correct=np.array([one["correct"] for one in group], bool),
         groups=np.zeros(len(group), np.int64),
-        params=TpGrpoParams(**params),
+        params=TpGrpoParams(**chosen(params, *_PARAMS)),
     )
     names = [one["trajectory_id"] for one in group]
     return {

@@ -7,18 +7,18 @@ too has a whole shard for its batch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import polars as pl
 import pyarrow as pa
 
-from pipeline.credit import METHODS
+from pipeline.credit import METHODS, labelled
 from pipeline.credit.columns import Method
-from pipeline.credit.inputs import INPUTS
 from pipeline.credit.tables import columns_for, credit_frame, seen_by, trees_from_nodes
 from pipeline.errors import BadConfig
+from pipeline.labels import LABELLERS
 from pipeline.report import Report
 from pipeline.stages.earlier import GENERATING, JUDGING, judged_from, rollout_shards
 from pipeline.stages.verdicts import present
@@ -35,11 +35,12 @@ _VERDICTS = ("task", "tree", "node", "version", "reward")
 @dataclass(frozen=True, slots=True)
 class CreditConfig:
     """method: one or more keys of METHODS. params: JSON object of what shall not be as published, where one method is
-    given.
+    given. labeller: whose step labels are read, by methods that need any.
     """
 
     method: tuple[str, ...] = ("spo_tree",)
     params: str = ""
+    labeller: str = "monte_carlo"
 
 
 class Batch(NamedTuple):
@@ -67,7 +68,9 @@ def write_credit(work: Work, config: CreditConfig = CreditConfig()) -> list[Repo
     if config.params and len(names) != 1:
         raise BadConfig("parameters are given for several methods", remedy="name one method with them")
     params = [read_params(name, config.params) for name in names]
-    return [_write(work, name, options) for name, options in zip(names, params, strict=True)]
+    if config.labeller not in LABELLERS:
+        raise BadConfig(f"labeller {config.labeller!r} does not exist", remedy=f"choose of {', '.join(LABELLERS)}")
+    return [_write(work, name, options, config.labeller) for name, options in zip(names, params, strict=True)]
 
 
 def read_params(name: str, text: str) -> Any:
@@ -76,36 +79,38 @@ def read_params(name: str, text: str) -> Any:
     Raises:
         BadConfig: it is none, or names no parameter of the method, or a value that it cannot have.
     """
-    kind = METHODS[name].params
-    known = ", ".join(field.name for field in fields(kind))
+    defaults = METHODS[name].params()
+    known = ", ".join(field.name for field in fields(defaults))
     try:
         said = json.loads(text) if text else {}
         if not isinstance(said, dict):
             raise ValueError("no object")
     except (ValueError, RecursionError) as error:
         raise BadConfig(f"params {text!r} are no JSON object", remedy=f"give any of {known}") from error
-    if unknown := said.keys() - {field.name for field in fields(kind)}:
+    if unknown := said.keys() - {field.name for field in fields(defaults)}:
         raise BadConfig(f"{name} has no parameter {min(unknown)!r}", remedy=f"it has {known}")
-    defaults = kind()
     for key, value in said.items():
         default = getattr(defaults, key)
         fits = isinstance(value, int | float) if type(default) is float else type(value) is type(default)
         if default is not None and (not fits or isinstance(value, bool) != isinstance(default, bool)):
             raise BadConfig(f"{name}: {key} is {value!r}", remedy=f"give it as its default is, {default!r}")
-    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in said.items()})
+    return replace(defaults, **{key: tuple(value) if isinstance(value, list) else value for key, value in said.items()})
 
 
-def batches(work: Work, method: Method, shard: str, params: Any, *, rows: int = BATCH_ROWS) -> Iterator[Batch]:
+def batches(
+    work: Work, method: Method, shard: str, *, labeller: str = "monte_carlo", rows: int = BATCH_ROWS
+) -> Iterator[Batch]:
     """A shard as a method reads it.
 
     Args:
+        labeller: whose labels it reads, where it needs any.
         rows: about how many nodes a batch has.
     """
-    store, needed = work.store, {INPUTS[name].source.split(".")[0] for name in method.needs}
+    store = work.store
     places = [work.place(stage, shard) for stage in GENERATING]
     sources = [store.batches("verdicts", [*places, work.place(JUDGING, shard)], columns=_VERDICTS, rows=rows)]
-    if "step_labels" in needed:
-        sources.append(store.batches("step_labels", [work.place(params.labeller, shard)], rows=rows))
+    if labelled(method):
+        sources.append(store.batches("step_labels", [work.place(labeller, shard)], rows=rows))
     nodes = store.batches("nodes", places, columns=columns_for(method), rows=rows)
     for batch, (verdicts, *labels) in beside(nodes, *sources):
         yield Batch(
@@ -115,21 +120,21 @@ def batches(work: Work, method: Method, shard: str, params: Any, *, rows: int = 
         )
 
 
-def _write(work: Work, name: str, params: Any) -> Report:
+def _write(work: Work, name: str, params: Any, labeller: str) -> Report:
     method, store = METHODS[name], work.store
     shards = Shards(work, name, ("credit",))
     made_from = inputs(VERSION, config=params, method=f"{name} {method.version}")
 
     def parts(shard: str) -> dict[str, str]:
         found = {**made_from, **judged_from(work, shard, of="credit")}
-        if any(INPUTS[need].source.startswith("step_labels.") for need in method.needs):
-            found["labels"] = store.digest("step_labels", work.place(params.labeller, shard))
+        if labelled(method):
+            found["labels"] = f"{labeller} {store.digest('step_labels', work.place(labeller, shard))}"
         return found
 
     for shard, _, said in shards.stale(rollout_shards(work), parts):
-        read = list(batches(work, method, shard, params)) if method.across_tasks(params) else None
+        read = batches(work, method, shard, labeller=labeller, rows=BATCH_ROWS)
         with store.writer("credit", work.place(name, shard), inputs=said) as out:
-            for batch in [_joined(read)] if read else batches(work, method, shard, params):
+            for batch in _joined(read) if method.across_tasks(params) else read:
                 out.add(credited(name, method, params, batch))
     credit = store.scan("credit", suite=work.suite.name, round=work.round, stage=name)
     found = credit.select(
@@ -153,13 +158,12 @@ def credited(name: str, method: Method, params: Any, batch: Batch) -> pl.DataFra
     return rows.sort("task", "tree", "node")
 
 
-def _joined(read: list[Batch]) -> Batch:
-    labels = [batch.labels for batch in read if batch.labels is not None]
-    return Batch(
-        pl.concat([batch.nodes for batch in read]),
-        pl.concat([batch.verdicts for batch in read]),
-        pl.concat(labels) if labels else None,
-    )
+def _joined(read: Iterable[Batch]) -> list[Batch]:
+    """All batches as one; none, where there are none."""
+    found = list(read)
+    labels = [batch.labels for batch in found if batch.labels is not None]
+    nodes, verdicts = [batch.nodes for batch in found], [batch.verdicts for batch in found]
+    return [Batch(pl.concat(nodes), pl.concat(verdicts), pl.concat(labels) if labels else None)] if found else []
 
 
 def _frame(rows: pa.Table | None, table: type) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """Reflect-then-retry (R3L): is a report valid, and what does it blame.
 
-Source: R^3L (Shi et al., 2026), steps 2 and 3 of its generation; a pivot given as text is cast.
+Source: R^3L (Shi et al., 2026), steps 2 and 3 of its generation; a pivot that is no whole number is cast to one.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.variants.answers import read_index, read_object
+from pipeline.variants.answers import read_object
 
 OUTCOMES = ("success", "success_but_inefficient", "failure")
 _REQUIRED = ("trajectory_summary", "root_cause_analysis", "trajectory_outcome")
@@ -48,7 +48,15 @@ def validate_reflection(report: Any, *, steps: int) -> Reflection:
         return INVALID
     if outcome == "success":
         return Reflection(valid=True, perfect=True, report=json.dumps(report))
-    pivot = read_index(report.get("retry_from_step"))
+    pivot = _cast(report.get("retry_from_step"))
     if report.get("improvement_suggestion") is None or pivot is None or not 0 <= pivot < steps:
         return INVALID
     return Reflection(valid=True, perfect=False, pivot=pivot, report=json.dumps(report))
+
+
+def _cast(value: Any) -> int | None:
+    """A whole number out of a number, the text of a whole one or a truth value; None out of anything else."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None

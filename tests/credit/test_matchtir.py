@@ -7,7 +7,7 @@ from itertools import permutations
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline.credit.matching import greedy, optimal, transport
@@ -31,6 +31,7 @@ def every_assignment(m, n):
 
 
 @given(TABLE)
+@example(np.array([[0.25, 0.0, 0.5], [0.25, 0.0, 0.5], [0.0, 0.0, 0.5]]))
 @settings(max_examples=60, deadline=None)
 def test_optimal_breaks_ties_by_the_earlier_call_then_the_lower_reference(table):
     m, n = table.shape
