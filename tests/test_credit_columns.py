@@ -32,7 +32,7 @@ def build(*, parent, depth, tree, tokens) -> Trees:
         pytest.param({"depth": (1, 2, 2)}, "row 0: a root has depth 0", id="deep root"),
         pytest.param({"tree": (0, 0, 1)}, "row 2: its parent belongs to another", id="two trees"),
         pytest.param({"parent": (-1, -1, 0), "depth": (0, 0, 1)}, "row 1: its tree has a root", id="two roots"),
-        pytest.param({"reward": (NA, NA, 2)}, "row 2: its reward", id="reward above 1"),
+        pytest.param({"reward": (NA, NA, np.inf)}, "row 2: its reward", id="endless reward"),
         pytest.param({"reward": (1, NA, NA)}, "row 0: has a verdict and children", id="judged inner node"),
         pytest.param({"token_offsets": (0, 2, 1, 3)}, "row 1: ends before it begins", id="offsets fall"),
         pytest.param({"token_offsets": (0, 1, 2, 4)}, "must run from 0 to the 3 tokens", id="offsets too far"),
@@ -111,6 +111,13 @@ def test_trees_from_nodes_keep_the_rows():
     part = trees_from_nodes(node_rows().slice(3), reward_frame())
     assert part.tokens.tolist() == [8, 3]
     assert len(trees_from_nodes(node_rows().clear(), reward_frame()).parent) == 0
+
+
+@pytest.mark.parametrize("reward", [2.0, -1.0])
+def test_a_stored_verdict_is_from_0_to_1(reward):
+    verdicts = reward_frame().with_columns(reward=pl.Series([None, 0.0, reward], dtype=pl.Float32))
+    with pytest.raises(BadTable, match=r"nodes: tree a\.0, node 3: its reward is not in \[0, 1\]; "):
+        trees_from_nodes(node_rows(), verdicts)
 
 
 def test_trees_from_nodes_miss_a_parent():

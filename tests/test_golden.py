@@ -32,6 +32,27 @@ def test_vector(name, place):
     assert difference is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "attention_rhythm",
+        "capo",
+        "clip_delta",
+        "hicra",
+        "implicit_prm",
+        "ma_rlhf",
+        "pure",
+        "tp_grpo",
+        "trust_grpo",
+    ],
+)
+def test_what_a_method_does_not_know_is_not_looked_at(name):
+    module = import_module(GOLDEN[name])
+    for case in json.loads((FOLDER / f"{name}.json").read_text())["cases"]:
+        more = case | {"params": case["params"] | {"remark": "x"}, "input": case["input"] | {"remark": "x"}}
+        assert run_case(module, more, Tolerance(rtol=1e-6, atol=1e-7))[1] is None
+
+
 class TestCompare:
     @pytest.mark.parametrize(
         ("expected", "found"),

@@ -22,7 +22,7 @@ class SpoChainParams:
     rho: tokens less probable than this are low; they alone are trained, more probable ones carry no advantage.
     cutpoint_interval: every so many low tokens a cut, the first low token among them.
     mc_samples: continuations to draw from a cut; 9, with long chains of thought 4.
-    unfinished_penalty: reward of a response or continuation that length ended.
+    unfinished_penalty: reward of a continuation that length ended; a response that it ended scores 0.
 
     Raises:
         BadConfig: the interval is no count, or rho no probability.
@@ -142,7 +142,8 @@ def cut_values(rewards: np.ndarray, cuts: np.ndarray, *, count: int, params: Spo
     Returns:
         `[C]` float64; 0 where no continuation is.
     """
-    return np.nan_to_num(mean_by(cuts, _finished(rewards, params), count), nan=0.0)
+    finished = np.where(np.isnan(rewards), params.unfinished_penalty, rewards)
+    return np.nan_to_num(mean_by(cuts, finished, count), nan=0.0)
 
 
 def spo_chain(
@@ -161,7 +162,7 @@ def spo_chain(
     Args:
         logprobs: `[T]` float64, natural logarithms under the policy to train; NaN: not sampled.
         offsets: `[M + 1]` int64, where each response begins.
-        scores: `[M]` float64, outcome of each response; NaN: ended by length.
+        scores: `[M]` float64, outcome of each response; NaN: ended by length, counts 0.
         values: `[C]` float64, of `cut_values`, in the order of `cut_points`; no NaN.
         params: the same that made the cuts.
 
@@ -171,7 +172,7 @@ def spo_chain(
     """
     cuts, members = cut_points(logprobs, offsets, params), rows_of(offsets)
     count, inner = len(offsets) - 1, cuts.tokens >= 0
-    outcomes = _finished(scores, params)
+    outcomes = np.nan_to_num(scores)
     filled, ends = last_places(offsets)
     value_T = np.full(len(logprobs), np.nan)
     value_T[offsets[cuts.responses[inner]] + cuts.tokens[inner]] = values[inner]
@@ -195,7 +196,3 @@ def spo_chain(
 
 def _low(logprobs: np.ndarray, rho: float) -> np.ndarray:
     return np.exp(logprobs) < rho - ZERO
-
-
-def _finished(rewards: np.ndarray, params: SpoChainParams) -> np.ndarray:
-    return np.where(np.isnan(rewards), params.unfinished_penalty, rewards)

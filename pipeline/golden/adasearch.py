@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,17 @@ import numpy as np
 from pipeline.credit.adasearch import DECISIONS, UNPARSED, AdaSearchParams, adasearch, label_questions
 from pipeline.credit.ragged import row_sums
 from pipeline.golden.forest import Node, turns
+from pipeline.golden.nodes import chosen
+
+_PARAMS = tuple(field.name for field in fields(AdaSearchParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Questions without a label, or without a run, are left out."""
-    options = AdaSearchParams(**params)
+    options = AdaSearchParams(**chosen(params, *_PARAMS))
     found = turns(given["nodes"])
     steps = [found.nodes[start:end] for start, end in zip(found.offsets[:-1], found.offsets[1:], strict=True)]
-    modes = np.array([next((step["mode"] for step in some if "mode" in step), "") for some in steps], dtype=str)
+    modes = np.array([next((step["mode"] for step in some if step.get("mode")), "") for some in steps], dtype=str)
     closed, adaptive = modes == "parametric", modes == "adaptive"
     rewards = row_sums(found.column("reward", 0.0), found.offsets)
     labels = label_questions(rewards[closed], found.groups[closed], count=len(found.tasks), params=options)

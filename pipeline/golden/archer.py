@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ import numpy as np
 from pipeline.credit.archer import ArcherParams, actor_loss, advantages, critic_loss, critic_targets, returns
 from pipeline.credit.ragged import ragged
 from pipeline.golden.forest import Turns, turns
+from pipeline.golden.nodes import chosen
+
+_PARAMS = tuple(field.name for field in fields(ArcherParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """By utterance, and losses of all. Without an utterance drawn anew the stored one is taken."""
-    found, options = turns(given["nodes"]), ArcherParams(**params)
+    found, options = turns(given["nodes"]), ArcherParams(**chosen(params, *_PARAMS))
     rewards = found.column("reward", 0.0)
     earned = returns(rewards, found.offsets, params=options)
     stored, values = _heads(found, "q"), _heads(found, "v")
@@ -27,7 +31,7 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     )
     drawn = _heads(found, "q_pi")
     advantage = advantages(np.where(np.isnan(drawn), stored, drawn), values)
-    actor = actor_loss(advantage, ragged(node.get("pi_logprobs", []) for node in found.nodes))
+    actor = actor_loss(advantage, ragged(node.get("pi_logprobs") or [] for node in found.nodes))
     return {
         "trajectory_reward": found.by_id(earned.trajectory_reward),
         "mc_return": found.by_id(earned.monte_carlo),

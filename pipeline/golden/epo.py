@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from pipeline.credit.epo import EpoParams, episode_losses, turn_weights
 from pipeline.golden.forest import turns
+from pipeline.golden.nodes import chosen
 
 STRATEGIST = "strategist"
+_PARAMS = tuple(field.name for field in fields(EpoParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Turns of others than the strategist are passed over; an episode's score stands on its last turn, whosever."""
     everyone = turns(given["nodes"])
     scores = dict(zip(everyone.trajectories, everyone.last("episode_score", 0.0), strict=True))
-    found = turns([node for node in given["nodes"] if node.get("agent", STRATEGIST) == STRATEGIST])
+    found = turns([node for node in given["nodes"] if (node.get("agent") or STRATEGIST) == STRATEGIST])
     logprobs = [node.get("logprobs") or [] for node in found.nodes]
     weights = turn_weights(
         found.column("key", False, bool),
         np.array([scores[name] for name in found.trajectories], dtype=np.float64),
         offsets=found.offsets,
-        params=EpoParams(**params),
+        params=EpoParams(**chosen(params, *_PARAMS)),
     )
     losses = episode_losses(
         weights.weight,

@@ -92,20 +92,21 @@ def forest(nodes: Sequence[Node], *, unfinished: float = 0.0) -> Forest:
 
 def turns(nodes: Sequence[Node]) -> Turns:
     """The steps of the trajectories of a vector; its roots, which carry no data, are left out."""
-    listed: dict[str, list[Node]] = {}
+    listed: dict[tuple[str, str], list[Node]] = {}
     tasks: dict[str, int] = {}
     for node in nodes:
-        tasks.setdefault(node.get("task", ""), len(tasks))
+        task = node.get("task", "")
+        tasks.setdefault(task, len(tasks))
         if node["parent"] is not None:
-            listed.setdefault(node["traj"], []).append(node)
-    steps = [sorted(some, key=lambda node: node.get("turn", 0)) for some in listed.values()]
+            listed.setdefault((task, node["traj"]), []).append(node)
+    steps = [sorted(some, key=lambda node: node.get("turn") or 0) for some in listed.values()]
     return Turns(
         nodes=[node for some in steps for node in some],
         ids=[node["id"] for some in steps for node in some],
-        trajectories=list(listed),
+        trajectories=[trajectory for _, trajectory in listed],
         tasks=list(tasks),
         offsets=np.cumsum([0, *map(len, steps)], dtype=np.int64),
-        groups=np.array([tasks[some[0].get("task", "")] for some in steps], dtype=np.int64),
+        groups=np.array([tasks[task] for task, _ in listed], dtype=np.int64),
     )
 
 

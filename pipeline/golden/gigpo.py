@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ from pipeline.credit.anchors import NO_STATE
 from pipeline.credit.gigpo import GigpoParams, gigpo
 from pipeline.credit.tool_calls import canonical
 from pipeline.golden.forest import Turns, turns
+from pipeline.golden.nodes import chosen
+
+_PARAMS = tuple(field.name for field in fields(GigpoParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """By step; the groups as lists of steps, in the order of their first."""
-    found, options = turns(given["nodes"]), GigpoParams(**params)
+    found, options = turns(given["nodes"]), GigpoParams(**chosen(params, *_PARAMS))
     steps = gigpo(
         found.column("reward", 0.0),
         found.offsets,
@@ -41,12 +45,16 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
 
 def _codes(found: Turns) -> np.ndarray:
     codes: dict[Any, int] = {}
-    keys = [node.get("state_hash", node.get("state_text")) for node in found.nodes]
+    keys = _states(found, "state_hash", "state_text")
     return np.array(
         [NO_STATE if key is None else codes.setdefault(canonical(key), len(codes)) for key in keys], np.int64
     )
 
 
 def _texts(found: Turns) -> list[str | None]:
-    keys = [node.get("state_text", node.get("state_hash")) for node in found.nodes]
-    return [None if key is None else str(key) for key in keys]
+    return [None if key is None else str(key) for key in _states(found, "state_text", "state_hash")]
+
+
+def _states(found: Turns, name: str, other: str) -> list[Any]:
+    """A field of each step; where it has none, or null, the other one."""
+    return [node.get(other) if node.get(name) is None else node[name] for node in found.nodes]

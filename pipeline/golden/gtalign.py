@@ -27,7 +27,7 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     replies = read_replies([str(node.get("text") or "") for node in found.nodes])
     verdicts = found.column("judge_accuracy", 0.0)
     credit = gtalign(replies, verdicts, harmful=found.column("harmful", False, bool), params=options)
-    names = [str(node.get("data_source", "")) for node in found.nodes]
+    names = [str(node.get("data_source") or "") for node in found.nodes]
     sources = np.array([sorted(set(names)).index(name) for name in names], dtype=np.int64)
     chosen = {"pareto_keys": pareto_cells(replies.payoff), "best_product_keys": best_product_cells(replies.payoff)}
     said = {

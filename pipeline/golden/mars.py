@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from pipeline.credit.mars import MarsParams, mars, mars_official
 from pipeline.golden.forest import turns
+from pipeline.golden.nodes import chosen
+
+_PARAMS = tuple(field.name for field in fields(MarsParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """By turn."""
     found = turns(given["nodes"])
-    rest = dict(params)
-    fields = rest.pop("group_by", ["tag", "agent"])
-    options = MarsParams(**rest)
-    pools = _codes(tuple(node.get(field) for field in fields) for node in found.nodes)
+    options = MarsParams(**chosen(params, *_PARAMS))
+    pooled = params.get("group_by") or ("tag", "agent")
+    pools = _codes(tuple(node.get(field) for field in pooled) for node in found.nodes)
     rewards, tokens = found.column("reward", 0.0), found.column("n_tokens", 0, np.int64)
     paper = mars(rewards, found.offsets, pools=pools, params=options)
     official = mars_official(

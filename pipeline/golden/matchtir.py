@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,16 @@ import polars as pl
 from pipeline.credit.matchtir import MatchtirParams, answer_f1, turn_advantages, turn_rewards
 from pipeline.credit.tool_calls import Call, call_columns
 from pipeline.golden.forest import turns
+from pipeline.golden.nodes import chosen
 
 _BLOCKS = {"greedy": "greedy", "optimal": "optimal", "ot": "soft"}
+_PARAMS = tuple(field.name for field in fields(MatchtirParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """A block an assignment."""
     found = turns(given["nodes"])
-    of_task = [given.get("references", {}).get(task, {}) for task in found.tasks]
+    of_task = [(given.get("references") or {}).get(task) or {} for task in found.tasks]
     wanted = [task.get("reference_tool_calls") or [] for task in of_task]
     made = [node.get("tool_calls") or [] for node in found.nodes]
     calls, references = call_columns(
@@ -32,7 +35,7 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     )
     blocks = {}
     for block, assignment in _BLOCKS.items():
-        options = MatchtirParams(**{**params, "assignment": assignment})
+        options = MatchtirParams(**{**chosen(params, *_PARAMS), "assignment": assignment})
         rewards = turn_rewards(
             calls,
             np.repeat(np.arange(len(made)), [len(turn) for turn in made]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.credit.oprl import (
 from pipeline.credit.ragged import ragged
 from pipeline.errors import BadConfig
 from pipeline.golden.forest import Turns, turns
+from pipeline.golden.nodes import chosen
 
 _FORMS = {
     "code_rloo": ("rloo", "first_steps"),
@@ -28,12 +30,13 @@ _FORMS = {
 }
 _TERMS = ("code_rloo", "all_steps_mean_norm")
 _SUCCESS = "outcome>"
+_PARAMS = tuple(field.name for field in fields(OprlParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """By step and by trajectory."""
     found, options = turns(given["nodes"]), _options(params)
-    ratios = ragged(node.get("logratio", []) for node in found.nodes)
+    ratios = ragged(node.get("logratio") or [] for node in found.nodes)
     outcomes = found.last("outcome", 0.0)
     rewards = step_rewards(ratios, params=OprlParams(**options))
     scores = trajectory_scores(rewards.raw, found.offsets, params=OprlParams(**options))
@@ -67,9 +70,8 @@ def _block(found: Turns, advantages: StepAdvantages, *, terms: bool) -> dict[str
 
 
 def _options(params: Mapping[str, Any]) -> dict[str, Any]:
-    rest = dict(params)
-    success = str(rest.pop("success_if", f"{_SUCCESS}0")).replace(" ", "")
+    success = str(params.get("success_if") or f"{_SUCCESS}0").replace(" ", "")
     try:
-        return {**rest, "success_above": float(success.removeprefix(_SUCCESS))}
+        return {**chosen(params, *_PARAMS), "success_above": float(success.removeprefix(_SUCCESS))}
     except ValueError as error:
         raise BadConfig(f"oprl success_if {success!r} is not known", remedy=f"use {_SUCCESS} and a number") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,14 @@ from pipeline.credit.ragged import row_sums
 from pipeline.credit.san import SanParams, find_searches, san, search_counts
 from pipeline.credit.tool_calls import canonical
 from pipeline.golden.forest import turns
+from pipeline.golden.nodes import chosen
+
+_PARAMS = tuple(field.name for field in fields(SanParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """By trajectory."""
-    found, options = turns(given["nodes"]), _options(params)
+    found, options = turns(given["nodes"]), SanParams(**chosen(params, *_PARAMS))
     calls = pl.Series([json.dumps(node.get("tool_calls") or []) for node in found.nodes], dtype=pl.String)
     columns: dict[str, Any] = dict(search_counts(find_searches(calls), found.offsets))
     names = options.columns()
@@ -39,8 +43,3 @@ def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any
         "advantage": found.by_trajectory(by_trajectory.advantage),
         "bias_term": found.by_trajectory(by_trajectory.bias),
     }
-
-
-def _options(params: Mapping[str, Any]) -> SanParams:
-    key = params.get("stratum_key", "n_search")
-    return SanParams(**{**params, "stratum_key": tuple(key) if isinstance(key, list) else key})

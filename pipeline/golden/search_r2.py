@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from itertools import compress
 from typing import Any
 
@@ -10,17 +11,21 @@ import numpy as np
 
 from pipeline.credit.search_r2 import SearchR2Params, acceptance, exact_match, search_r2
 from pipeline.golden.forest import turns
+from pipeline.golden.nodes import chosen
+
+_PARAMS = tuple(field.name for field in fields(SearchR2Params))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """By trajectory; of those without scores nothing is said of the refiner."""
-    options = SearchR2Params(**params)
+    options = SearchR2Params(**chosen(params, *_PARAMS))
     found = turns(given["nodes"])
     steps = [found.nodes[start:end] for start, end in zip(found.offsets[:-1], found.offsets[1:], strict=True)]
     tasks = [found.tasks[code] for code in found.groups]
+    finished = found.last("finished", True, bool)
     right = [
-        bool(some[-1].get("finished", True)) and exact_match(_last_answer(some), _references(given, task))
-        for some, task in zip(steps, tasks, strict=True)
+        bool(ended) and exact_match(_last_answer(some), _references(given, task))
+        for ended, some, task in zip(finished, steps, tasks, strict=True)
     ]
     useful = [[flag for step in some for flag in step.get("chunk_useful") or ()] for some in steps]
     credit = search_r2(
@@ -48,5 +53,5 @@ def _last_answer(steps: list[Mapping[str, Any]]) -> str | None:
 
 
 def _references(given: Mapping[str, Any], task: str) -> list[str]:
-    references = given.get("reference_answers", {}).get(task, [])
+    references = (given.get("reference_answers") or {}).get(task) or []
     return [str(one) for one in ([references] if isinstance(references, str) else references)]

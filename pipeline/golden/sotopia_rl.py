@@ -16,7 +16,9 @@ SPEAKER = "p0"
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """By dimension and utterance; what names a goal is of the dimension listed first."""
-    found = turns([node for node in given["nodes"] if node["parent"] is None or node.get("agent", SPEAKER) == SPEAKER])
+    found = turns(
+        [node for node in given["nodes"] if node["parent"] is None or (node.get("agent") or SPEAKER) == SPEAKER]
+    )
     names, offsets = list(given["episode_scores"]), found.offsets
     ranges, weights = params.get("ranges") or {}, params.get("weights") or dict.fromkeys(names, 1 / max(1, len(names)))
     options = SotopiaRLParams(scale=params.get("scale", "default"), discount=params.get("discount", 0.9))

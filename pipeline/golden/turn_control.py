@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
 from pipeline.generation.budget.turn_control import TurnParams, replay, turn_limits
 from pipeline.golden.forest import Node
+from pipeline.golden.nodes import chosen
+
+_PARAMS = tuple(field.name for field in fields(TurnParams))
 
 
 def answer(params: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """By run; a run about whose extension nothing is recorded is granted it."""
-    options = TurnParams(**{name: value for name, value in params.items() if name != "rounding"})
+    options = TurnParams(**chosen(params, *_PARAMS))
     limits = turn_limits(np.array(given.get("baseline_turns") or [], dtype=np.float64), options)
     runs: Node = given["turns_needed"]
     grants = given.get("extension_granted")

@@ -9,6 +9,7 @@ from pipeline.credit.ma_rlhf import MaRlhfParams, ma_rlhf, macro_actions, policy
 from pipeline.credit.macro_actions import Spans, split_sentences
 from pipeline.credit.ragged import ragged, split
 from pipeline.errors import BadConfig, BadTable
+from pipeline.golden.ma_rlhf import answer
 
 NUMBER = st.floats(-2, 2)
 RESPONSES = st.lists(st.lists(st.tuples(NUMBER, NUMBER), max_size=12), min_size=1, max_size=4)
@@ -18,6 +19,7 @@ RULES = st.sampled_from(
         MaRlhfParams(ngram=3),
         MaRlhfParams(ngram=3, drop_repeated_boundaries=False),
         MaRlhfParams(termination="ppl", value_function="position"),
+        MaRlhfParams(termination="ppl", drop_repeated_boundaries=False),
         MaRlhfParams(termination="randomized", value_function="unit", repeat_times=1),
     ]
 )
@@ -68,6 +70,18 @@ class TestBoundaries:
     def test_perplexity(self):
         found = cut([3, 0, 3, 1], MaRlhfParams(termination="ppl"), perplexities=ragged([[3, 1, 2], [], [9, 1, 0], [5]]))
         assert found == ([[0, 1, 2], [], [0, 2], [0]], [1, 1, 1, 2, 1, 1])
+
+    def test_perplexity_that_rises_at_once(self):
+        kept = MaRlhfParams(termination="ppl", drop_repeated_boundaries=False)
+        given = ragged([[1, 3, 2, 4], [], [2, 1], [7]])
+        found = cut([4, 0, 2, 1], kept, perplexities=given)
+        assert found == ([[0, 0, 2, 3], [], [0, 1], [0]], [0, 2, 1, 1, 1, 1, 1])
+        assert cut([4], MaRlhfParams(termination="ppl"), perplexities=ragged([[1, 3, 2, 4]]))[0] == [[0, 2, 3]]
+
+    def test_perplexity_of_the_reference(self):
+        given = {"values": [0.0] * 4, "logprobs_old": [-1.0] * 4, "logprobs_reference": [-1, -2, -1, -0.5], "score": 1}
+        assert answer({"termination": "ppl", "ngram": None}, given)["boundaries"].tolist() == [0, 3]
+        assert answer({"termination": "ppl"}, given | {"token_ppl": [2, 1, 3, 1]})["boundaries"].tolist() == [0, 1, 3]
 
     def test_perplexity_is_not_compared_across_responses(self):
         found = cut([2, 2], MaRlhfParams(termination="ppl"), perplexities=ragged([[2, 1], [9, 8]]))

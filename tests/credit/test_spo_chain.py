@@ -99,6 +99,14 @@ def test_continuations_cut_short_have_the_penalty_and_none_is_worth_0():
     np.testing.assert_allclose(cut_values(rewards, cuts, count=4, params=params), (0, 0, 0.5, -1))
 
 
+def test_a_response_cut_short_scores_0_whatever_the_penalty():
+    logprobs, offsets = columns([[0.5, 0.95]])
+    params = SpoChainParams(unfinished_penalty=-1.0)
+    found = spo_chain(logprobs, offsets, scores=np.array([NA]), values=np.array([-0.5]), params=params)
+    np.testing.assert_allclose(found.values, (NA, 0))
+    np.testing.assert_allclose(found.advantages, (0.5, 0))
+
+
 def test_equal_prefixes_of_a_prompt_are_sampled_once():
     tokens, offsets = np.array([1, 2, 3, 1, 2, 4, 1, 2, 3]), np.array([0, 3, 6, 9])
     cuts = Cuts(np.array([0, 0, 0, 1, 1, 1, 2, 2, 2]), np.array([-1, 0, 1, -1, 0, 2, -1, 1, 0]))
