@@ -7,7 +7,7 @@ from assets.resources import Workplace
 from assets.tables import result, round_asset
 from pipeline.credit import METHODS, in_every_round, labelled
 from pipeline.labels import LABELLERS
-from pipeline.stages.agreement import write_agreement
+from pipeline.stages.agreement import draw_agreement, write_agreement
 from pipeline.stages.credit import CreditConfig, write_credit
 from pipeline.stages.step_labels import StepLabelConfig, write_step_labels
 
@@ -71,6 +71,8 @@ credits_of_every_round = [
     tables=("evals",),
 )
 def agreement(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.MaterializeResult:
-    """How well each credit method and labeller ranks the first wrong step, against the exact oracle of sums."""
+    """The credit report: each credit method and labeller against the oracle of sums and the others, and its cost."""
     work = workplace.open(context)
-    return result(work, write_agreement(work), tables=("evals",))
+    done = result(work, write_agreement(work), tables=("evals",))
+    picture = dg.MetadataValue.path(str(draw_agreement(work)))
+    return done._replace(metadata={**done.metadata, "picture": picture})

@@ -59,7 +59,10 @@ STAGES: dict[str, Stage] = {
     "patches": Stage("pipeline.stages.patches", "write_patches", "PatchConfig", "build InT training rows"),
     "evals": Stage("pipeline.stages.evals", "write_evals", "EvalConfig", "evaluate a policy on held-out tasks"),
     "agreement": Stage(
-        "pipeline.stages.agreement", "write_agreement", None, "measure credit and labels against the step oracle"
+        "pipeline.stages.agreement",
+        "write_agreement",
+        None,
+        "compare credit methods and labels, also with the step oracle",
     ),
     "release": Stage("pipeline.stages.release", "write_release", "ReleaseConfig", "stage a dataset for the Hub"),
 }

@@ -59,7 +59,8 @@ def _store(options: argparse.Namespace) -> Store:
     from pipeline.store.store import Store
 
     root = settings_of(options).store
-    if not is_url(root) and not Path(root).is_dir():
+    folder = str(root).removeprefix("file://")
+    if not is_url(folder) and not Path(folder).is_dir():
         raise BadConfig(
             f"there is no store at {root}",
             remedy="run `branchpoint tasks` first, or name it with --store or BRANCHPOINT_STORE",
@@ -110,17 +111,24 @@ def _tables(options: argparse.Namespace) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    """Print what is checked; 1 where something is not as it should be."""
+    """Print what is checked; 1 where something is not as it should be.
+
+    Raises:
+        BadConfig: there is nothing to check, as where a suite is misspelt.
+    """
     from pipeline.store.audit import Audited
 
-    failed = 0
+    failed, looked = 0, False
     for found in _audited(options):
+        looked = True
         failed += not found.passed
         if options.json:
             show.print_json(Audited._fields, [found], to=sys.stdout)
         else:
             where = " ".join(filter(None, (found.table, found.suite, found.round)))
             print(show.plain(f"{'ok' if found.passed else 'FAILED':<6}  {where:<36}  {found.check}: {found.detail}"))
+    if not looked:
+        raise BadConfig("the store has nothing of the kind to check", remedy="`branchpoint tables` lists what there is")
     return FAILED if failed else 0
 
 
@@ -195,6 +203,17 @@ def _drift(options: argparse.Namespace) -> None:
         print_drift(found, as_json=options.json, to=sys.stdout)
 
 
+def _report(options: argparse.Namespace) -> None:
+    """Print a report of a round; draw it, where a file is named."""
+    check_choice("report", options.what, REPORTS)
+    from pipeline.credit_report.ask import ask_credit
+
+    store = _store(options)
+    ask_credit(
+        store, suite=options.suite, round=options.round, picture=options.picture, as_json=options.json, to=sys.stdout
+    )
+
+
 def _golden(options: argparse.Namespace) -> int:
     """Print a line a file of vectors; 1 where a case fails."""
     from pipeline.golden.run import Ran, run_folder
@@ -224,6 +243,7 @@ def _bench(options: argparse.Namespace) -> None:
     print_metrics(measured, shape, to=sys.stdout)
 
 
+REPORTS = ("credit",)
 _SHAPE = Shape()
 _SIZES = {
     "nodes": "of the forest that is queried",
@@ -231,7 +251,7 @@ _SIZES = {
     "trees": "of the store that is opened",
     "rows": "of steps that are passed over",
 }
-_TREE = {"metavar": "TREE", "help": "such as chain_sum/3x2/train/000000@r0"}
+_TREE = {"metavar": "TREE", "help": "such as chain_sum/8x1/train/000000@r0"}
 QUESTIONS: dict[str, Question] = {
     "sql": Question(
         _sql,
@@ -266,7 +286,7 @@ QUESTIONS: dict[str, Question] = {
         "show what a training row came from and which tokens it trains",
         {
             "dataset": {"metavar": "DATASET", "help": "|".join(DATASETS)},
-            "row": {"metavar": "ROW", "help": "such as chain_sum/3x2/train/000000@r0/outcome/8/16"},
+            "row": {"metavar": "ROW", "help": "such as chain_sum/8x1/train/000000@r0/outcome/8/64"},
             "--policy": {
                 "metavar": "NAME",
                 "default": "",
@@ -285,6 +305,16 @@ QUESTIONS: dict[str, Question] = {
                 "default": "",
                 "help": "name, or folder of a model, to encode with; default that which sampled",
             },
+        },
+    ),
+    "report": Question(
+        _report,
+        "compare the credit methods and labellers of a round",
+        {
+            "what": {"metavar": "WHAT", "help": "|".join(REPORTS)},
+            "--suite": {"metavar": "NAME", "help": "of this suite; default the only one that has a report"},
+            "--round": {"metavar": "NAME", "help": "of this round; default the only one that has a report"},
+            "--picture": {"metavar": "FILE", "type": Path, "help": "draw it into this PNG too"},
         },
     ),
     "golden": Question(

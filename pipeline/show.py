@@ -100,18 +100,25 @@ def print_json(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to: Tex
             raise BadConfig(f"two columns are called {name!r}", remedy="rename one with AS, or ask for --csv")
     for row in rows:
         values = {name: json_value(value) for name, value in zip(columns, row, strict=True)}
-        print(json.dumps(values, ensure_ascii=False), file=to)
+        print(_json(values), file=to)
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, to: TextIO) -> None:
-    """A header and a node a row; null is empty, lists and structs are JSON."""
-    writer = csv.writer(to, lineterminator="\n")
-    writer.writerow(columns)
+    """A header and a node a row; null is empty, lists and structs are JSON. Text is as it is, but made plain where a
+    terminal would obey it."""
+    writer, shown = csv.writer(to, lineterminator="\n"), plain if to.isatty() else str
+    writer.writerow(map(shown, columns))
     for row in rows:
-        values = map(json_value, row)
-        writer.writerow(
-            [json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value for value in values]
-        )
+        values = (_json(value) if isinstance(value, list | dict) else value for value in map(json_value, row))
+        writer.writerow([shown(value) if isinstance(value, str) else value for value in values])
+
+
+def _json(value: Any) -> str:
+    """As JSON on one line; letters stand for themselves, what is not printable is escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
 UNBOUNDED = 100_000

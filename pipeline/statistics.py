@@ -5,7 +5,7 @@ Knows no table: what was counted is the caller's to say.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +19,11 @@ _ALIKE = 1e-9
 """Means of tasks no further apart count as equal."""
 
 
+_RESAMPLES = 200
+
+
 class MeanInterval(NamedTuple):
-    """A mean and its 95 % interval. None: not defined on so few tasks."""
+    """A figure, mostly a mean, and its 95 % interval. None: not defined on so few tasks."""
 
     mean: float | None
     low: float | None
@@ -72,9 +75,100 @@ def auc(score: ArrayLike, positive: ArrayLike) -> float | None:
     no = len(positives) - yes
     if yes == 0 or no == 0:
         return None
-    _, place, size = np.unique(scores, return_inverse=True, return_counts=True)
-    rank = np.cumsum(size) - (size - 1) / 2  # mean rank of equal scores, from 1
-    return float((rank[place][positives].sum() - yes * (yes + 1) / 2) / (yes * no))
+    return float((mean_ranks(scores)[positives].sum() - yes * (yes + 1) / 2) / (yes * no))
+
+
+def auc_interval(score: ArrayLike, positive: ArrayLike, group: ArrayLike) -> MeanInterval:
+    """`auc` and the 95 % interval of its bootstrap over groups: whole groups are drawn with replacement.
+
+    Args:
+        score, positive: as `auc` takes them.
+        group: `[N]` int, such as the task of each.
+
+    Returns:
+        As `auc`; the interval is that of the draws in which there is a positive and a negative.
+    """
+    scores, positives = np.asarray(score, np.float64), np.asarray(positive, bool)
+    known = ~np.isnan(scores)
+    value = auc(scores, positives)
+    if value is None:
+        return MeanInterval(None, None, None)
+    _, place = np.unique(scores[known], return_inverse=True)
+    positives, codes = positives[known], np.unique(np.asarray(group)[known], return_inverse=True)[1]
+    found = []
+    for times in _drawn_groups(int(codes.max()) + 1):
+        weight = times[codes].astype(np.float64)
+        yes, no = np.bincount(place, weight * positives), np.bincount(place, weight * ~positives)
+        pairs = yes.sum() * no.sum()
+        if pairs:
+            found.append(float(yes @ (np.cumsum(no) - no / 2)) / pairs)
+    return MeanInterval(value, *_middle(found))
+
+
+def pooled_share_interval(hits_per_group: ArrayLike, count_per_group: ArrayLike) -> MeanInterval:
+    """Hits of all groups by their number, and the 95 % interval of its bootstrap over groups.
+
+    Args:
+        hits_per_group, count_per_group: `[G]`; a group without any counts for nothing.
+
+    Returns:
+        None where there is none at all.
+    """
+    hits, count = np.asarray(hits_per_group, np.float64), np.asarray(count_per_group, np.float64)
+    hits, count = hits[count > 0], count[count > 0]
+    if not len(count):
+        return MeanInterval(None, None, None)
+    found = [float((times @ hits) / (times @ count)) for times in _drawn_groups(len(count))]
+    return MeanInterval(float(hits.sum() / count.sum()), *_middle(found))
+
+
+def _drawn_groups(count: int) -> Iterator[np.ndarray]:
+    """How often each of `count` groups is drawn, `[count]`, for each of the draws of a bootstrap; always the same."""
+    draw = np.random.default_rng(0)
+    for _ in range(_RESAMPLES):
+        yield np.bincount(draw.integers(count, size=count), minlength=count)
+
+
+def _middle(values: Sequence[float]) -> tuple[float, float]:
+    """The middle 95 % of some values."""
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def mean_ranks(values: np.ndarray) -> np.ndarray:
+    """`[N]` float64: the rank of each value from 1; equals share the mean of theirs. No NaN."""
+    _, place, size = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(size) - (size - 1) / 2)[place]
+
+
+def correlation(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Pearson's, of two `[N]` without NaN, in [-1, 1]; of `mean_ranks` it is Spearman's. None: one is constant."""
+    if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    a, b = one - one.mean(), other - other.mean()
+    return float(np.clip((a @ b) / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
+
+
+def expected_calibration_error(value: ArrayLike, outcome: ArrayLike, *, bins: int = 10) -> float | None:
+    """How far a stated chance is from what came of it: the mean over bins of |mean value - mean outcome|, by size.
+
+    Bins are of about equal count; equal values share one, so there may be fewer. Chance alone makes it more than 0.
+
+    Args:
+        value: `[N]` float in [0, 1], what was said.
+        outcome: `[N]` float in [0, 1], what came.
+
+    Returns:
+        In [0, 1]. None: there are none.
+
+    Source: Naeini et al. (2015), with bins of equal count (Nguyen and O'Connor, 2015).
+    """
+    said, came = np.asarray(value, np.float64), np.asarray(outcome, np.float64)
+    if not len(said):
+        return None
+    place = ((mean_ranks(said) - 0.5) * bins / len(said)).astype(np.int64)
+    gaps = np.bincount(place, weights=said - came, minlength=bins)
+    return float(np.abs(gaps).sum() / len(said))
 
 
 def share_interval(values_per_task: Sequence[ArrayLike]) -> MeanInterval:

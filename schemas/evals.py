@@ -13,8 +13,11 @@ class Evals(Table):
     )
     suite = dy.String(primary_key=True, description="Suite it was measured on.")
     split = dy.String(primary_key=True, description="Split it was measured on.")
-    metric = dy.String(primary_key=True, description="pass@1, pass@8, oracle_auc, tokens, ...")
+    metric = dy.String(
+        primary_key=True,
+        description="pass@1, pass@8, oracle_auc, zero_share, ...; spearman:<other> is a rank correlation.",
+    )
     value = dy.Float64(nullable=True, description="The figure. Null: undefined on these data.")
     low = dy.Float64(nullable=True, description="Lower end of the 95 % interval. Null: none computed.")
     high = dy.Float64(nullable=True, description="Upper end of it. Null: none computed.")
-    count = dy.Int64(min=0, description="Tasks (or labelled steps) behind the figure.")
+    count = dy.Int64(min=0, description="Tasks, attempts or steps behind the figure.")

@@ -13,6 +13,7 @@ from scripted_round import Pupil, run, scripted
 from pipeline import cli
 from pipeline.stages.work import Work
 from pipeline.store.audit import audit
+from pipeline.store.query import write_database
 from pipeline.store.store import Store
 
 
@@ -80,5 +81,33 @@ def test_the_command(store: Store, capsys: pytest.CaptureFixture):
     assert cli.main(["check", "--store", str(store.root)]) == 1
     said = capsys.readouterr().out
     assert next(line for line in said.splitlines() if line.startswith("FAILED")).count(path.name) == 1
-    assert cli.main(["check", "--json", "--suite", "none", "--store", str(store.root)]) == 0
-    assert capsys.readouterr().out == ""
+    assert cli.main(["check", "--json", "--suite", "none", "--store", str(store.root)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_leads_nowhere_breaks_nothing(store: Store):
+    folder = next(store.root.glob("nodes/*/*/*"))
+    (folder / "lost.parquet").symlink_to("nothing.parquet")
+    assert any("lost.parquet" in one for one in failed(store))
+    (folder / "lost.parquet").unlink()
+    (folder / "round").symlink_to(folder)
+    assert all("is not where a shard can be" in one for one in failed(store))
+    assert cli.main(["tables", "--store", str(store.root)]) == 2
+
+
+def test_a_store_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture):
+    (tmp_path / "empty").mkdir()
+    for root in (tmp_path / "empty", f"file://{tmp_path}/nowhere"):
+        assert cli.main(["check", "--store", str(root)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_database_of_another_folder_or_damaged_is_a_finding(store: Store, tmp_path: Path):
+    path = write_database(store)
+    assert failed(store) == []
+    moved = Store(Path(shutil.copytree(store.root, tmp_path / "moved")))
+    (told,) = failed(moved)
+    assert "moved/branchpoint.duckdb reads" in told
+    path.write_bytes(path.read_bytes()[:5000])
+    (told,) = failed(store)
+    assert "branchpoint.duckdb is damaged" in told

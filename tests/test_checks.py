@@ -1,5 +1,6 @@
 """Checks of the store pass what is sound and find what was spoiled."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from pipeline.stages.work import request_rows
 from pipeline.store.checks import CHECKS
 from pipeline.store.layout import Place
 from pipeline.store.store import Store
-from pipeline.store.write import as_arrow, write_parquet
+from pipeline.store.write import META, ParquetPart, as_arrow, write_parquet
 from pipeline.trees.grow import Tree, nodes_frame
 from pipeline.trees.segment import Step
 from schemas import TABLES
@@ -78,6 +79,15 @@ def emptied(store: Store, table: str) -> None:
     overwrite(store, table, store.read(table, [HERE]).clear())
 
 
+def straddled(store: Store, table: str) -> None:
+    """A task in two row groups, sealed as if it were ours."""
+    path = HERE.path(store.root, table)
+    rows = as_arrow(TABLES[table], store.read(table, [HERE]).with_columns(task=pl.lit("z")))
+    part = ParquetPart(path, table, rows.schema)
+    part._writer.write_table(rows, row_group_size=1)
+    part.finish({})
+
+
 def altered(store: Store, table: str) -> None:
     """Other rows under what the file said of the old ones."""
     path = HERE.path(store.root, table)
@@ -113,12 +123,20 @@ def scribble(path: Path) -> None:
     path.write_bytes(data[:4] + b"\xff" * 200 + data[204:])
 
 
+def column_lost(path: Path) -> None:
+    """A file without a seal, as of an older version, that lacks a column."""
+    meta = json.loads(pq.read_metadata(path).metadata[META]) | {"sealed": False}
+    rows = pq.read_table(path, partitioning=None).drop_columns(["task"])
+    pq.write_table(rows.replace_schema_metadata({META: json.dumps(meta)}), path)
+
+
 DAMAGED: dict[str, Callable[[Path], object]] = {
     "emptied": lambda path: path.write_bytes(b""),
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:-9]),
     "pages scribbled over": scribble,
     "not ours": lambda path: pq.write_table(pa.table({"x": [1]}), path),
     "without what it says of itself": lambda path: pq.write_table(pq.read_table(path).replace_schema_metadata(), path),
+    "a column short": column_lost,
     "gone": Path.unlink,
 }
 
@@ -171,7 +189,10 @@ class TestChecks:
             pytest.param("parents_present", 2, "parent", 7, "name a parent that is not there", id="lost parent"),
             pytest.param("parents_present", 2, "context", 7, "name a context", id="lost context"),
             pytest.param("parents_present", 2, "copied_from", 7, "name a copied_from", id="lost original"),
-            pytest.param("token_exact", 2, "parent", 7, "parent 7 of node 2", id="path broken"),
+            pytest.param("parents_present", 2, "depth", 9, "one deeper than their parent, as node 2", id="depth"),
+            pytest.param("parents_present", 2, "context", 1, "the context they are in, as node 2", id="other context"),
+            pytest.param("copies_exact", 4, "copied_from", 2, "as their originals, as node 4 of a@r0", id="a copy"),
+            pytest.param("token_exact", 2, "parent", 7, "node 2: its parent 7", id="path broken"),
             pytest.param("token_exact", 2, "token_ids", [3, 8], "leaf 2 of a@r0", id="a token of a leaf"),
             pytest.param("token_exact", 3, "token_ids", [1, 8], "leaf 4 of a@r0", id="a token above a leaf"),
             pytest.param("token_exact", 0, "token_ids", [5, 7], "leaf 2 of a@r0", id="a token of the prompt"),
@@ -186,3 +207,16 @@ class TestChecks:
         finding = CHECKS["nodes"][check](store_to_spoil, "nodes", [HERE])
         assert not finding.passed
         assert said in finding.detail
+
+    def test_the_file_that_holds_the_row_is_named(self, store_to_spoil):
+        """Of the stages of a shard, not the first."""
+        row = store_to_spoil.read("nodes", [HERE])[-1:].with_columns(node=pl.lit(6, pl.Int32))
+        overwrite(store_to_spoil, "nodes", row.with_columns(parent=pl.lit(5, pl.Int32)), at=LATER)
+        finding = CHECKS["nodes"]["parents_present"](store_to_spoil, "nodes", [HERE, LATER])
+        assert finding.detail.startswith(f"{LATER.name('nodes')}: 1 nodes name a parent")
+
+    def test_a_task_in_two_row_groups_is_refused(self, store_to_spoil):
+        straddled(store_to_spoil, "verdicts")
+        finding = CHECKS["verdicts"]["as_written"](store_to_spoil, "verdicts", [HERE])
+        assert not finding.passed
+        assert "row groups are not of whole tasks" in finding.detail

@@ -1,5 +1,6 @@
 """The command `branchpoint` over a suite of one's own: what it prints, and how it refuses."""
 
+import csv
 import io
 import json
 import os
@@ -217,10 +218,10 @@ def test_sql_forms(stored, capsys):
     columns = "node, text, [1.5, 'nan'::float] as figures, null as nothing"
     sql = f"select {columns} from nodes where node in (1, 2) order by node"
     text = show.plain(HOSTILE)
-    assert run(capsys, "sql", sql, "--json")[1].splitlines() == [
-        json.dumps({"node": 1, "text": HOSTILE, "figures": [1.5, None], "nothing": None}, ensure_ascii=False),
-        '{"node": 2, "text": "#### 2", "figures": [1.5, null], "nothing": null}',
-    ]
+    hostile, harmless = run(capsys, "sql", sql, "--json")[1].splitlines()
+    assert json.loads(hostile) == {"node": 1, "text": HOSTILE, "figures": [1.5, None], "nothing": None}
+    assert hostile.isprintable()
+    assert harmless == '{"node": 2, "text": "#### 2", "figures": [1.5, null], "nothing": null}'
     assert run(capsys, "sql", sql.replace("(1, 2)", "(2)"), "--csv")[1] == (
         'node,text,figures,nothing\n2,#### 2,"[1.5, null]",\n'
     )
@@ -229,6 +230,26 @@ def test_sql_forms(stored, capsys):
     assert "null" in table
     assert "\x1b" not in table
     assert "\u202e" not in table
+
+
+def test_json_keeps_letters_and_escapes_what_is_not_printable(capsys):
+    rows = [("ü 🌲", ["\u202e\x85\x1b", {"a": "\U000e0001"}])]
+    show.print_json(("x", "y"), rows, to=sys.stdout)
+    out = capsys.readouterr().out
+    assert out.startswith('{"x": "ü 🌲", "y": ["\\u202e\\u0085\\u001b", ')
+    assert json.loads(out) == {"x": "ü 🌲", "y": ["\u202e\x85\x1b", {"a": "\U000e0001"}]}
+
+
+def test_csv_is_raw_in_a_file_and_plain_on_a_terminal():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    for to, text in ((io.StringIO(), HOSTILE), (Terminal(), show.plain(HOSTILE))):
+        show.print_csv(("a\x1b",), [(HOSTILE,)], to=to)
+        header, row = csv.reader(io.StringIO(to.getvalue(), newline=""))
+        assert row == [text]
+        assert header == ["a\x1b" if text == HOSTILE else "a\\x1b"]
 
 
 def test_sql_answers_statement_after_statement(stored, capsys):

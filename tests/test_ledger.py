@@ -73,6 +73,23 @@ class TestContentKey:
 
 
 class TestLedger:
+    def test_one_that_may_not_be_written_is_read(self, tmp_path, monkeypatch):
+        """A superuser may write anything, so SQLite is asked for what it gives others: a connection that only reads."""
+        path, asked = tmp_path / "ledger.sqlite", request()
+        with Ledger(path) as ledger:
+            ledger.put([(asked, answer(asked, 1, 2))], policy="p", engine="scripted", asked_by="")
+        connect = sqlite3.connect
+
+        def refused(where: str, *, uri: bool, **settings) -> sqlite3.Connection:
+            return connect(where if uri else f"{path.as_uri()}?mode=ro&immutable=1", uri=True, **settings)
+
+        monkeypatch.setattr(sqlite3, "connect", refused)
+        with Ledger(path) as ledger:
+            assert ledger.get([asked.key])[asked.key].completion.token_ids.tolist() == [1, 2]
+            assert list(ledger.damage()) == []
+            with pytest.raises(StoreFull, match="cannot write the ledger"):
+                ledger.put([(request(1), answer(request(1), 3))], policy="p", engine="scripted", asked_by="")
+
     def test_durable_across_reopening(self, tmp_path):
         path, asked = tmp_path / "ledger.sqlite", request()
         with Ledger(path) as ledger:

@@ -23,7 +23,7 @@ from pipeline.store import write as writing
 from pipeline.store.digest import content_digest
 from pipeline.store.layout import Place
 from pipeline.store.store import Store
-from pipeline.store.write import group_edges, validated
+from pipeline.store.write import as_arrow, group_edges, validated
 from schemas import TABLES
 from schemas.base import column_types
 
@@ -160,6 +160,18 @@ class TestRowGroups:
         data = pq.ParquetFile(written.path).metadata
         ranges = [data.row_group(group).column(0).statistics for group in range(data.num_row_groups)]
         assert [(found.min, found.max) for found in ranges] == [("a", "a"), ("b", "b"), ("c", "c")]
+
+    def test_text_that_is_no_utf8_is_refused(self, store):
+        """Polars takes it unseen, and every reader after it breaks."""
+        rows = as_arrow(TABLES["nodes"], random_rows("nodes"))
+        broken = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers())
+        text = pa.chunked_array([broken, *rows["text"].slice(1).chunks])
+        with (
+            pytest.raises(BadTable, match="Invalid UTF8"),
+            store.writer("nodes", HERE, inputs={}) as out,
+        ):
+            out.add(rows.set_column(rows.column_names.index("text"), "text", text))
+        assert store.entry("nodes", HERE) is None
 
     def test_encodings(self, store):
         path = store.write("nodes", random_rows("nodes"), HERE, inputs={}).path

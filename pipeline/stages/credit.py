@@ -116,7 +116,7 @@ def batches(
         yield Batch(
             nodes=pl.DataFrame(batch).filter(seen_by(method)),
             verdicts=present(_frame(verdicts, Verdicts).select(_VERDICTS)),
-            labels=_newest(_frame(labels[0], StepLabels)) if labels else None,
+            labels=newest_labels(_frame(labels[0], StepLabels)) if labels else None,
         )
 
 
@@ -170,7 +170,7 @@ def _frame(rows: pa.Table | None, table: type) -> pl.DataFrame:
     return pl.DataFrame(schema=column_types(table)) if rows is None else pl.DataFrame(rows)
 
 
-def _newest(labels: pl.DataFrame) -> pl.DataFrame:
+def newest_labels(labels: pl.DataFrame) -> pl.DataFrame:
     """Of each step the label of the newest version."""
     number = pl.col("version").cast(pl.Int64, strict=False)
     return labels.sort(number, "version", nulls_last=False).unique(["tree", "node"], keep="last", maintain_order=True)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from pipeline.errors import BadTable, BranchpointError
 from pipeline.store.checks import CHECKS, Finding, any_rows, as_written, faults, rows_valid, unsealed
 from pipeline.store.layout import Place, by_shard, place_of
+from pipeline.store.query import database_fault
 from pipeline.store.relations import RELATIONS
 from pipeline.store.store import Store
 from schemas import TABLES
@@ -31,7 +32,8 @@ def audit(store: Store, *, suite: str | None = None, round: str | None = None) -
     """Check what a store holds, a table of a suite and round at a time.
 
     First each file by itself: every byte as it was written, of a schema this version reads, its rows valid. Checks
-    across files follow where no file is damaged, and the ledger of requests.
+    across files follow where no file is damaged, and the ledger of requests. The database for other clients is a fault
+    where it can't be opened or reads another folder, as that of a store that was moved.
     """
     sound: list[tuple[str, str, str, list[Place]]] = []
     damaged = 0
@@ -51,6 +53,8 @@ def audit(store: Store, *, suite: str | None = None, round: str | None = None) -
     for finding in _ledger(store) if suite is None and round is None else ():
         damaged += not finding.passed
         yield Audited("ledger", "", "", "file", *finding)
+    if suite is None and round is None and (fault := database_fault(store)):
+        yield Audited("database", "", "", "file", False, fault)
     if damaged:
         return
     for table, of_suite, of_round, places in sound:

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -20,12 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadTable
-from pipeline.store.files import Files, Stamp
+from pipeline.store.files import Files, Stamp, unreadable
 from pipeline.store.layout import Place, place_of
 from pipeline.store.seal import is_whole
 from pipeline.store.write import META, Written
 from schemas import TABLES
-from schemas.versions import version_of
+from schemas.base import arrow_schema
+from schemas.versions import added_since, version_of
 
 FILE = "catalogue.sqlite"
 _CREATE = "create table if not exists files (name text primary key, entry text not null, mark blob not null)"
@@ -225,6 +227,8 @@ def _verified(files: Files, stamp: Stamp) -> Entry:
     except FileNotFoundError as error:
         raise BadTable(f"{where} went away while it was read", remedy="run the command again") from error
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise unreadable(where, error) from error
         raise BadTable(f"{where} is damaged: {' '.join(str(error).split())[:200]}", remedy=again) from error
     if meta.get("table") != table or table not in TABLES:
         raise BadTable(f"{where} holds {meta.get('table')}, not {table}", remedy="move it out of the store")
@@ -233,15 +237,31 @@ def _verified(files: Files, stamp: Stamp) -> Entry:
             f"{where} has version {version} of {table}, this branchpoint reads up to {version_of(table)}",
             remedy="update branchpoint",
         )
+    if (other := _other_column(footer, table, version)) is not None:
+        raise BadTable(f"{where} is damaged: its column {other} is not that of version {version}", remedy=again)
     return _entry(stamp, meta, written)
 
 
+def _other_column(footer: pq.FileMetaData, table: str, version: int) -> str | None:
+    """The first column of a version that a file lacks or has in another type."""
+    found, added = footer.schema.to_arrow_schema(), added_since(table, version)
+    types = dict(zip(found.names, found.types, strict=True))
+    expected = (field for field in arrow_schema(TABLES[table]) if field.name not in added)
+    return next((field.name for field in expected if types.get(field.name) != field.type), None)
+
+
 def _task_range(footer: pq.FileMetaData) -> tuple[str | None, str | None]:
-    """First and last task of a file, from its statistics."""
+    """First and last task of a file, from its statistics.
+
+    Raises:
+        ValueError: a task lies in two row groups, or they are out of order; no pass could keep tasks whole.
+    """
     names = [footer.schema.column(index).path for index in range(footer.num_columns)]
     if "task" not in names or footer.num_rows == 0:
         return None, None
     column = names.index("task")
-    first = footer.row_group(0).column(column).statistics
-    last = footer.row_group(footer.num_row_groups - 1).column(column).statistics
-    return first.min, last.max
+    groups = [footer.row_group(index).column(column).statistics for index in range(footer.num_row_groups)]
+    for one, following in pairwise(groups):
+        if one.max >= following.min:
+            raise ValueError(f"row groups are not of whole tasks in their order, as that of {following.min}")
+    return groups[0].min, groups[-1].max

@@ -7,7 +7,7 @@ names file and row of the first fault.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -30,6 +30,15 @@ class Finding(NamedTuple):
 
     passed: bool
     detail: str
+
+
+def files_with(store: Store, table: str, places: Sequence[Place], row: dict[str, Any]) -> str:
+    """The files that hold a row, by those of its values that are columns of the table; all there are if none does."""
+    known = {name: value for name, value in row.items() if name in TABLES[table].column_names() and value is not None}
+    holds = pl.all_horizontal(pl.col(name) == value for name, value in known.items() if not isinstance(value, list))
+    columns = [name for name, value in known.items() if not isinstance(value, list)]
+    held = [place for place in places if store.read(table, [place], columns=columns).filter(holds).height]
+    return " and ".join(place.name(table) for place in held or places)
 
 
 def faults(store: Store, table: str, places: Sequence[Place]) -> Iterator[str]:
@@ -81,7 +90,8 @@ def keys_unique(store: Store, table: str, places: Sequence[Place]) -> Finding:
         looked += rows.height
         twice = rows.filter(pl.struct(key).is_duplicated())
         if twice.height:
-            return Finding(False, f"{some[0].name(table)}: {twice.height} rows share keys, as {twice.row(0)}")
+            where = files_with(store, table, some, twice.row(0, named=True))
+            return Finding(False, f"{where}: {twice.height} rows share keys, as {twice.row(0)}")
         for first in rows["task"].unique().to_list() if _has_task(table) else ():
             other = seen.setdefault((some[0].suite, some[0].round, first), some[0].shard)
             if other != some[0].shard:
@@ -90,10 +100,14 @@ def keys_unique(store: Store, table: str, places: Sequence[Place]) -> Finding:
 
 
 def parents_present(store: Store, table: str, places: Sequence[Place]) -> Finding:
-    """Nodes are numbered without a gap; every parent, context and copied node is in the same tree, before its node."""
+    """Nodes are numbered without a gap; every parent, context and copied node is in the same tree, before its node.
+
+    A node is one deeper than its parent, and in the context of its parent, unless it is a prompt that begins its own.
+    """
     looked = 0
     for some in by_shard(places):
-        nodes = store.read(table, some, columns=["task", "tree", "node", "parent", "context", "copied_from"])
+        columns = ["task", "tree", "node", "parent", "context", "depth", "kind", "copied_from"]
+        nodes = store.read(table, some, columns=columns)
         looked += nodes.height
         for column in ("parent", "context", "copied_from"):
             named = nodes.filter(pl.col(column).is_not_null())
@@ -103,14 +117,42 @@ def parents_present(store: Store, table: str, places: Sequence[Place]) -> Findin
                 if wrong.height:
                     first = wrong.row(0, named=True)
                     return Finding(
-                        False,
-                        f"{some[0].shard}: {wrong.height} nodes name a {column} {what}, as node {first['node']} of "
-                        f"{first['tree']}",
+                        False, _nodes_said(store, some, f"{wrong.height} nodes name a {column} {what}", first)
                     )
+        above = nodes.select("tree", pl.col("node").alias("parent"), above="depth", around="context")
+        known = nodes.join(above, on=["tree", "parent"], how="left", maintain_order="left")
+        begins = (pl.col("kind") == "prompt") & (pl.col("context") == pl.col("node"))
+        deep = known.filter(pl.col("depth") != pl.col("above").fill_null(-1) + 1)
+        apart = known.filter(~begins & pl.col("context").ne_missing(pl.col("around")))
+        for wrong, what in ((deep, "are not one deeper than their parent"), (apart, "leave the context they are in")):
+            if wrong.height:
+                first = wrong.row(0, named=True)
+                return Finding(False, _nodes_said(store, some, f"{wrong.height} nodes {what}", first))
         gaps = nodes.group_by("tree").agg(pl.len(), pl.col("node").max()).filter(pl.col("node") + 1 != pl.col("len"))
         if gaps.height:
-            return Finding(False, f"{some[0].shard}: the nodes of {gaps['tree'].min()} are not numbered one by one")
+            tree = gaps["tree"].min()
+            where = files_with(store, table, some, {"tree": tree})
+            return Finding(False, f"{where}: the nodes of {tree} are not numbered one by one")
     return Finding(True, f"{looked} nodes")
+
+
+def copies_exact(store: Store, table: str, places: Sequence[Place]) -> Finding:
+    """What stands in another context too has the tokens and log-probabilities of the node it was copied from."""
+    looked = 0
+    for some in by_shard(places):
+        nodes = store.read(table, some, columns=["task", "tree", "node", "copied_from", "token_ids", "logprobs"])
+        originals = nodes.select("tree", pl.col("node").alias("copied_from"), ids="token_ids", known="logprobs")
+        copies = nodes.drop_nulls("copied_from").join(
+            originals, on=["tree", "copied_from"], how="inner", maintain_order="left"
+        )
+        looked += copies.height
+        wrong = copies.filter(
+            pl.col("token_ids").ne_missing(pl.col("ids")) | pl.col("logprobs").ne_missing(pl.col("known"))
+        )
+        if wrong.height:
+            said = f"{wrong.height} copies are not as their originals"
+            return Finding(False, _nodes_said(store, some, said, wrong.row(0, named=True)))
+    return Finding(True, f"{looked} copies")
 
 
 def token_exact(store: Store, table: str, places: Sequence[Place]) -> Finding:
@@ -128,8 +170,9 @@ def token_exact(store: Store, table: str, places: Sequence[Place]) -> Finding:
                     ids=pl.from_arrow(path_token_ids(nodes, ends.to_numpy())),
                     logprobs=pl.from_arrow(path_logprobs(nodes, ends.to_numpy())),
                 )
-            except ValueError as error:
-                return Finding(False, f"{some[0].shard}: {error}")
+            except (ValueError, BadTable) as error:
+                said = error.culprit if isinstance(error, BadTable) else error
+                return Finding(False, f"{some[0].shard}: {said}")
             keys = found["request"].unique().to_list()
             entries = {
                 key: entry
@@ -152,10 +195,9 @@ def token_exact(store: Store, table: str, places: Sequence[Place]) -> Finding:
             wrong = compared.filter(~same.fill_null(False))
             if wrong.height:
                 first = wrong.row(0, named=True)
-                return Finding(
-                    False,
-                    f"{some[0].shard}: leaf {first['node']} of {first['tree']} differs from request {first['request']}",
-                )
+                where = files_with(store, table, some, {name: first[name] for name in ("tree", "node")})
+                said = f"leaf {first['node']} of {first['tree']} differs from request {first['request']}"
+                return Finding(False, f"{where}: {said}")
     return Finding(True, f"{leaves} leaves equal their requests, ids and log-probabilities")
 
 
@@ -175,6 +217,12 @@ def any_rows(store: Store, table: str, places: Sequence[Place]) -> Finding:
     """There is something to go on with."""
     rows = sum(store.rows(table, place) for place in places)
     return Finding(rows > 0, f"{rows} rows")
+
+
+def _nodes_said(store: Store, places: Sequence[Place], what: str, first: dict[str, Any]) -> str:
+    """What is wrong, with the file and number of the first of the nodes."""
+    where = files_with(store, "nodes", places, {name: first[name] for name in ("tree", "node")})
+    return f"{where}: {what}, as node {first['node']} of {first['tree']}"
 
 
 def _lists(parts: list[list]) -> pl.Series:
@@ -197,6 +245,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "any_rows": any_rows,
         "keys_unique": keys_unique,
         "parents_present": parents_present,
+        "copies_exact": copies_exact,
         "token_exact": token_exact,
     },
     "requests": {"as_written": as_written},

@@ -87,21 +87,31 @@ class LocalFiles:
                 entries = os.scandir(self.root / folder)
             except (FileNotFoundError, NotADirectoryError):
                 continue
+            except PermissionError as error:
+                raise unreadable(self.address(folder), error) from error
             with entries:
                 for entry in entries:
+                    name = f"{folder}/{entry.name}"
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir():
-                        waiting.append(f"{folder}/{entry.name}")
+                    if _is_folder(entry):
+                        waiting.append(name)
                     elif entry.name.endswith(".parquet"):
-                        found = entry.stat()
-                        yield Stamp(f"{folder}/{entry.name}", found.st_size, str(found.st_mtime_ns))
+                        try:
+                            found = entry.stat()
+                        except FileNotFoundError:
+                            if entry.is_symlink():  # to nothing: for whoever reads it to name
+                                yield Stamp(name, 0, "")
+                            continue
+                        yield Stamp(name, found.st_size, str(found.st_mtime_ns))
 
     def stat(self, name: str) -> Stamp | None:
         try:
             found = os.stat(self.root / name)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except PermissionError as error:
+            raise unreadable(self.address(name), error) from error
         return Stamp(name, found.st_size, str(found.st_mtime_ns))
 
     def open(self, name: str) -> BinaryIO:
@@ -182,6 +192,21 @@ class RemoteFiles:
             self.fs.rm_file(self._path(name))
         except FileNotFoundError:
             return
+
+
+def unreadable(where: str, error: OSError) -> BadTable:
+    """What a disk or a network refused to give; the file itself may be as it was."""
+    return BadTable(
+        f"{where} cannot be read: {os.strerror(error.errno)}", remedy="see that it can be, then run the command again"
+    )
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is one, or a link to one; a link that leads round to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _state(info: dict) -> str:

@@ -38,6 +38,8 @@ _COLUMNS = (
     "key, policy, engine, sample, sampling, prompt, token_ids, logprobs, finish, cached, seconds, error, asked_by"
 )
 _LOOKUP = 500
+_READ_ONLY = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN)
+"""What SQLite says of a file that it may not write, or not beside; what is recorded can be read all the same."""
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 """SQLite quotes what it does not understand, and Python cannot always read the quote."""
 
@@ -60,25 +62,20 @@ class Entry(NamedTuple):
 
 
 class Ledger:
-    """Opened on a file; use as a context manager."""
+    """Opened on a file; use as a context manager. One that may not be written is read."""
 
     def __init__(self, path: Path):
         self._path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=60)
-        except (OSError, sqlite3.DatabaseError) as error:
-            raise StoreFull(f"cannot open {path}: {error}", remedy="free some space or choose another store") from error
-        try:
-            self._db.create_function("mark_of", 2, _mark_of, deterministic=True)
-            self._db.create_function("mark_row", -1, lambda *values: _mark(values), deterministic=True)
-            self._db.execute("pragma journal_mode=wal")
-            self._db.execute("pragma synchronous=normal")
-            self._db.execute(_CREATE)
-            if self._lacks():
-                self._upgrade()
-        except _DAMAGE as error:
-            self._db.close()
+            try:
+                self._open(str(path))
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _READ_ONLY or not path.exists():
+                    raise
+                beside = path.with_name(f"{path.name}-wal").exists()
+                self._open(f"{path.absolute().as_uri()}?mode=ro{'' if beside else '&immutable=1'}", to_write=False)
+        except (OSError, *_DAMAGE) as error:
             raise StoreFull(f"cannot open {path}: {error}", remedy="free some space or choose another store") from error
 
     def __enter__(self) -> Ledger:
@@ -154,6 +151,21 @@ class Ledger:
         for *values, attempts, mark in self._each(f"select {_COLUMNS}, attempts, mark from completions"):
             if mark != _mark_of(attempts, _mark(values)):
                 yield f"request {values[0]} is not as it was recorded"
+
+    def _open(self, where: str, *, to_write: bool = True) -> None:
+        self._db = sqlite3.connect(where, timeout=60, uri=not to_write)
+        try:
+            self._db.create_function("mark_of", 2, _mark_of, deterministic=True)
+            self._db.create_function("mark_row", -1, lambda *values: _mark(values), deterministic=True)
+            if to_write:
+                self._db.execute("pragma journal_mode=wal")
+                self._db.execute("pragma synchronous=normal")
+                self._db.execute(_CREATE)
+            if self._lacks():
+                self._upgrade()
+        except _DAMAGE:
+            self._db.close()
+            raise
 
     def _lacks(self) -> list[str]:
         found = {row[1] for row in self._db.execute("pragma table_info(completions)")}

@@ -128,6 +128,24 @@ def write_database(store: Store) -> Path | None:
     return path
 
 
+def database_fault(store: Store) -> str | None:
+    """Why a client should not open the store's `branchpoint.duckdb`; None where it can, and where there is none."""
+    files = store.files
+    path = files.local / DATABASE
+    if not isinstance(files, LocalFiles) or not path.exists():
+        return None
+    remedy = "remove it; the next stage that writes makes it anew"
+    try:
+        with duckdb.connect(str(path), read_only=True, config=_OFFLINE) as connection:
+            connection.execute("select sql from duckdb_views() where not internal").fetchall()
+            listed = [file for (file,) in connection.execute("select file from shards").fetchall()]
+    except (duckdb.Error, UnicodeDecodeError) as error:
+        return f"{path} is damaged: {_one_line(error)[:200]}; {remedy}"
+    root = files.address("")
+    other = next((file for file in listed if not file.startswith(root)), None)
+    return None if other is None else f"{path} reads {other}, which is not of this store; {remedy}"
+
+
 def _fill(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     files, entries = store.files, store.catalogue()
     if isinstance(files, RemoteFiles):
@@ -313,9 +331,11 @@ def _refusals() -> Iterator[None]:
 def _remedy(error: duckdb.Error) -> str:
     if "lateral join column parameters" in str(error):
         return "a macro over one task or tree takes a literal, not a column; join the view `paths` or `nodes` instead"
+    if isinstance(error, duckdb.IOException | duckdb.InvalidInputException) and ".parquet" in str(error):
+        return "`branchpoint check` names what is damaged"
     return "correct the query; `branchpoint tables` lists what there is"
 
 
-def _one_line(error: duckdb.Error) -> str:
+def _one_line(error: Exception) -> str:
     """DuckDB's reason without the excerpt of the query it points into."""
     return " ".join(str(error).split("\n\nLINE ")[0].split())

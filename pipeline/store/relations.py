@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import polars as pl
 
-from pipeline.store.checks import Finding
+from pipeline.store.checks import Finding, files_with
 from pipeline.store.layout import EVERY_ROUND, Place
 from pipeline.store.paths import COLUMNS, path_token_ids
 from pipeline.store.store import Store
@@ -39,7 +39,9 @@ def nodes_named(store: Store, table: str, shard: list[Place]) -> Finding:
         )
         if lost.height:
             first = lost.row(0, named=True)
-            return _fault(table, shard, f"{lost.height} rows name a {column} that is not there", first, first[column])
+            return _fault(
+                store, table, shard, f"{lost.height} rows name a {column} that is not there", first, first[column]
+            )
     return Finding(True, f"{rows.height} rows")
 
 
@@ -51,9 +53,8 @@ def tasks_known(store: Store, table: str, shard: list[Place]) -> Finding:
     wrong = found.filter(pl.col("split").is_null() | ((pl.col("split") != "train") & (table != "evals"))).sort("task")
     if wrong.height:
         task, split = wrong.row(0)
-        return Finding(
-            False, f"{place.name(table)}: {wrong.height} tasks are not of the train split, as {task}, {split}"
-        )
+        where = files_with(store, table, shard, {"task": task})
+        return Finding(False, f"{where}: {wrong.height} tasks are not of the train split, as {task}, {split}")
     return Finding(True, f"{found.height} tasks")
 
 
@@ -63,7 +64,9 @@ def trees_of_tasks(store: Store, table: str, shard: list[Place]) -> Finding:
     wrong = nodes.filter(pl.col("tree").str.replace("@[^@]*$", "") != pl.col("task"))
     if wrong.height:
         first = wrong.row(0, named=True)
-        return _fault(table, shard, f"{wrong.height} nodes are in trees not called by their task", first, first["node"])
+        return _fault(
+            store, table, shard, f"{wrong.height} nodes are in trees not called by their task", first, first["node"]
+        )
     return Finding(True, f"{nodes.height} nodes")
 
 
@@ -73,7 +76,9 @@ def requests_booked(store: Store, table: str, shard: list[Place]) -> Finding:
     lost = nodes.join(_beside(store, "requests", shard, ["request"]), on="request", how="anti")
     if lost.height:
         first = lost.row(0, named=True)
-        return _fault(table, shard, f"{lost.height} nodes name a request that is not booked", first, first["node"])
+        return _fault(
+            store, table, shard, f"{lost.height} nodes name a request that is not booked", first, first["node"]
+        )
     return Finding(True, f"{nodes.height} nodes")
 
 
@@ -85,7 +90,7 @@ def credit_lengths(store: Store, table: str, shard: list[Place]) -> Finding:
     wrong = counted.filter(pl.col("length") != pl.col("token_count"))
     if wrong.height:
         first = wrong.row(0, named=True)
-        return _fault(table, shard, f"{wrong.height} lists are not as long as the tokens", first, first["node"])
+        return _fault(store, table, shard, f"{wrong.height} lists are not as long as the tokens", first, first["node"])
     return Finding(True, f"{rows.height} lists")
 
 
@@ -96,7 +101,7 @@ def pair_tokens(store: Store, table: str, shard: list[Place]) -> Finding:
         ids = pl.concat_list("prompt_ids", f"{side}_ids")
         wrong = _wrong_tokens(store, shard, rows.select("task", "tree", node=f"{side}_node", ids=ids))
         if wrong is not None:
-            return _fault(table, shard, f"the {side} tokens are not those of the leaf", wrong, wrong["node"])
+            return _fault(store, table, shard, f"the {side} tokens are not those of the leaf", wrong, wrong["node"])
     return Finding(True, f"{rows.height} rows")
 
 
@@ -105,7 +110,7 @@ def patch_tokens(store: Store, table: str, shard: list[Place]) -> Finding:
     rows = store.read(table, shard)
     wrong = _wrong_tokens(store, shard, rows.select("task", "tree", "node", ids="input_ids"), prefix=True)
     if wrong is not None:
-        return _fault(table, shard, "the tokens are not those of the node", wrong, wrong["node"])
+        return _fault(store, table, shard, "the tokens are not those of the node", wrong, wrong["node"])
     return Finding(True, f"{rows.height} rows")
 
 
@@ -137,8 +142,8 @@ def _beside(store: Store, table: str, shard: list[Place], columns: list[str]) ->
     return store.read(table, places, columns=columns)
 
 
-def _fault(table: str, shard: list[Place], what: str, row: dict, node: int) -> Finding:
-    return Finding(False, f"{shard[0].name(table)}: {what}, as node {node} of {row['tree']}")
+def _fault(store: Store, table: str, shard: list[Place], what: str, row: dict, node: int) -> Finding:
+    return Finding(False, f"{files_with(store, table, shard, row)}: {what}, as node {node} of {row['tree']}")
 
 
 Relation = Callable[[Store, str, list[Place]], Finding]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.errors import BadTable
 from pipeline.store.batches import merged
 from pipeline.store.catalogue import Catalogue, Entry
-from pipeline.store.files import Files, LocalFiles, files_at, locked
+from pipeline.store.files import Files, LocalFiles, files_at, locked, unreadable
 from pipeline.store.layout import EVERY_ROUND, Place, by_shard, place_of
 from pipeline.store.ledger import Ledger
 from pipeline.store.write import ParquetPart, Written, as_arrow, disk_errors, validated
@@ -46,7 +46,12 @@ class ShardWriter:
         Raises:
             BadTable: they break a rule of their table, or the order of tasks.
         """
-        rows = pl.from_arrow(rows) if isinstance(rows, pa.Table) else rows
+        if isinstance(rows, pa.Table):
+            try:
+                rows.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise BadTable(f"{self._part.table}: {error}", remedy="nothing was written") from error
+            rows = pl.from_arrow(rows)
         self._part.add(as_arrow(TABLES[self._part.table], validated(self._part.table, rows)))
 
 
@@ -259,6 +264,8 @@ class Store:
             with self.files.open(entry.name) as raw, pq.ParquetFile(raw, read_dictionary=list(dictionary)) as file:
                 yield file
         except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise unreadable(self.files.address(entry.name), error) from error
             raise BadTable(
                 f"{self.files.address(entry.name)} is damaged: {error}", remedy="remove it and run its stage again"
             ) from error
