@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from assets.definitions import WITHOUT_ENVIRONMENT as ASSETS
+from assets.definitions import WITHOUT_ENVIRONMENT
 from assets.partitions import add_partitions
 from assets.resources import Workplace, listen
 from pipeline.cli import ROUND, STAGES, SUITE
@@ -118,13 +118,14 @@ def _run(options: argparse.Namespace, settings: Settings, console: Console) -> i
     started, teller = time.monotonic(), Teller(console)
     listen(teller.progress, teller.report)
     console.print(
-        f"suite {options.suite}, round {options.round}, policy {options.policy}: {len(ASSETS)} assets, in this process",
+        f"suite {options.suite}, round {options.round}, policy {options.policy}: {len(WITHOUT_ENVIRONMENT)} assets, "
+        "in this process",
         highlight=False,
     )
     instance = dg.DagsterInstance.from_config(str(Path.cwd()))
     try:
         outcome = dg.materialize(
-            ASSETS,
+            WITHOUT_ENVIRONMENT,
             instance=instance,
             partition_key=add_partitions(instance, suite=options.suite, round=options.round),
             resources={"workplace": Workplace(policy=options.policy, store=str(settings.store))},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.definitions import ASSETS
+from assets.definitions import WITHOUT_ENVIRONMENT
 from assets.partitions import add_partitions
 from assets.resources import Workplace, listen
 from pipeline.generation import engines
@@ -29,7 +29,7 @@ def main() -> None:
         reports = []
         listen(lambda progress: None, reports.append)
         outcome = dg.materialize(
-            ASSETS,
+            WITHOUT_ENVIRONMENT,
             instance=instance,
             partition_key=key,
             resources={"workplace": Workplace()},
