@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import duckdb
 import pytest
@@ -159,14 +160,27 @@ def test_only_what_may_hold_a_task_is_opened(tmp_path):
         write(store, "nodes", [node(0, None, "prompt", tree=tree)], stage="rollouts", shard=f"train-{shard:03}")
         write(store, "nodes", [node(1, 0, "branch", tree=tree, leaf=True)], stage="trees", shard=f"train-{shard:03}")
     assert rows(store, "select node from tree_nodes('t4')") == [(0,), (1,)]
-    assert files_read(store, "select node from tree_nodes('t4')") == [2]
-    assert files_read(store, "select node from task_nodes('t4')") == [2]
-    assert files_read(store, "select node from tree_nodes('none')") == []
+    assert files_read(store, "select node from tree_nodes('t4')") == [3], "the one without rows says the columns"
+    assert files_read(store, "select node from task_nodes('t4')") == [3]
+    assert files_read(store, "select node from tree_nodes('none')") == [1]
     assert files_read(store, "select node from nodes where tree = 't4'") == [18]
     assert files_read(store, "select node from nodes where stage = 'trees' and shard < 'train-003'") == [3]
     assert files_read(store, "select node from nodes where not list_contains(['rollouts'], stage)") == [9]
     own = "select file from shards where table_name = 'nodes' and first_task = 't4'"
     assert files_read(store, f"select node from nodes where file in ({own})") == [2]
+
+
+def test_what_says_the_columns_may_go(tmp_path):
+    store = Store(tmp_path)
+    write(store, "nodes", [node(0, None, "prompt", tree="t")], stage="rollouts")
+    path = write_database(store)
+    assert sorted(made.name for made in (tmp_path / ".empty").iterdir())[0].startswith("credit-1")
+    shutil.rmtree(tmp_path / ".empty")
+    with duckdb.connect(path, read_only=True) as connection:
+        assert connection.execute("select node from tree_nodes('t')").fetchall() == [(0,)]
+    (tmp_path / ".empty").write_text("in the way")
+    assert rows(store, "select node from tree_nodes('t')") == [(0,)]
+    assert rows(store, "select node from tree_nodes('none')") == []
 
 
 def test_files_are_told(store):

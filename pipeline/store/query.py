@@ -19,12 +19,17 @@ from typing import Any, NamedTuple, TypeVar
 import duckdb
 
 from pipeline.errors import BadConfig, StoreFull
-from pipeline.store.files import LocalFiles, RemoteFiles
+from pipeline.store.files import Files, LocalFiles, RemoteFiles
 from pipeline.store.store import Store
-from pipeline.store.views import shards_of, statements
+from pipeline.store.views import plain_pattern, shards_of, statements
+from pipeline.store.write import write_parquet
 from schemas import TABLES
+from schemas.base import arrow_schema
+from schemas.versions import version_of
 
 DATABASE = "branchpoint.duckdb"
+EMPTY = ".empty"
+"""Folder of the store with a file without rows a table, from which views learn columns."""
 _OFFLINE = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 _QUIET = "set enable_progress_bar = false"
 """DuckDB's own bar goes to stdout, among the rows, and keeps it from seeing Ctrl-C."""
@@ -156,9 +161,26 @@ def _fill(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
         connection.register("found", shards_of(files, entries))
         connection.execute("create or replace table shards as from found")
         connection.unregister("found")
-        for statement in statements(files, entries):
+        for statement in statements(files, entries, _empty_files(files)):
             connection.execute(statement)
         connection.commit()
+
+
+def _empty_files(files: Files) -> dict[str, str]:
+    """By table, the address of a file without rows, made where it is missing; none where it cannot be.
+
+    As a pattern, so that a client does without the file where somebody took it away.
+    """
+    found = {}
+    if not isinstance(files, LocalFiles):
+        return found
+    for name, table in TABLES.items():
+        path = files.root.absolute() / EMPTY / f"{name}-{version_of(name)}.parquet"
+        with suppress(OSError):
+            if not path.exists():
+                write_parquet(path, name, arrow_schema(table).empty_table(), inputs={})
+            found[name] = plain_pattern(path).removesuffix(".parquet") + "[.]parquet"
+    return found
 
 
 def run_query(

@@ -7,8 +7,9 @@ where nothing in it is wanted, so what asks about one task names the few files t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
+from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
@@ -17,6 +18,7 @@ from pipeline.store.catalogue import Entry
 from pipeline.store.files import Files, LocalFiles
 from schemas import TABLES
 from schemas.base import Table, arrow_schema, column_docs, describe
+from schemas.versions import version_of
 
 SCRIPTS = ("views.sql", "figures.sql")
 SHARDS = {
@@ -76,8 +78,12 @@ def shards_of(files: Files, entries: Iterable[Entry]) -> pa.Table:
     return pl.DataFrame(rows, schema=SHARDS, orient="row").to_arrow()
 
 
-def statements(files: Files, entries: Iterable[Entry]) -> Iterator[str]:
+def statements(files: Files, entries: Iterable[Entry], empty: Mapping[str, str]) -> Iterator[str]:
     """What makes the views and macros, in order; each may hold several statements.
+
+    Args:
+        files, entries: what there is.
+        empty: by table, the address of a file without rows that says its columns; see `_rows_of_task`.
 
     DuckDB reads through a view whatever is made upon it, so views get their files last: listing them takes its time.
     """
@@ -87,7 +93,8 @@ def statements(files: Files, entries: Iterable[Entry]) -> Iterator[str]:
     for name, table in TABLES.items():
         yield f"create or replace view {quoted(name)} as {_rows(table, None)}"
         if "task" in table.column_names():
-            rows, of_task = _rows(table, f"files_of({text(name)}, of_task)"), quoted(f"task_{name}")
+            older = any(entry.version < version_of(name) for entry in entries if entry.table == name)
+            rows, of_task = _rows_of_task(name, None if older else empty.get(name)), quoted(f"task_{name}")
             yield f"create or replace macro {of_task}(of_task) as table {rows} where task = of_task"
             yield f"comment on macro table {of_task} is {text(f'`{name}`, of one task.')}"
     for script in SCRIPTS:
@@ -109,8 +116,6 @@ def _rows(table: type[Table], source: str | None) -> str:
     A column that files of an older version lack is null: the schema is given, so no footer is read to learn it.
     """
     fields = list(arrow_schema(table))
-    own = [field.name for field in fields]
-    place = [f"{source_of} as {column}" for column, source_of in _PLACE.items() if column not in own]
     rows = f"select {', '.join(f'null::{_type(field.type)} as {quoted(field.name)}' for field in fields)}"
     rows += ", null::varchar as filename where false"
     if source is not None:
@@ -124,7 +129,30 @@ def _rows(table: type[Table], source: str | None) -> str:
                 {source}, schema = map {{{known}}}, hive_partitioning = false, filename = true, allow_empty = true
             )
         """
-    return f"select {', '.join([*map(quoted, own), *place])} from ({rows})"
+    return f"select {_columns(table)} from ({rows})"
+
+
+def _columns(table: type[Table]) -> str:
+    """A table's columns, and where a row lies."""
+    own = table.column_names()
+    place = [f"{source} as {column}" for column, source in _PLACE.items() if column not in own]
+    return ", ".join([*map(quoted, own), *place])
+
+
+def _rows_of_task(name: str, empty: str | None) -> str:
+    """As `_rows`, of the files that may hold rows of a task.
+
+    To say a table's columns by a file without rows, before all others, takes an eighth of a query's time less than to
+    spell them out; it cannot fill in what older files lack.
+    """
+    table, source = TABLES[name], f"files_of({text(name)}, of_task)"
+    if empty is None:
+        return _rows(table, source)
+    return f"""
+        select {_columns(table)} from read_parquet(
+            list_concat([{text(empty)}], {source}), hive_partitioning = false, filename = true, allow_empty = true
+        )
+    """
 
 
 def _every_file(files: Files, table: str, entries: list[Entry]) -> str:
@@ -190,9 +218,13 @@ def _root(files: Files) -> str:
     return files.address("*").removesuffix("*")
 
 
+def plain_pattern(path: Path) -> str:
+    """A path for a pattern: what a glob would read into it is made plain."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
+
+
 def _pattern(files: LocalFiles) -> str:
-    """The root for a pattern: what a glob would read into the path itself is made plain."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(files.root.absolute()))
+    return plain_pattern(files.root.absolute())
 
 
 def _type(of: pa.DataType) -> str:
