@@ -44,7 +44,7 @@ def store(made: Work) -> Store:
 
 
 def parquet(store: Store) -> list[Path]:
-    return sorted(store.root.rglob("*.parquet"))
+    return sorted(store.root.glob("*/*/*/*/*.parquet"))
 
 
 def name_of(store: Store, path: Path) -> str:

@@ -20,6 +20,7 @@ import duckdb
 
 from pipeline.errors import BadConfig, StoreFull
 from pipeline.store.files import Files, LocalFiles, RemoteFiles
+from pipeline.store.seal import is_whole
 from pipeline.store.store import Store
 from pipeline.store.views import plain_pattern, shards_of, statements
 from pipeline.store.write import write_parquet
@@ -167,7 +168,7 @@ def _fill(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
 
 
 def _empty_files(files: Files) -> dict[str, str]:
-    """By table, the address of a file without rows, made where it is missing; none where it cannot be.
+    """By table, the address of a file without rows, made where it is missing or damaged; none where it cannot be.
 
     As a pattern, so that a client does without the file where somebody took it away.
     """
@@ -177,10 +178,17 @@ def _empty_files(files: Files) -> dict[str, str]:
     for name, table in TABLES.items():
         path = files.root.absolute() / EMPTY / f"{name}-{version_of(name)}.parquet"
         with suppress(OSError):
-            if not path.exists():
+            if not _is_sound(path):
                 write_parquet(path, name, arrow_schema(table).empty_table(), inputs={})
             found[name] = plain_pattern(path).removesuffix(".parquet") + "[.]parquet"
     return found
+
+
+def _is_sound(path: Path) -> bool:
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return bool(is_whole(file))
 
 
 def run_query(
