@@ -16,6 +16,8 @@ from schemas.words import FINISHES
 
 IN_FLIGHT = 256
 WAITING = 2 * IN_FLIGHT
+END = object()
+"""What stands for the end of the requests."""
 
 
 class StepEngine(Protocol):
@@ -30,7 +32,7 @@ class StepEngine(Protocol):
 
 def drive(
     engine: StepEngine,
-    requests: Iterable[Request],
+    requests: Iterable[Request | None],
     *,
     length: int,
     params: Callable[[Request], Any],
@@ -53,9 +55,13 @@ def drive(
     try:
         while pending or not exhausted:
             while not exhausted and len(pending) < most:
-                request = next(source, None)
-                if request is None:
+                request = next(source, END)
+                if request is END:
                     exhausted = True
+                elif request is None:
+                    if not pending:
+                        raise RuntimeError("no request is in hand, and none is given")
+                    break
                 elif len(request.prompt) >= length:
                     yield failed(
                         request, f"prompt has {len(request.prompt)} tokens, the model takes at most {length - 1}"

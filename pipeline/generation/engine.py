@@ -88,8 +88,14 @@ class Engine(Protocol):
         """Changes whenever the same request may give other tokens: weights, dtype, version."""
         ...
 
-    def generate(self, requests: Iterable[Request]) -> Generator[Completion, None, None]:
-        """Yield each completion as it ends, in any order; `key` tells which. Closed early, it gives up the rest."""
+    def generate(self, requests: Iterable[Request | None]) -> Generator[Completion, None, None]:
+        """Yield each completion as it ends, in any order; `key` tells which. Closed early, it gives up the rest.
+
+        Args:
+            requests: taken as there is room for them. None: none is known at the moment; what comes of those in hand
+                will bring more, so the engine asks again after its next completion. It is an error to say None while
+                nothing is in hand.
+        """
         ...
 
 

@@ -25,8 +25,10 @@ class ScriptedEngine:
     def fingerprint(self) -> str:
         return self._fingerprint
 
-    def generate(self, requests: Iterable[Request]) -> Generator[Completion, None, None]:
+    def generate(self, requests: Iterable[Request | None]) -> Generator[Completion, None, None]:
         for request in requests:
+            if request is None:
+                continue  # what has been answered brings more
             self.seen.append(request)
             ids = self._answer(request)
             cut = len(ids) > request.sampling.max_tokens

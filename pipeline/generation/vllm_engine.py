@@ -76,7 +76,7 @@ class VllmEngine:
     def fingerprint(self) -> str:
         return f"{self._policy.fingerprint}.{self._dtype}.{engine_version()}"
 
-    def generate(self, requests: Iterable[Request]) -> Generator[Completion, None, None]:
+    def generate(self, requests: Iterable[Request | None]) -> Generator[Completion, None, None]:
         refusals = (ValueError, VLLMClientError)
         return drive(self._llm.llm_engine, requests, length=self._length, params=self._params, refusals=refusals)
 
