@@ -5,6 +5,7 @@ from schemas.credit import Credit
 from schemas.evals import Evals
 from schemas.nodes import Nodes
 from schemas.requests import Requests
+from schemas.scores import Scores
 from schemas.step_labels import StepLabels
 from schemas.tasks import Tasks
 from schemas.training_rows import Pairs, Patches, PrmSteps, RlSamples, Sft, TokenRewards
@@ -17,6 +18,7 @@ TABLES: dict[str, type[Table]] = {
     "requests": Requests,
     "verdicts": Verdicts,
     "variants": Variants,
+    "scores": Scores,
     "credit": Credit,
     "step_labels": StepLabels,
     "pairs": Pairs,

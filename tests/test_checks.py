@@ -97,7 +97,7 @@ def altered(store: Store, table: str) -> None:
 
 def not_finite(store: Store, table: str) -> None:
     rows = store.read(table, [HERE])
-    name = next(name for name, dtype in rows.schema.items() if dtype == pl.Float32)
+    name = next(name for name, dtype in rows.schema.items() if dtype.is_float())
     overwrite(store, table, rows.with_columns(pl.lit(float("nan"), pl.Float32).alias(name)))
 
 

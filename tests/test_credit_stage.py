@@ -199,11 +199,12 @@ NODES = pl.DataFrame(
         "step_reward": [None, 1.5, None, None, -2.0],
         "text": ["q", "s", "t", "q", "u"],
         "tool_calls": [None, "[]", None, None, None],
+        "finish": [None, None, "length", None, "stop"],
     },
     schema_overrides={"node": pl.Int32, "parent": pl.Int32, "depth": pl.Int32, "token_count": pl.Int32},
 )
 VERDICTS = pl.DataFrame({"tree": ["a@r0", "z@r0"], "node": [3, 0], "reward": [1.0, 0.5]})
-ALL = tuple(name for name in INPUTS if not name.startswith("step_") or name == "step_reward")
+ALL = tuple(name for name in INPUTS if INPUTS[name].source.startswith("nodes."))
 
 
 class TestInputs:
@@ -214,6 +215,8 @@ class TestInputs:
         assert trees.given["turn"].tolist() == [0, 1, 2, 0, 1]
         assert trees.given["agent"].tolist() == [0, 0, 2, 0, 1]
         assert trees.given["kind"].tolist() == [0, 1, 1, 0, 1]
+        assert trees.given["origin"].tolist() == [0, 1, 1, 0, 1]
+        assert trees.given["finish"].tolist() == [-1, -1, 1, -1, 0]
         assert trees.given["step_reward"].tolist() == [0, 1.5, 0, 0, -2]
         assert trees.given["text"].to_list() == ["q", "s", "t", "q", "u"]
         np.testing.assert_array_equal(trees.given["logprobs"], [np.nan, -0.5, -1.0, -0.25, np.nan])
@@ -222,6 +225,41 @@ class TestInputs:
         assert states[1] == states[2] >= 0
         assert states[4] not in (-1, states[1]), "equal states of two tasks are not one"
         assert trees_from_nodes(NODES, VERDICTS, needs=()).tokens is None
+
+    def test_scores_are_laid_beside_the_nodes_they_name(self):
+        scores = {
+            "critic_q": pl.DataFrame({"tree": ["b@r0", "z@r0", "a@r0"], "node": [1, 0, 3], "value": [0.5, 9.0, None]}),
+            "waad": pl.DataFrame({"tree": ["b@r0", "a@r0"], "node": [0, 1], "token_values": [[4.0], [1.0, None]]}),
+            "subgoals": pl.DataFrame({"tree": ["a@r0"], "node": [3], "text": ['["key"]']}),
+        }
+        given = trees_from_nodes(NODES, VERDICTS, needs=tuple(scores), scores=scores).given
+        np.testing.assert_array_equal(given["critic_q"], [np.nan, np.nan, np.nan, np.nan, 0.5])
+        np.testing.assert_array_equal(given["waad"], [np.nan, 1.0, np.nan, np.nan, 4.0])
+        assert given["subgoals"].to_list() == [None, None, '["key"]', None, None]
+
+    @pytest.mark.parametrize(
+        ("name", "rows", "said"),
+        [
+            pytest.param("critic_q", None, "there are no scores critic_q", id="no file"),
+            pytest.param("critic_q", {"tree": [], "node": [], "value": []}, "there are no scores", id="no rows"),
+            pytest.param(
+                "critic_q",
+                {"tree": ["a@r0"] * 2, "node": [1, 1], "value": [0.5, 0.25]},
+                "tree a@r0, node 1 has 2 rows",
+                id="two for a node",
+            ),
+            pytest.param(
+                "waad",
+                {"tree": ["a@r0"], "node": [1], "token_values": [[1.0]]},
+                "tree a@r0, node 1: token_values is not as long",
+                id="a list too short",
+            ),
+        ],
+    )
+    def test_scores_at_fault_are_named(self, name, rows, said):
+        scores = {} if rows is None else {name: pl.DataFrame(rows, schema_overrides={"tree": pl.String})}
+        with pytest.raises(BadTable, match=said):
+            trees_from_nodes(NODES, VERDICTS, needs=(name,), scores=scores)
 
     def test_categories_are_as_good_as_strings(self):
         batch = NODES.to_arrow()

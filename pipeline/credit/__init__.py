@@ -9,7 +9,7 @@ from pipeline.credit.curriculum_length import CurriculumLengthParams, curriculum
 from pipeline.credit.gigpo import GigpoParams, gigpo_credit
 from pipeline.credit.group import GroupParams, group_credit
 from pipeline.credit.gtalign import GTAlignParams, gtalign_credit
-from pipeline.credit.inputs import INPUTS
+from pipeline.credit.inputs import INPUTS, SCORES
 from pipeline.credit.mars import MarsParams, mars_credit
 from pipeline.credit.pppo import PppoParams, pppo_credit
 from pipeline.credit.pure import PureParams, pure_credit
@@ -85,6 +85,11 @@ def labelled(method: Method) -> bool:
     return any(INPUTS[name].source.startswith("step_labels.") for name in method.needs)
 
 
+def scored_by(method: Method) -> list[str]:
+    """The names under which a method needs scores."""
+    return [name for name in method.needs if INPUTS[name].source.startswith(f"{SCORES}.")]
+
+
 def in_every_round(method: Method) -> bool:
-    """Whether a round of plain text tasks has all that a method needs: no environment, no tools."""
-    return not {"state", "step_reward", "tool_calls"} & set(method.needs)
+    """Whether a round of plain text tasks has all that a method needs: no environment, no tools, no scores."""
+    return not {"state", "step_reward", "tool_calls"} & set(method.needs) and not scored_by(method)

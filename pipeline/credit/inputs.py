@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 NODE, TOKEN = "node", "token"
+SCORES = "scores"
 
 
 class Input(NamedTuple):
-    """A column for methods. per: an entry a node, or one a token. source: where it is read; for print.
-    remedy: what fills it."""
+    """A column for methods. per: an entry a node, or one a token. source: where it is read; for print. In the table
+    of scores it stands under its own name. remedy: what fills it."""
 
     per: str
     description: str
@@ -20,10 +21,30 @@ class Input(NamedTuple):
 _NODES = "run the stage that made the nodes again; what they were imported from lacks it"
 _LABELS = "run `branchpoint step-labels` with the labeller that the method's parameters name"
 
+
+def _number(description: str) -> Input:
+    """A number a node, of the table of scores."""
+    return Input(NODE, f"float64, {description}; NaN: none", "scores.value", _SCORES)
+
+
+def _numbers(description: str) -> Input:
+    """A number a token, of the table of scores."""
+    return Input(TOKEN, f"float64, {description}; NaN: none", "scores.token_values", _SCORES)
+
+
+def _json(description: str) -> Input:
+    """Text a node, of the table of scores."""
+    return Input(NODE, f"polars strings, JSON, {description}; null: none", "scores.text", _SCORES)
+
+
+_SCORES = "write them with `branchpoint scores --name NAME --file FILE`"
+
 INPUTS: dict[str, Input] = {
     "turn": Input(NODE, "int32, message of the dialogue, from 0", "nodes.turn", _NODES),
     "agent": Input(NODE, "int32, place in schemas.words.AGENTS of who wrote the step", "nodes.agent", _NODES),
     "kind": Input(NODE, "int32, place in schemas.words.KINDS of what the step holds", "nodes.kind", _NODES),
+    "origin": Input(NODE, "int32, place in schemas.words.ORIGINS of why the step exists", "nodes.origin", _NODES),
+    "finish": Input(NODE, "int32, place in schemas.words.FINISHES; -1: not an end", "nodes.finish", _NODES),
     "state": Input(
         NODE,
         "int64, code of the environment's state before the step; equal states of a task share one; -1: none is known",
@@ -47,4 +68,30 @@ INPUTS: dict[str, Input] = {
         "nodes.logprobs",
         "gather rollouts with an engine that gives log-probabilities",
     ),
+    "reference_logprobs": _numbers("natural log-probability under the reference policy"),
+    "prm_logprobs": _numbers("natural log-probability under a language model that is trained as a reward model"),
+    "tuned_logprobs": _numbers("natural log-probability under a policy that was tuned by preferences"),
+    "better_logprobs": _numbers("natural log-probability where a better response was asked for"),
+    "worse_logprobs": _numbers("natural log-probability where a worse response was asked for"),
+    "critic_values": _numbers("a critic's value before the token, in reward units"),
+    "critic_q": _number("a critic's value of saying the step where it was said; of twins the lower"),
+    "critic_v": _number("a critic's value of the state before the step; of twins the lower"),
+    "waad": _numbers("how far back local heads look from the token, in tokens, at most the window"),
+    "fai": _numbers("how much attention far heads give the token from later ones, in [0, 1]"),
+    "planning": _numbers("1 for a token of a planning phrase, 0 for any other"),
+    "useful": _json("a 0 or 1 for each passage that the step retrieved"),
+    "searched": _number("on a leaf: 1 where the run decided to search, 0 where it answered from memory"),
+    "closed_book": _number("on a leaf: 1 where the run had no search to decide on"),
+    "key_turn": _number("1 for a turn that a judge holds for decisive, 0 for any other"),
+    "attribution_goal": _number("a judge's share, in [0, 1], of an utterance in the dialogue's score for its goal"),
+    "attribution_relationship": _number("the same for relationship"),
+    "attribution_knowledge": _number("the same for knowledge"),
+    "score_goal": _number("on a leaf: the dialogue's score for its goal, in the range of the dimension"),
+    "score_relationship": _number("the same for relationship"),
+    "score_knowledge": _number("the same for knowledge"),
+    "subgoals": _json("on the root: the names of the task's subgoals, in order; on a step: those it achieved"),
+    "latent_reward": _number("what a decoder makes of the step's latent factors, in reward units"),
+    "reference_calls": _json("on the root: the calls of a reference solution, as `tool_calls`"),
+    "long_thinking": _number("on a leaf: 1 where the run was made to think at length, 0 where briefly"),
+    "budget": _number("on the last step of a stretch of thinking: the place of its budget, from 0"),
 }

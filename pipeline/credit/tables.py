@@ -5,21 +5,23 @@ Knows no method and no file. Strings are looked at once a tree, never once a nod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from pipeline.credit.columns import BadTrees, CreditColumns, Method, Trees
-from pipeline.credit.inputs import INPUTS
+from pipeline.credit.inputs import INPUTS, SCORES, TOKEN
 from pipeline.errors import BadTable
 from schemas import Credit
-from schemas.words import AGENTS, KINDS
+from schemas.words import AGENTS, FINISHES, KINDS, ORIGINS
 
 TREE_COLUMNS = ("task", "tree", "node", "parent", "depth", "origin", "token_count")
 """Of nodes, without which there are no trees."""
+_MAY_BE_EMPTY = ("tool_calls", "finish")
 _AGAIN = "remove the file and run its stage again, or mend what it was imported from"
 
 
@@ -116,6 +118,7 @@ def trees_from_nodes(
     *,
     needs: Sequence[str] = ("tokens",),
     labels: pl.DataFrame | None = None,
+    scores: Mapping[str, pl.DataFrame] = MappingProxyType({}),
 ) -> Trees:
     """The nodes of a table as arrays, row for row.
 
@@ -125,6 +128,7 @@ def trees_from_nodes(
         verdicts: as `reward_rows`.
         needs: names of INPUTS to fill in.
         labels: step labels of one labeller and version, where a need is made from them.
+        scores: rows of the table of scores by name, for the needs that stand there.
 
     Raises:
         BadTable: the rows are no trees, or a column that is needed is missing or holds nothing; names table, tree,
@@ -134,7 +138,7 @@ def trees_from_nodes(
     lengths = (nodes["token_count"] if "token_count" in nodes.columns else nodes["token_ids"].list.len()).to_numpy()
     offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
     tokens = _flat(nodes, "token_ids", offsets).astype(np.int32, copy=False) if "tokens" in needs else None
-    given = {name: _given(name, nodes, labels, index, offsets) for name in needs if name != "tokens"}
+    given = {name: _given(name, nodes, labels, scores, index, offsets) for name in needs if name != "tokens"}
     try:
         return Trees(
             parent=parent_rows(nodes, index),
@@ -183,7 +187,12 @@ def credit_frame(nodes: pl.DataFrame, trees: Trees, columns: CreditColumns, meth
 
 
 def _given(
-    name: str, nodes: pl.DataFrame, labels: pl.DataFrame | None, index: NodeRows, offsets: np.ndarray
+    name: str,
+    nodes: pl.DataFrame,
+    labels: pl.DataFrame | None,
+    scores: Mapping[str, pl.DataFrame],
+    index: NodeRows,
+    offsets: np.ndarray,
 ) -> np.ndarray | pl.Series:
     """One of INPUTS, filled in from its table.
 
@@ -191,15 +200,34 @@ def _given(
         BadTable: its column is missing, or no row of it holds anything.
     """
     table, column = INPUTS[name].source.split(".")
-    rows = nodes if table == "nodes" else labels
+    rows = {"nodes": nodes, "step_labels": labels, SCORES: scores.get(name)}[table]
+    remedy = INPUTS[name].remedy.replace("NAME", name)
+    if rows is None and table == SCORES:
+        raise BadTable(f"there are no scores {name}", remedy=remedy)
     if rows is None or column not in rows.columns:
-        raise BadTable(f"{table} have no {column}", remedy=INPUTS[name].remedy)
-    if len(nodes) and rows[column].null_count() == len(rows) and name != "tool_calls":
+        raise BadTable(f"{table} have no {column}", remedy=remedy)
+    if len(nodes) and rows[column].null_count() == len(rows) and name not in _MAY_BE_EMPTY:
         where = f"{table}: {column} is null from {_named(rows, 0)} on" if len(rows) else f"there are no {table}"
-        raise BadTable(where, remedy=INPUTS[name].remedy)
+        raise BadTable(where, remedy=remedy)
+    if table == SCORES:
+        return _scored(name, nodes, rows, column, index, offsets)
     if table == "step_labels":
         return _by_row(nodes, index, rows.with_columns(pl.col(column).cast(pl.Float64)), column, table=table)
     return _READ[name](nodes, column, index, offsets)
+
+
+def _scored(
+    name: str, nodes: pl.DataFrame, rows: pl.DataFrame, column: str, index: NodeRows, offsets: np.ndarray
+) -> np.ndarray | pl.Series:
+    """What the table of scores says under a name, for each node or token."""
+    if column == "value":
+        return _by_row(nodes, index, rows, column, table=f"{SCORES} {name}")
+    at = _rows_once(nodes, index, rows, table=f"{SCORES} {name}")
+    place = pl.Series(at, dtype=pl.Int64)
+    laid = rows[column].gather(place.set(place < 0, None).cast(pl.UInt32))
+    if INPUTS[name].per == TOKEN:
+        return _flat(nodes.with_columns(laid.alias(column)), column, offsets, null=np.nan).astype(np.float64)
+    return laid
 
 
 def _number(dtype: type, null: float) -> Callable[..., np.ndarray]:
@@ -208,7 +236,9 @@ def _number(dtype: type, null: float) -> Callable[..., np.ndarray]:
 
 def _words(words: Sequence[str]) -> Callable[..., np.ndarray]:
     places = {word: place for place, word in enumerate(words)}
-    return lambda nodes, column, *_: nodes[column].replace_strict(places, return_dtype=pl.Int32).to_numpy()
+    return lambda nodes, column, *_: (
+        nodes[column].replace_strict(places, return_dtype=pl.Int32).fill_null(-1).to_numpy()
+    )
 
 
 def _states(nodes: pl.DataFrame, column: str, index: NodeRows, _offsets: np.ndarray) -> np.ndarray:
@@ -226,6 +256,8 @@ _READ: dict[str, Callable[..., np.ndarray | pl.Series]] = {
     "turn": _number(np.int32, 0),
     "agent": _words(AGENTS),
     "kind": _words(KINDS),
+    "origin": _words(ORIGINS),
+    "finish": _words(FINISHES),
     "state": _states,
     "step_reward": _number(np.float64, 0.0),
     "text": lambda nodes, column, *_: nodes[column],
@@ -240,15 +272,26 @@ def _by_row(nodes: pl.DataFrame, index: NodeRows, rows: pl.DataFrame, column: st
     if values.is_nan().any():
         at = int(values.is_nan().arg_max())
         raise BadTable(f"{table}: {column} of {_named(rows, at)} is not a number", remedy=_AGAIN)
+    known = values.is_not_null()
+    at = _rows_once(nodes, index, rows.filter(known), table=table)
+    return np.append(values.drop_nulls().to_numpy(), np.nan)[at]
+
+
+def _rows_once(nodes: pl.DataFrame, index: NodeRows, rows: pl.DataFrame, *, table: str) -> np.ndarray:
+    """`[N]` the row of another table that names each node; -1 where none does.
+
+    Raises:
+        BadTable: two rows name a node.
+    """
     found = index.find(index.codes_of(rows["tree"]), rows["node"].to_numpy().astype(np.int64))
-    kept = np.flatnonzero((found >= 0) & values.is_not_null().to_numpy())
-    result, times = np.full(len(nodes), np.nan), np.zeros(len(nodes), dtype=np.int32)
-    np.add.at(times, found[kept], 1)
+    kept = np.flatnonzero(found >= 0)
+    times = np.bincount(found[kept], minlength=len(nodes))
     if times.max(initial=0) > 1:
         row = int(np.argmax(times))
         raise BadTable(f"{table}: {_named(nodes, row)} has {times[row]} rows; expected one", remedy=_AGAIN)
-    result[found[kept]] = values.to_numpy()[kept]
-    return result
+    at = np.full(len(nodes), -1)
+    at[found[kept]] = kept
+    return at
 
 
 def _flat(nodes: pl.DataFrame, column: str, offsets: np.ndarray, *, null: float | None = None) -> np.ndarray:

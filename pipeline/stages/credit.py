@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from pipeline.credit import METHODS, labelled
+from pipeline.credit import METHODS, labelled, scored_by
 from pipeline.credit.columns import Method
+from pipeline.credit.inputs import SCORES
 from pipeline.credit.tables import columns_for, credit_frame, seen_by, trees_from_nodes
 from pipeline.errors import BadConfig
 from pipeline.labels import LABELLERS
@@ -24,7 +25,7 @@ from pipeline.stages.earlier import GENERATING, JUDGING, judged_from, rollout_sh
 from pipeline.stages.verdicts import present
 from pipeline.stages.work import Shards, Work, inputs
 from pipeline.store.batches import beside
-from schemas import StepLabels, Verdicts
+from schemas import Scores, StepLabels, Verdicts
 from schemas.base import column_types
 
 VERSION = "2"
@@ -44,11 +45,12 @@ class CreditConfig:
 
 
 class Batch(NamedTuple):
-    """Whole tasks: the nodes that a method looks at, the verdicts that stand, the labels it needs, if any."""
+    """Whole tasks: the nodes a method looks at, the verdicts that stand, the labels and scores that it needs."""
 
     nodes: pl.DataFrame
     verdicts: pl.DataFrame
     labels: pl.DataFrame | None
+    scores: dict[str, pl.DataFrame]
 
 
 def write_credit(work: Work, config: CreditConfig = CreditConfig()) -> list[Report]:
@@ -109,14 +111,18 @@ def batches(
     store = work.store
     places = [work.place(stage, shard) for stage in GENERATING]
     sources = [store.batches("verdicts", [*places, work.place(JUDGING, shard)], columns=_VERDICTS, rows=rows)]
+    scores = scored_by(method)
+    sources += [store.batches(SCORES, [work.place(name, shard)], rows=rows) for name in scores]
     if labelled(method):
         sources.append(store.batches("step_labels", [work.place(labeller, shard)], rows=rows))
     nodes = store.batches("nodes", places, columns=columns_for(method), rows=rows)
-    for batch, (verdicts, *labels) in beside(nodes, *sources):
+    for batch, (verdicts, *others) in beside(nodes, *sources):
+        said, labels = others[: len(scores)], others[len(scores) :]
         yield Batch(
             nodes=pl.DataFrame(batch).filter(seen_by(method)),
             verdicts=present(_frame(verdicts, Verdicts).select(_VERDICTS)),
             labels=newest_labels(_frame(labels[0], StepLabels)) if labels else None,
+            scores={name: _frame(rows, Scores) for name, rows in zip(scores, said, strict=True)},
         )
 
 
@@ -129,6 +135,8 @@ def _write(work: Work, name: str, params: Any, labeller: str) -> Report:
         found = {**made_from, **judged_from(work, shard, of="credit")}
         if labelled(method):
             found["labels"] = f"{labeller} {store.digest('step_labels', work.place(labeller, shard))}"
+        for given in scored_by(method):
+            found[f"scores {given}"] = store.digest(SCORES, work.place(given, shard))
         return found
 
     for shard, _, said in shards.stale(rollout_shards(work), parts):
@@ -153,7 +161,7 @@ def _write(work: Work, name: str, params: Any, labeller: str) -> Report:
 def credited(name: str, method: Method, params: Any, batch: Batch) -> pl.DataFrame:
     """Rows of the credit table of a batch."""
     nodes = batch.nodes.sort("tree", "node")
-    trees = trees_from_nodes(nodes, batch.verdicts, needs=method.needs, labels=batch.labels)
+    trees = trees_from_nodes(nodes, batch.verdicts, needs=method.needs, labels=batch.labels, scores=batch.scores)
     rows = credit_frame(nodes, trees, method.function(trees, params), name)
     return rows.sort("task", "tree", "node")
 
@@ -163,7 +171,10 @@ def _joined(read: Iterable[Batch]) -> list[Batch]:
     found = list(read)
     labels = [batch.labels for batch in found if batch.labels is not None]
     nodes, verdicts = [batch.nodes for batch in found], [batch.verdicts for batch in found]
-    return [Batch(pl.concat(nodes), pl.concat(verdicts), pl.concat(labels) if labels else None)] if found else []
+    if not found:
+        return []
+    scores = {name: pl.concat([batch.scores[name] for batch in found]) for name in found[0].scores}
+    return [Batch(pl.concat(nodes), pl.concat(verdicts), pl.concat(labels) if labels else None, scores)]
 
 
 def _frame(rows: pa.Table | None, table: type) -> pl.DataFrame:

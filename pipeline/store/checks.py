@@ -251,6 +251,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     "requests": {"as_written": as_written},
     "verdicts": {"keys_unique": keys_unique, "as_written": as_written},
     "variants": {"keys_unique": keys_unique},
+    "scores": {"any_rows": any_rows, "keys_unique": keys_unique, "rows_valid": rows_valid},
     "credit": {"any_rows": any_rows, "keys_unique": keys_unique, "rows_valid": rows_valid},
     "step_labels": {"any_rows": any_rows, "keys_unique": keys_unique, "rows_valid": rows_valid},
     "pairs": {"keys_unique": keys_unique},

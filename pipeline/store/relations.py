@@ -16,6 +16,7 @@ from pipeline.store.store import Store
 
 NAMED: dict[str, tuple[str, ...]] = {
     "verdicts": ("node",),
+    "scores": ("node",),
     "credit": ("node",),
     "step_labels": ("node",),
     "variants": ("source_leaf", "pivot", "first_node", "report_node"),
@@ -82,10 +83,15 @@ def requests_booked(store: Store, table: str, shard: list[Place]) -> Finding:
     return Finding(True, f"{nodes.height} nodes")
 
 
-def credit_lengths(store: Store, table: str, shard: list[Place]) -> Finding:
-    """A list of token advantages is as long as its node's tokens."""
-    rows = store.read(table, shard, columns=["task", "tree", "node", "method", "token_advantages"])
-    rows = rows.drop_nulls("token_advantages").with_columns(length=pl.col("token_advantages").list.len())
+BY_TOKEN = {"scores": "token_values", "credit": "token_advantages"}
+"""The column of a table that has an entry a token."""
+
+
+def lists_fit(store: Store, table: str, shard: list[Place]) -> Finding:
+    """A list with an entry a token is as long as its node's tokens."""
+    column = BY_TOKEN[table]
+    rows = store.read(table, shard, columns=["task", "tree", "node", column])
+    rows = rows.drop_nulls(column).with_columns(length=pl.col(column).list.len())
     counted = rows.join(_nodes(store, shard, ["tree", "node", "token_count"]), on=["tree", "node"])
     wrong = counted.filter(pl.col("length") != pl.col("token_count"))
     if wrong.height:
@@ -152,7 +158,8 @@ RELATIONS: dict[str, dict[str, Relation]] = {
     "nodes": {"tasks_known": tasks_known, "trees_of_tasks": trees_of_tasks, "requests_booked": requests_booked},
     "verdicts": {"nodes_named": nodes_named},
     "variants": {"nodes_named": nodes_named},
-    "credit": {"nodes_named": nodes_named, "credit_lengths": credit_lengths},
+    "scores": {"nodes_named": nodes_named, "lists_fit": lists_fit},
+    "credit": {"nodes_named": nodes_named, "lists_fit": lists_fit},
     "step_labels": {"nodes_named": nodes_named},
     "pairs": {"tasks_known": tasks_known, "nodes_named": nodes_named, "pair_tokens": pair_tokens},
     "token_rewards": {"tasks_known": tasks_known, "nodes_named": nodes_named},

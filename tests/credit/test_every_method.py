@@ -15,7 +15,7 @@ from pipeline.credit.columns import CreditColumns, Trees
 from pipeline.credit.inputs import INPUTS, NODE
 from pipeline.credit.tables import credit_frame
 from schemas import Credit
-from schemas.words import ORIGINS
+from schemas.words import FINISHES, KINDS, ORIGINS
 
 COLUMNS = tuple(field.name for field in fields(CreditColumns))
 OF_VERDICTS = [name for name in METHODS if "step_reward" not in METHODS[name].needs]
@@ -25,7 +25,13 @@ OF_TASKS = [name for name in METHODS if not METHODS[name].across_tasks(METHODS[n
 
 def draw_given(draw, name: str, count: int, tokens: int) -> np.ndarray | pl.Series:
     size = count if INPUTS[name].per == NODE else tokens
+    scored = {
+        "scores.value": st.sampled_from([np.nan, 0.0, 0.25, 1.0]),
+        "scores.token_values": st.sampled_from([np.nan, 0.0, -0.5, -2.0]),
+        "scores.text": st.sampled_from([None, "[]", "[1, 0]", '["a"]']),
+    }
     values = {
+        **{name: scored.get(INPUTS[name].source)},
         "agent": st.integers(0, 2),
         "state": st.integers(-1, 3),
         "step_reward": st.sampled_from([0.0, 1.0, -0.5]),
@@ -33,11 +39,17 @@ def draw_given(draw, name: str, count: int, tokens: int) -> np.ndarray | pl.Seri
         "tool_calls": st.sampled_from([None, "[]", '[{"name": "search", "arguments": {}}]']),
         "step_soft": st.sampled_from([np.nan, 0.0, 0.25, 1.0]),
         "step_hard": st.sampled_from([np.nan, 0.0, 1.0]),
+        "logprobs": st.sampled_from([np.nan, -0.01, -0.5, -2.0]),
+        "kind": st.integers(0, len(KINDS) - 1),
+        "origin": st.integers(0, len(ORIGINS) - 1),
+        "finish": st.integers(-1, len(FINISHES) - 1),
+        "turn": st.integers(0, 3),
     }[name]
     drawn = [draw(values) for _ in range(size)]
-    if name in ("text", "tool_calls"):
+    if name in ("text", "tool_calls") or INPUTS[name].source == "scores.text":
         return pl.Series(drawn, dtype=pl.String)
-    return np.array(drawn, dtype=np.float64 if name.startswith("step_") else np.int64)
+    whole = name in ("agent", "state", "kind", "origin", "finish", "turn")
+    return np.array(drawn, dtype=np.int64 if whole else np.float64)
 
 
 @st.composite
