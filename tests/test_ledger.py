@@ -235,7 +235,7 @@ class TestSampler:
         assert {key: entry.completion.token_ids.tolist() for key, entry in entries.items()} == {
             one.key: [one.sample, 9] for one in requests
         }
-        assert sampler.spent == Spent(reused=2, paid=4, decoded=8)
+        assert sampler.spent == Spent(reused=2, paid=4, decoded=8, prompt=8)
 
     def test_opens_no_engine_when_all_is_there(self, ledger):
         requests = [request(number) for number in range(3)]
@@ -276,7 +276,7 @@ class TestSampler:
         sampler = Sampler(ledger, "scripted", "p", Failing)
         entry = sampler.run([request()])[request().key]
         assert (entry.completion.error, entry.policy, entry.engine) == ("lost", "p", "scripted")
-        assert sampler.spent == Spent(paid=1, failed=1, cached=1)
+        assert sampler.spent == Spent(paid=1, failed=1, prompt=2, cached=1)
 
     def test_tells_of_every_answer(self, ledger):
         ledger.put([(request(), answer(request(), 1))], policy="p", engine="scripted", asked_by="")

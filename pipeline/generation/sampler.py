@@ -5,7 +5,8 @@ The engine is opened on the first request that must be paid; where the ledger ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -14,14 +15,25 @@ import numpy as np
 from pipeline.generation.engine import Completion, Engine, Request, Sampling, make_request
 from pipeline.store.ledger import Entry, Ledger
 
+LOOKED_UP = 256
+"""Requests looked up in the ledger at a time."""
+FOUND_MOST = 4096
+"""Entries that wait to be seen, when more requests could be looked up."""
+END = object()
+"""What stands for the end of the requests."""
+
 
 @dataclass(slots=True)
 class Spent:
-    """What a sampler has asked for so far; tokens are those decoded now, not those found again."""
+    """What a sampler has asked for so far; tokens are those decoded now, not those found again.
+
+    prompt: tokens sent with the requests paid now. cached: of those, found in the engine's prefix cache.
+    """
 
     reused: int = 0
     paid: int = 0
     decoded: int = 0
+    prompt: int = 0
     cached: int = 0
     failed: int = 0
 
@@ -51,30 +63,126 @@ class Sampler:
     def run(self, requests: Iterable[Request]) -> dict[str, Entry]:
         """Every request's entry by key; equal requests are asked once. Failures are entries with an error."""
         asked = {request.key: request for request in requests}
-        found = self.ledger.get(list(asked))
-        missing = [request for key, request in asked.items() if key not in found or found[key].completion.error]
-        self.spent.reused += len(asked) - len(missing)
-        self.on_answer(self.spent)
-        if missing:
-            self._pay(asked, self.open_engine().generate(missing))
-            found |= self.ledger.get([request.key for request in missing])
-        return found
+        return {entry.completion.key: entry for entry in self.stream(iter(asked.values()))}
 
-    def _pay(self, asked: dict[str, Request], completions: Generator[Completion, None, None]) -> None:
-        """Record each completion as it comes, before anything else sees it.
+    def stream(self, requests: Iterator[Request | None]) -> Generator[Entry, None, None]:
+        """Yield the entry of each request as it comes: those of the ledger at once, the others once they are paid.
+
+        Args:
+            requests: no two alike. None: none is known at the moment; the next entry may bring more.
+
+        Raises:
+            RuntimeError: none is known, and none is under way that could bring more.
+        """
+        looked = _Looked(self.ledger, requests)
+        while True:
+            yield from self._found(looked)
+            missing = looked.next_missing()
+            if missing is None and not looked.found:
+                if looked.ended:
+                    return
+                raise RuntimeError("no request is under way, and none is given")
+            if missing is not None:
+                yield from self._pay(looked, missing)
+
+    def _found(self, looked: _Looked) -> Iterator[Entry]:
+        while looked.found:
+            self.spent.reused += 1
+            self.on_answer(self.spent)
+            yield looked.found.popleft()
+
+    def _pay(self, looked: _Looked, first: Request) -> Iterator[Entry]:
+        """Ask the engine, and record each completion before anything else sees it.
 
         Whatever goes wrong here, the engine is told at once to give up the rest.
         """
-        with closing(completions):
+        in_hand: dict[str, Request] = {}
+
+        def missing() -> Iterator[Request | None]:
+            request: Request | None = first
+            while True:
+                if request is not None:
+                    in_hand[request.key] = request
+                yield request
+                if looked.found and not in_hand:
+                    return  # what was found may bring more
+                request = looked.next_missing()
+                if request is None and not in_hand:
+                    return
+
+        with closing(self.open_engine().generate(missing())) as completions:
             for completion in completions:
-                self.ledger.put(
-                    [(asked[completion.key], completion)],
-                    policy=self.fingerprint,
-                    engine=self.engine_name,
-                    asked_by=self.asked_by,
-                )
-                self.spent.paid += 1
-                self.spent.decoded += len(completion.token_ids)
-                self.spent.cached += completion.cached or 0
-                self.spent.failed += completion.error is not None
-                self.on_answer(self.spent)
+                request = in_hand.pop(completion.key)
+                self._record(request, completion)
+                yield self._entry(request, completion, attempts=1 + looked.tries.pop(request.key, 0))
+                yield from self._found(looked)
+
+    def _record(self, request: Request, completion: Completion) -> None:
+        self.ledger.put(
+            [(request, completion)], policy=self.fingerprint, engine=self.engine_name, asked_by=self.asked_by
+        )
+        self.spent.paid += 1
+        self.spent.decoded += len(completion.token_ids)
+        self.spent.prompt += len(request.prompt)
+        self.spent.cached += completion.cached or 0
+        self.spent.failed += completion.error is not None
+        self.on_answer(self.spent)
+
+    def _entry(self, request: Request, completion: Completion, *, attempts: int) -> Entry:
+        """What the ledger now has of a request."""
+        return Entry(
+            completion,
+            request.prompt,
+            self.fingerprint,
+            self.engine_name,
+            request.sample,
+            request.sampling.as_json(),
+            attempts,
+            self.asked_by,
+        )
+
+
+class _Looked:
+    """Requests as they are looked up: those of the ledger wait in `found`, the others are given one by one.
+
+    tries: how often those were tried that failed so far.
+    """
+
+    def __init__(self, ledger: Ledger, requests: Iterator[Request | None]):
+        self._ledger, self._requests = ledger, requests
+        self._missing: deque[Request] = deque()
+        self.tries: dict[str, int] = {}
+        self.found: deque[Entry] = deque()
+        self.ended = False
+
+    def next_missing(self) -> Request | None:
+        """A request that must be paid; None where none is known, or what was found is to be seen first."""
+        while not self._missing and not self.ended:
+            some = self._some()
+            if not some:
+                break
+            known = self._ledger.get([request.key for request in some])
+            for request in some:
+                entry = known.get(request.key)
+                if entry is None or entry.completion.error:
+                    self._missing.append(request)
+                    if entry is not None:
+                        self.tries[request.key] = entry.attempts
+                else:
+                    self.found.append(entry)
+            if len(self.found) >= FOUND_MOST:
+                break
+        return self._missing.popleft() if self._missing else None
+
+    def _some(self) -> list[Request]:
+        """The next requests, as many as are known and may be looked up at once."""
+        some: list[Request] = []
+        while len(some) < LOOKED_UP:
+            request = next(self._requests, END)
+            if request is END:
+                self.ended = True
+                break
+            if request is None:
+                break
+            some.append(request)
+        return some

@@ -1,0 +1,180 @@
+"""Grows many trees at once: hands each strategy its answers as they come, and its asks on to the sampler.
+
+No tree waits for another, and within a tree nothing waits for what its strategy does not need. New trees are begun
+while the asks that are ready would not keep the engine busy. Knows no strategy, no file and no verifier.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from pipeline.errors import BadConfig
+from pipeline.generation.engine import Request
+from pipeline.generation.sampler import Sampler
+from pipeline.trees.draft import Answer, Ask, Draft
+from pipeline.trees.strategy import Growing, Strategy
+
+READY = 768
+"""Asks that should be ready at any time: three times what an engine has in hand, so that no slot waits for a tree."""
+ORDERS = ("first", "longest")
+"""first: in the order they are known. longest: first those whose task's answers were the longest so far, which ends
+sooner where lengths are alike within a task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """Where a run ends cleanly; None: nowhere.
+
+    tokens: decoded now, those found in the ledger not among them. seconds: since the run began.
+    """
+
+    tokens: int | None = None
+    seconds: float | None = None
+
+
+class Grown(NamedTuple):
+    """A tree that is done. failed: asks whose requests failed for good."""
+
+    draft: Draft
+    failed: int
+
+
+@dataclass(slots=True, eq=False)
+class _Tree:
+    """A tree under way. number: in the order they were begun. growing: None once the strategy has said its last."""
+
+    number: int
+    draft: Draft
+    growing: Growing | None
+    under_way: int = 0
+    failed: int = 0
+    answered: int = 0
+    tokens: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Scheduler:
+    """A strategy over many trees, on one sampler.
+
+    reward_of: the verdict on a piece as the end of an attempt; None where it has none. Asked only where the strategy
+        needs rewards, of pieces of kind `step`.
+    on_request: told of every request, and the task it was made for.
+    stopped:   why the run ended before all trees were done; empty where it did not.
+    """
+
+    sampler: Sampler
+    strategy: Strategy
+    reward_of: Callable[[Draft, int], float | None] = lambda draft, piece: None
+    on_request: Callable[[str, Request], None] = lambda task, request: None
+    order: str = "first"
+    caps: Caps = Caps()
+    ready: int = READY
+    stopped: str = ""
+    _ready: list[tuple] = field(default_factory=list)
+    _asked: dict[str, list[tuple[_Tree, Ask]]] = field(default_factory=lambda: defaultdict(list))
+    _done: list[Grown] = field(default_factory=list)
+    _count: int = 0
+    _begun: int = 0
+
+    def __post_init__(self):
+        if self.order not in ORDERS:
+            raise BadConfig(f"order {self.order!r} does not exist", remedy=f"choose one of {', '.join(ORDERS)}")
+
+    def grow(self, drafts: Iterator[Draft]) -> Iterator[Grown]:
+        """Grow every draft; yield each tree as it is done, in any order. Drafts are taken as there is room for them.
+
+        A tree that a cap left unfinished is not among them; what it has asked for is in the ledger.
+        """
+        started, decoded = time.monotonic(), self.sampler.spent.decoded
+        with closing(self.sampler.stream(self._requests(drafts, started, decoded))) as entries:
+            for entry in entries:
+                key = entry.completion.key
+                for tree, ask in self._asked.pop(key):
+                    piece = None if entry.completion.error else self._hang(tree, ask, entry)
+                    tree.under_way -= 1
+                    tree.failed += piece is None
+                    self._go_on(tree, Answer(ask, piece))
+                yield from self._finished()
+        yield from self._finished()
+
+    def _finished(self) -> Iterator[Grown]:
+        while self._done:
+            yield self._done.pop(0)
+
+    def _requests(self, drafts: Iterator[Draft], started: float, decoded: int) -> Iterator[Request | None]:
+        """What to ask next, whenever there is room for more."""
+        exhausted = False
+        while True:
+            self.stopped = self.stopped or self._cap(time.monotonic() - started, self.sampler.spent.decoded - decoded)
+            if self.stopped:
+                return
+            while not exhausted and len(self._ready) < self.ready:
+                draft = next(drafts, None)
+                exhausted = draft is None
+                if draft is not None:
+                    self._begin(draft)
+            request = self._next()
+            if request is not None:
+                yield request
+            elif self._asked:
+                yield None
+            else:
+                return
+
+    def _cap(self, seconds: float, tokens: int) -> str:
+        if self.caps.tokens is not None and tokens >= self.caps.tokens:
+            return f"the cap of {self.caps.tokens} tokens is reached"
+        if self.caps.seconds is not None and seconds >= self.caps.seconds:
+            return f"the cap of {self.caps.seconds:g} seconds is reached"
+        return ""
+
+    def _next(self) -> Request | None:
+        """The next request that is not under way already; None where no ask is ready."""
+        while self._ready:
+            *_, tree, ask = heapq.heappop(self._ready)
+            request = self.sampler.request(tree.draft.prefix(ask.at), ask.sampling, sample=ask.sample)
+            self._asked[request.key].append((tree, ask))
+            if len(self._asked[request.key]) == 1:
+                self.on_request(tree.draft.task, request)
+                return request
+        return None
+
+    def _begin(self, draft: Draft) -> None:
+        tree = _Tree(self._begun, draft, self.strategy.grow(draft))
+        self._begun += 1
+        self._go_on(tree, None)
+
+    def _go_on(self, tree: _Tree, answer: Answer | None) -> None:
+        """Send a strategy an answer and take its asks; a tree nothing is under way for is done."""
+        try:
+            asks = next(tree.growing) if answer is None else tree.growing.send(answer)
+        except StopIteration:
+            asks, tree.growing = (), None
+        for ask in asks:
+            tree.under_way += 1
+            self._count += 1
+            heapq.heappush(self._ready, (self._priority(tree), self._count, tree, ask))
+        if not tree.under_way:
+            if tree.growing is not None:
+                raise RuntimeError(f"the strategy of tree {tree.draft.tree} waits, and nothing is under way")
+            self._done.append(Grown(tree.draft, tree.failed))
+
+    def _priority(self, tree: _Tree) -> float:
+        if self.order == "first" or not tree.answered:
+            return 0.0
+        return -tree.tokens / tree.answered
+
+    def _hang(self, tree: _Tree, ask: Ask, entry) -> int:
+        draft = tree.draft
+        piece = draft.add(ask, entry)
+        tree.answered += 1
+        tree.tokens += len(entry.completion.token_ids)
+        if self.strategy.needs_rewards and ask.kind == "step":
+            draft.pieces[piece].reward = self.reward_of(draft, piece)
+        return piece

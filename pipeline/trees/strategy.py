@@ -1,0 +1,56 @@
+"""What a growth strategy is: it says what to draw next, is told what came, and never calls an engine.
+
+A strategy is a generator a tree: it yields asks and is sent an answer at a time, in whatever order they come. So it can
+go on the moment something has come, and none waits for another that it does not need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Protocol
+
+from pipeline.trees.draft import Answer, Ask, Draft
+
+Growing = Generator[Sequence[Ask], Answer, None]
+"""Yields what to ask beside all that is under way, an empty list included, and is sent the next answer."""
+
+
+class Strategy(Protocol):
+    """Decides what is drawn for a tree. What it does may depend on answers, not on the order in which they came."""
+
+    @property
+    def needs_rewards(self) -> bool:
+        """Whether it must know how right an attempt was while the tree grows."""
+        ...
+
+    def grow(self, draft: Draft) -> Growing:
+        """Grow one tree, which holds no more than the prompt or what earlier stages left."""
+        ...
+
+
+def spread(asks: Iterable[Ask], follow: Callable[[Answer], Iterable[Ask]]) -> Growing:
+    """Ask, and ask on as each answer comes, until nothing is under way. Use with `yield from`."""
+    more = list(asks)
+    under_way = len(more)
+    while under_way:
+        answer = yield more
+        more = list(follow(answer))
+        under_way += len(more) - 1
+
+
+def gather(asks: Iterable[Ask]) -> Generator[Sequence[Ask], Answer, list[Answer]]:
+    """Ask, and wait for every answer: they are given in the order of the asks. Use with `yield from`.
+
+    Raises:
+        ValueError: two asks are equal.
+    """
+    wanted = list(asks)
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f"the same is asked twice: {next(ask for ask in wanted if wanted.count(ask) > 1)}")
+    found: dict[Ask, Answer] = {}
+    more: Sequence[Ask] = wanted
+    while len(found) < len(wanted):
+        answer = yield more
+        found[answer.ask] = answer
+        more = ()
+    return [found[ask] for ask in wanted]
