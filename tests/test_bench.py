@@ -15,14 +15,17 @@ from pipeline import cli
 from pipeline.bench import BENCHES
 from pipeline.bench import cli as cli_bench
 from pipeline.bench.clock import median_seconds
-from pipeline.bench.credit import largest_difference, plain_rows
+from pipeline.bench.credit import Large, largest_difference
+from pipeline.bench.credit_inputs import first_trees, flat_groups, read_trees, with_needs
 from pipeline.bench.forest import StoredForest
 from pipeline.bench.metric import figure, ratio
 from pipeline.bench.row_loops import ROW_LOOPS, Row, RowCredit
 from pipeline.bench.run import print_metrics, run_benches
 from pipeline.bench.shape import SHAPES, Shape, Sizes
 from pipeline.credit import METHODS, in_every_round
-from pipeline.credit.columns import CreditColumns, Trees
+from pipeline.credit.columns import CreditColumns, Method, Trees
+from pipeline.credit.inputs import INPUTS, NODE
+from pipeline.errors import BadTable
 from pipeline.report import silent
 
 SMALL = Shape(tasks=3, branching=(3, 2, 2), prompt_tokens=8, step_tokens=5, unjudged=0.2, retried=1.0)
@@ -49,6 +52,12 @@ NAMES = {
     },
     "cli": {"cli.help_ms", "cli.modules_loaded", "cli.definitions_s"},
 }
+
+
+@pytest.fixture(autouse=True)
+def small_credit(monkeypatch):
+    monkeypatch.setattr("pipeline.bench.credit.LARGE", {})
+    monkeypatch.setattr("pipeline.bench.credit.LOOP_SECONDS", 1e-9)
 
 
 @pytest.fixture
@@ -97,8 +106,80 @@ def test_method_without_a_loop_is_only_timed(monkeypatch):
     assert metrics == ["credit.rows_per_s", "credit.peak_mib"]
 
 
-def test_every_loop_is_of_a_method():
-    assert set(ROW_LOOPS) <= set(METHODS)
+def test_large_forests_have_the_size_asked_for(monkeypatch):
+    large = {"grpo": Large("rows", 5_000), "tempo": Large("tokens", 90_000), "gigpo": Large("rows", 9_000, repeats=1)}
+    monkeypatch.setattr("pipeline.bench.credit.LARGE", large)
+    metrics = [m for m in run_benches(["credit"], SMALL, silent) if "large" in m.metric]
+    assert [(m.metric, m.params["method"]) for m in metrics] == [
+        ("credit.large_rows_per_s", "grpo"),
+        ("credit.large_tokens_per_s", "tempo"),
+        ("credit.large_rows_per_s", "gigpo"),
+    ]
+    for metric in metrics:
+        asked = large[metric.params["method"]]
+        assert 0.9 < metric.numerator / asked.size < 1.2
+        assert metric.numerator == metric.params[asked.per]
+
+
+def of_everything(trees: Trees, params: object) -> CreditColumns:
+    for name, values in trees.given.items():
+        assert len(values) == (len(trees.parent) if INPUTS[name].per == NODE else trees.token_offsets[-1])
+        assert isinstance(values, pl.Series) == INPUTS[name].description.startswith("polars strings")
+    assert {*trees.given, "tokens"} == set(INPUTS)
+    return CreditColumns(advantage=np.zeros(len(trees.parent)))
+
+
+def test_a_method_of_any_inputs_is_timed(monkeypatch):
+    method = Method(of_everything, origins=("prompt", "sample"), params=dict, needs=tuple(INPUTS))
+    monkeypatch.setitem(METHODS, "of_everything", method)
+    metrics = [m.metric for m in run_benches(["credit"], SMALL, silent) if m.params["method"] == "of_everything"]
+    assert metrics == ["credit.rows_per_s", "credit.peak_mib"]
+
+
+def refuse(trees: Trees, params: object) -> CreditColumns:
+    raise BadTable("scores: not as they must be", remedy="write them again")
+
+
+def test_a_method_that_refuses_what_is_drawn_is_passed_over(monkeypatch):
+    monkeypatch.setitem(METHODS, "refuse", Method(refuse, origins=("prompt", "sample"), params=dict))
+    assert "refuse" not in {m.params["method"] for m in run_benches(["credit"], SMALL, silent)}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_first_trees_are_those_of_the_forest_over_again(tmp_path, count):
+    needs = ("tokens", "text", "logprobs")
+    method = Method(of_everything, origins=("prompt", "sample", "branch"), params=dict, needs=needs)
+    forest = read_trees(StoredForest(tmp_path, SMALL), method)
+    some = first_trees(forest, count)
+    assert some.tree[-1] + 1 == count
+    for tree in range(count):
+        (mine,), (theirs,) = (np.nonzero(trees.tree == code) for trees, code in ((some, tree), (forest, tree % 3)))
+        np.testing.assert_array_equal(some.reward[mine], forest.reward[theirs])
+        np.testing.assert_array_equal(some.depth[mine], forest.depth[theirs])
+        np.testing.assert_array_equal(some.parent[mine][1:] - mine[0], forest.parent[theirs][1:] - theirs[0])
+        assert some.given["text"][mine].to_list() == forest.given["text"][theirs].to_list()
+        (mine,), (theirs,) = (
+            np.nonzero(np.repeat(trees.tree, trees.token_counts()) == code)
+            for trees, code in ((some, tree), (forest, tree % 3))
+        )
+        np.testing.assert_array_equal(some.tokens[mine], forest.tokens[theirs])
+        np.testing.assert_array_equal(some.given["logprobs"][mine], forest.given["logprobs"][theirs])
+
+
+def test_flat_groups():
+    trees = flat_groups(3, size=2, seed=1)
+    assert trees.parent.tolist() == [-1, 0, 0, -1, 3, 3, -1, 6, 6]
+    assert trees.tree.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert np.isnan(trees.reward).tolist() == [True, False, False] * 3
+
+
+def test_inputs_are_drawn_by_seed(tmp_path):
+    for method in (METHODS["gtalign"], METHODS["vsrm"], METHODS["gigpo"], METHODS["san"]):
+        read = read_trees(StoredForest(tmp_path, replace(SMALL, tasks=40)), method)
+        one, same, other = (with_needs(read, method, seed=seed) for seed in (0, 0, 1))
+        for name in method.needs:
+            assert list(map(str, one.given[name])) == list(map(str, same.given[name]))
+            assert list(map(str, one.given[name])) != list(map(str, other.given[name]))
 
 
 #       0         the question
@@ -144,39 +225,6 @@ def test_tempo_loop_by_token():
     assert (found[0], found[5]) == ([0.0], [None])
     for node, expected in TEMPO.items():
         np.testing.assert_allclose(found[node], expected)
-
-
-def drawn_trees(seed: int) -> Trees:
-    """Ragged trees with steps of no token, verdicts between 0 and 1, unjudged leaves and a tree with none judged."""
-    random = np.random.default_rng(seed)
-    parent, depth, tree = [], [], []
-    for number in range(12):
-        first = len(parent)
-        for node in range(random.integers(1, 15)):
-            above = first + random.integers(node) if node else -1
-            parent.append(above)
-            depth.append(depth[above] + 1 if node else 0)
-            tree.append(number)
-    tree, leaf = np.array(tree), np.ones(len(parent), dtype=bool)
-    leaf[[above for above in parent if above >= 0]] = False
-    rewards = random.choice([0.0, 0.25, 1 / 3, 1.0, np.nan], len(parent))
-    offsets = np.concatenate(([0], np.cumsum(random.integers(0, 4, len(parent)))))
-    return Trees(
-        parent=np.array(parent, dtype=np.int32),
-        depth=np.array(depth, dtype=np.int32),
-        tree=tree.astype(np.int32),
-        reward=np.where(leaf & (tree != 5), rewards, np.nan),
-        tokens=random.integers(0, 3, offsets[-1]).astype(np.int32),
-        token_offsets=offsets,
-    )
-
-
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("method", ROW_LOOPS)
-def test_methods_equal_their_loops_on_odd_trees(method, seed):
-    trees = drawn_trees(seed)
-    found = METHODS[method].function(trees, METHODS[method].params())
-    assert largest_difference(found, ROW_LOOPS[method](plain_rows(trees))) < 1e-9
 
 
 def test_largest_difference_sees_every_column():

@@ -1,99 +1,173 @@
 """Bench `credit`: how fast, how exact and how large in memory the methods are, each beside a plain loop.
 
 Measured from arrays to arrays: reading the store and making the rows of the credit table are not in the times.
+A method is held against its loop on as many trees as the loop does in a moment: those of the forest over again, or
+flat groups for methods that see nothing else.
 """
 
 from __future__ import annotations
 
+import gc
+import math
+import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise, repeat
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
 from pipeline.bench.clock import median_seconds
+from pipeline.bench.credit_inputs import first_trees, flat_groups, read_trees, with_needs
 from pipeline.bench.forest import StoredForest
 from pipeline.bench.metric import Metric, Params, figure, ratio
 from pipeline.bench.row_loops import ROW_LOOPS, Row, RowCredit
-from pipeline.credit import METHODS, in_every_round, labelled
+from pipeline.credit import METHODS
 from pipeline.credit.columns import CreditColumns, Method, Trees
-from pipeline.credit.tables import TREE_COLUMNS, columns_for, seen_by, trees_from_nodes
+from pipeline.credit.inputs import INPUTS, TOKEN
+from pipeline.credit.tables import TREE_COLUMNS
+from pipeline.errors import BadTable
 
 COLUMNS = [*TREE_COLUMNS, "token_ids"]
-SAMPLES = 8
-"""Continuations by which a step is labelled, for methods that need labels; drawn, since a forest has none."""
 REPEATS = 5
-LOOP_REPEATS = 3
-SAMPLE_TREES = 400
-"""The plain loop sees no more trees than this, and the method beside it the same ones."""
+FIRST_TREES, LOOP_SECONDS = 400, 0.25
+"""The loop sees so many trees at first, then as many as it takes about so long for."""
+GROUP = 8
+"""Answers of a flat group."""
 MIB = 2**20
+
+
+class Large(NamedTuple):
+    """On how much a method is timed besides. per: rows or tokens, at least `size` of them."""
+
+    per: str
+    size: int
+    repeats: int = REPEATS
+
+
+FLAT = ("grpo", "dr_grpo", "rloo", "opo")
+"""Methods that see nothing of a tree but its answers."""
+LARGE: dict[str, Large] = {
+    **dict.fromkeys(FLAT, Large("rows", 1_125_000)),
+    "spo_tree": Large("rows", 10_000_000, repeats=1),
+    "tempo": Large("tokens", 2_000_000),
+    "gigpo": Large("rows", 1_000_000, repeats=3),
+}
 
 
 def measure(forest: StoredForest) -> Iterator[Metric]:
     """Rows a second, over the loop's; largest difference from the loop's answer; peak memory. All by method."""
-    verdicts = forest.read("verdicts")
+    seed = forest.shape.seed
     for name, method in METHODS.items():
-        if not in_every_round(method) and forest.shape.repeated_states is None:
-            continue  # the forest has no environment
-        columns = list(dict.fromkeys((*columns_for(method), *COLUMNS)))
-        seen = forest.read("nodes", columns=columns).filter(seen_by(method)).sort("tree", "node")
-        labels = _labels(seen, forest.shape.seed) if labelled(method) else None
-        yield from _measure_method(name, method, seen, verdicts, labels, {"method": name, **forest.shape.params()})
+        read = read_trees(forest, method)
+        trees, params = with_needs(read, method, seed=seed), {"method": name, **forest.shape.params()}
+        try:
+            method.function(trees, method.params())
+        except BadTable:
+            continue  # what is drawn is of the right kind and no more
+        yield from _measure_method(method, trees, {**params, **_sizes(trees)})
+        if name in FLAT:
+            source, params = _flat_source(seed), {"method": name, "group": GROUP, "seed": seed}
+        else:
+            source = _forest_source(read, method, seed)
+        if name in ROW_LOOPS:
+            yield from _beside_loop(method, ROW_LOOPS[name], source, params)
+        if name in LARGE:
+            yield _measure_large(method, LARGE[name], source, params)
 
 
-def _labels(nodes: pl.DataFrame, seed: int) -> pl.DataFrame:
-    """A label for every step."""
-    successes = np.random.default_rng([seed, SAMPLES]).integers(0, SAMPLES + 1, len(nodes))
-    return nodes.select("tree", "node", soft=pl.Series(successes / SAMPLES), hard=pl.Series(successes > 0))
+def _flat_source(seed: int) -> Callable[[int], Trees]:
+    return lambda count: flat_groups(count, size=GROUP, seed=seed)
 
 
-def _measure_method(
-    name: str,
-    method: Method,
-    nodes: pl.DataFrame,
-    verdicts: pl.DataFrame,
-    labels: pl.DataFrame | None,
-    params: Params,
-) -> Iterator[Metric]:
-    trees, options = trees_from_nodes(nodes, verdicts, needs=method.needs, labels=labels), method.params()
+def _forest_source(read: Trees, method: Method, seed: int) -> Callable[[int], Trees]:
+    return lambda count: with_needs(first_trees(read, count), method, seed=seed)
+
+
+def _measure_method(method: Method, trees: Trees, params: Params) -> Iterator[Metric]:
+    (seconds,) = median_seconds(lambda: method.function(trees, method.params()), repeats=REPEATS)
     rows = len(trees.parent)
-    (seconds,) = median_seconds(lambda: method.function(trees, options), repeats=REPEATS)
-    size = {"rows": rows, "tokens": int(trees.token_offsets[-1])}
-    yield ratio("credit.rows_per_s", rows, seconds, unit="rows/s", params={**params, **size, "repeats": REPEATS})
-    if name in ROW_LOOPS:
-        yield from _beside_loop(name, method, nodes, verdicts, params)
-    yield ratio("credit.peak_mib", _peak_bytes(method, trees), MIB, unit="MiB", params={**params, **size})
+    yield ratio("credit.rows_per_s", rows, seconds, unit="rows/s", params={**params, "repeats": REPEATS})
+    yield ratio("credit.peak_mib", _peak_bytes(method, trees), MIB, unit="MiB", params=params)
 
 
 def _beside_loop(
-    name: str, method: Method, nodes: pl.DataFrame, verdicts: pl.DataFrame, params: Params
+    method: Method, loop: Callable[[list[Row]], RowCredit], source: Callable[[int], Trees], params: Params
 ) -> Iterator[Metric]:
-    """The same trees through the method and through the loop, in turns."""
-    some = nodes["tree"].unique(maintain_order=True).head(SAMPLE_TREES)
-    sample = trees_from_nodes(nodes.filter(pl.col("tree").is_in(some.implode())), verdicts)
-    listed, loop, options = plain_rows(sample), ROW_LOOPS[name], method.params()
-    ours, theirs = median_seconds(lambda: method.function(sample, options), lambda: loop(listed), repeats=LOOP_REPEATS)
-    size = {"sample_trees": len(some), "rows": len(listed), "tokens": len(sample.tokens)}
-    params = {**params, **size}
-    yield ratio(
-        "credit.ratio_to_row_loop",
-        len(listed) / ours,
-        len(listed) / theirs,
-        unit="x",
-        params={**params, "repeats": LOOP_REPEATS},
-    )
-    error = largest_difference(method.function(sample, options), loop(listed))
+    """The same trees through the method and through the loop."""
+    with _collector_off():
+        _, seconds = _timed(loop, plain_rows(source(FIRST_TREES)))
+        count = FIRST_TREES * 2 ** max(0, round(math.log2(LOOP_SECONDS / seconds)))
+        trees = source(count)
+        defined, seconds = _timed(loop, plain_rows(trees))
+    (ours,) = median_seconds(lambda: method.function(trees, method.params()), repeats=REPEATS)
+    params = {**params, "sample_trees": count, **_sizes(trees)}
+    rows, repeats = len(trees.parent), {"repeats": REPEATS}
+    yield ratio("credit.ratio_to_row_loop", rows / ours, rows / seconds, unit="x", params={**params, **repeats})
+    error = largest_difference(method.function(trees, method.params()), defined)
     yield figure("credit.max_abs_error", error, unit="credit", params=params)
 
 
+def _measure_large(method: Method, large: Large, source: Callable[[int], Trees], params: Params) -> Metric:
+    """Rows or tokens a second of many trees."""
+    few = _sizes(source(FIRST_TREES))[large.per]
+    trees = source(math.ceil(FIRST_TREES * large.size / few))
+    sizes = _sizes(trees)
+    (seconds,) = median_seconds(lambda: method.function(trees, method.params()), repeats=large.repeats)
+    return ratio(
+        f"credit.large_{large.per}_per_s",
+        sizes[large.per],
+        seconds,
+        unit=f"{large.per}/s",
+        params={**params, **sizes, "repeats": large.repeats},
+    )
+
+
+def _sizes(trees: Trees) -> Params:
+    return {"rows": len(trees.parent), "tokens": int(trees.token_offsets[-1])}
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """Keep the collector of cycles from walking all rows again and again, which would be charged to the loop."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _timed(loop: Callable[[list[Row]], RowCredit], rows: list[Row]) -> tuple[RowCredit, float]:
+    start = time.perf_counter()
+    return loop(rows), time.perf_counter() - start
+
+
 def plain_rows(trees: Trees) -> list[Row]:
-    """The nodes as plain Python objects."""
-    reward = [None if np.isnan(value) else value for value in trees.reward.tolist()]
-    tokens, offsets = trees.tokens.tolist(), trees.token_offsets.tolist()
-    return [
-        Row(parent, tree, reward[at], tokens[offsets[at] : offsets[at + 1]])
-        for at, (parent, tree) in enumerate(zip(trees.parent.tolist(), trees.tree.tolist(), strict=True))
-    ]
+    """The nodes as plain Python objects; tokens that were not read are numbers from 0 on."""
+    offsets = trees.token_offsets.tolist()
+    spans = list(pairwise(offsets))
+    tokens = [range(end - start) for start, end in spans]
+    if trees.tokens is not None:
+        flat = trees.tokens.tolist()
+        tokens = [flat[start:end] for start, end in spans]
+    columns = {"parent": trees.parent.tolist(), "tree": trees.tree.tolist(), "reward": _nullable(trees.reward)}
+    columns |= {"tokens": tokens}
+    for name in set(trees.given) & set(Row._fields):
+        values = _nullable(trees.given[name])
+        columns[name] = [values[start:end] for start, end in spans] if INPUTS[name].per == TOKEN else values
+    fields = [columns.get(name, repeat(Row._field_defaults.get(name))) for name in Row._fields]
+    return list(map(Row, *fields))
+
+
+def _nullable(values: np.ndarray | pl.Series) -> list:
+    """None for NaN and for codes below 0."""
+    if isinstance(values, pl.Series):
+        return values.to_list()
+    if values.dtype.kind == "f":
+        return [None if value != value else value for value in values.tolist()]
+    return [None if value < 0 else value for value in values.tolist()]
 
 
 def largest_difference(found: CreditColumns, defined: RowCredit) -> float:

@@ -196,6 +196,7 @@ def moments(values: np.ndarray, groups: np.ndarray, *, count: int, ddof: int) ->
         count: `G`, the number of groups.
         ddof: 0 for the deviation of a population, 1 of a sample.
     """
+    groups = groups.astype(np.int64, copy=False)  # numpy's own index type, to which it would convert at every use
     size = np.bincount(groups, minlength=count)
     mean = mean_by(groups, values, count)
     low, high = np.full(count, np.inf), np.full(count, -np.inf)

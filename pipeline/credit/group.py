@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, moments
+from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, moments, rows_by_depth
 from pipeline.errors import BadConfig
 
 CONVENTIONS = (
@@ -53,7 +53,7 @@ DEFAULTS = GroupParams()
 
 
 def group_advantages(
-    rewards: np.ndarray, groups: np.ndarray, *, lengths: np.ndarray, params: GroupParams = DEFAULTS
+    rewards: np.ndarray, groups: np.ndarray, *, lengths: np.ndarray | None, params: GroupParams = DEFAULTS
 ) -> np.ndarray:
     """Advantage of each trajectory in its group.
 
@@ -71,7 +71,7 @@ def group_advantages(
     Args:
         rewards: `[M]` float64, no NaN.
         groups: `[M]` int, code of each trajectory's group, from 0.
-        lengths: `[M]` int, tokens of each trajectory; only `opo_verl` looks at them.
+        lengths: `[M]` int, tokens of each trajectory; only `opo_verl` looks at them. None: not known.
         params: which convention.
 
     Returns:
@@ -83,31 +83,32 @@ def group_advantages(
         al., 2025), as verl and TRL compute them. Deviations: equal rewards give exactly 0 however
         their mean rounds, and a group of one is NaN where TRL's formula would spoil the batch.
     """
+    groups = groups.astype(np.int64, copy=False)  # the index type of numpy, which would convert others at every use
     count = int(groups.max()) + 1 if len(groups) else 0
     of = moments(rewards, groups, count=count, ddof=params.ddof)
-    size, std = of.count[groups], of.std[groups]
-    alone = size == 1
+    alone = of.count == 1
+    own = np.where(alone[groups], rewards, of.centred) if alone.any() else of.centred
     match params.convention:
         case "grpo_verl":
-            advantage = np.where(alone, rewards / (1.0 + params.verl_eps), of.centred / (std + params.verl_eps))
+            advantage = own * (1.0 / (np.where(alone, 1.0, of.std) + params.verl_eps))[groups]
         case "grpo_trl_scale_group":
-            advantage = np.where(alone, np.nan, of.centred / (std + params.trl_eps))
+            advantage = of.centred / (np.where(alone, np.nan, of.std) + params.trl_eps)[groups]
         case "grpo_trl_scale_batch":
             batch = moments(rewards, np.zeros_like(groups), count=1, ddof=params.ddof)
-            advantage = np.where(alone, 0.0, of.centred / (batch.std[0] + params.trl_eps))
+            advantage = np.where(alone[groups], 0.0, of.centred / (batch.std[0] + params.trl_eps))
         case "dr_grpo_verl":
-            advantage = np.where(alone, rewards, of.centred)
+            advantage = own
         case "grpo_trl_scale_none":
             advantage = of.centred
         case "rloo_verl" | "rloo_trl":
-            others = of.centred * size / np.maximum(size - 1, 1)
-            advantage = np.where(alone, rewards if params.convention == "rloo_verl" else np.nan, others)
+            lone = 1.0 if params.convention == "rloo_verl" else np.nan
+            advantage = own * np.where(alone, lone, of.count / np.maximum(of.count - 1, 1))[groups]
         case "opo_verl":
             total = np.bincount(groups, weights=lengths, minlength=count)
-            earned = np.bincount(groups, weights=lengths * rewards, minlength=count)
-            baseline = np.divide(earned, total, out=np.full(count, np.nan), where=total > 0)
-            centred = np.where(of.alike[groups], 0.0, rewards - baseline[groups])
-            advantage = np.where(alone, rewards, centred)
+            above = np.bincount(groups, weights=lengths * of.centred, minlength=count)
+            baseline = np.divide(above, total, out=np.full(count, np.nan), where=total > 0)
+            baseline[of.alike] = 0.0  # over the mean, as the rewards are
+            advantage = own - baseline[groups]
     return drop_rounding(advantage)
 
 
@@ -130,8 +131,30 @@ def group_credit(trees: Trees, params: GroupParams = DEFAULTS) -> CreditColumns:
         however their mean rounds.
     """
     ends = trees.judged()
-    paths = trees.paths(ends)
-    advantage_M = group_advantages(
-        trees.reward[ends], trees.tree[ends], lengths=paths.token_counts(trees), params=params
-    )
-    return CreditColumns(advantage=np.where(trees.parent < 0, 0.0, paths.mean_by_node(advantage_M)))
+    deep = np.flatnonzero(trees.depth > 1)
+    levels = [deep[rows] for rows in rows_by_depth(trees.depth[deep] - 2)]
+    lengths = _path_tokens(trees, levels)[ends] if params.convention == "opo_verl" else None
+    advantage = np.full(len(trees.parent), np.nan)
+    advantage[ends] = group_advantages(trees.reward[ends], trees.tree[ends], lengths=lengths, params=params)
+    if levels:
+        advantage = _mean_below(trees, ends, advantage[ends], levels)
+    advantage[trees.parent < 0] = 0.0
+    return CreditColumns(advantage=advantage)
+
+
+def _path_tokens(trees: Trees, levels: list[np.ndarray]) -> np.ndarray:
+    """`[N]` int64: tokens from the first step to each node's end; `levels` are the rows of each depth from 2 on."""
+    tokens = trees.token_counts()
+    for rows in levels:
+        tokens[rows] += tokens[trees.parent[rows]]
+    return tokens
+
+
+def _mean_below(trees: Trees, ends: np.ndarray, values: np.ndarray, levels: list[np.ndarray]) -> np.ndarray:
+    """`[N]` float64: mean value of the ends at or below each node, roots aside; NaN where there is none."""
+    total, count = np.zeros(len(trees.parent)), np.zeros(len(trees.parent))
+    total[ends], count[ends] = values, 1.0
+    for rows in reversed(levels):
+        np.add.at(total, trees.parent[rows], total[rows])
+        np.add.at(count, trees.parent[rows], count[rows])
+    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)

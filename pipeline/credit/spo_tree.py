@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.credit.columns import ZERO, CreditColumns, Moments, Trees, drop_rounding, moments
+from pipeline.credit.columns import ZERO, CreditColumns, Trees, drop_rounding, moments
 from pipeline.errors import BadConfig
 
 ADVANTAGES = ("centred", "std")
@@ -56,13 +56,10 @@ def spo_tree(trees: Trees, params: SpoTreeParams = DEFAULTS) -> CreditColumns:
         that is mere rounding counts as 0.
     """
     value = node_values(trees)
-    rows, siblings = _siblings(trees, value, ddof=params.std_ddof)
-    step = siblings.centred
+    advantage = np.where(trees.parent < 0, 0.0, drop_rounding(value - value[trees.parent]))
     if params.advantage == "std":
-        std = siblings.std[trees.parent[rows]]
-        step = step / (np.where(np.isnan(std), 0.0, std) + params.std_eps)
-    advantage = np.where(trees.parent < 0, 0.0, np.nan)
-    advantage[rows] = drop_rounding(step)
+        std = value_std(trees, value, ddof=params.std_ddof)[trees.parent]
+        advantage = np.where(trees.parent < 0, 0.0, advantage / (np.nan_to_num(std) + params.std_eps))
     return CreditColumns(value=value, advantage=advantage, mask=(np.abs(advantage) > ZERO) & (trees.token_counts() > 0))
 
 
@@ -93,7 +90,8 @@ def value_std(trees: Trees, value: np.ndarray, *, ddof: int = 0) -> np.ndarray:
     Returns:
         `[N]` float64; NaN at leaves and where no child's value is known.
     """
-    return _siblings(trees, value, ddof=ddof)[1].std
+    rows = np.flatnonzero((trees.parent >= 0) & ~np.isnan(value))
+    return moments(value[rows], trees.parent[rows], count=len(value), ddof=ddof).std
 
 
 def best_of_gain(trees: Trees, value: np.ndarray, *, samples: int = 4) -> np.ndarray:
@@ -115,9 +113,3 @@ def _settle(value: np.ndarray, rows: np.ndarray, *, total: np.ndarray, known: np
     """Write the value of those rows that have children of known value."""
     inner = rows[known[rows] > 0]
     value[inner] = total[inner] / known[inner]
-
-
-def _siblings(trees: Trees, value: np.ndarray, *, ddof: int) -> tuple[np.ndarray, Moments]:
-    """The non-root rows of known value, and the moments of those values, grouped by parent."""
-    rows = np.flatnonzero((trees.parent >= 0) & ~np.isnan(value))
-    return rows, moments(value[rows], trees.parent[rows], count=len(value), ddof=ddof)

@@ -1,0 +1,38 @@
+"""Credit methods over again, slowly: plain Python, a node at a time, as written in the papers.
+
+Shares no code with `pipeline/credit`, so that an equal answer says something. Knows the published parameters alone.
+"""
+
+from collections.abc import Callable, Sequence
+
+from pipeline.bench.row_loops.agents import gigpo_rows, mars_rows, san_rows
+from pipeline.bench.row_loops.groups import dr_grpo_rows, grpo_rows, opo_rows, r3l_rows, rloo_rows
+from pipeline.bench.row_loops.labels import capo_rows, clip_delta_rows, tp_grpo_rows, trust_grpo_rows, vsrm_rows
+from pipeline.bench.row_loops.rows import Row, RowCredit
+from pipeline.bench.row_loops.texts import curriculum_length_rows, gtalign_rows
+from pipeline.bench.row_loops.tokens import pure_rows, tempo_rows
+from pipeline.bench.row_loops.trees import pppo_rows, spo_tree_rows, treeps_rag_rows
+
+ROW_LOOPS: dict[str, Callable[[Sequence[Row]], RowCredit]] = {
+    "grpo": grpo_rows,
+    "dr_grpo": dr_grpo_rows,
+    "rloo": rloo_rows,
+    "opo": opo_rows,
+    "spo_tree": spo_tree_rows,
+    "tempo": tempo_rows,
+    "treeps_rag": treeps_rag_rows,
+    "pppo": pppo_rows,
+    "r3l": r3l_rows,
+    "curriculum_length": curriculum_length_rows,
+    "gtalign": gtalign_rows,
+    "capo": capo_rows,
+    "tp_grpo": tp_grpo_rows,
+    "pure": pure_rows,
+    "clip_delta": clip_delta_rows,
+    "trust_grpo": trust_grpo_rows,
+    "vsrm": vsrm_rows,
+    "gigpo": gigpo_rows,
+    "mars": mars_rows,
+    "san": san_rows,
+}
+"""By key of METHODS. A method without one is timed, and compared with nothing."""

@@ -1,0 +1,128 @@
+"""Nodes as plain Python objects, and what the loops share: paths, groups, means. Knows no method."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+SAME = 1e-9
+"""Numbers no further apart are equal, as all methods have it."""
+
+
+class Row(NamedTuple):
+    """A node, parents before children; None: unknown.
+
+    parent: its place in the list, -1 at a root. reward: the verdict. step_reward: what the environment paid.
+    step_soft, step_hard: a labeller's chance of success, and 1 for a right step, 0 for a wrong one.
+    tool_calls: JSON. The rest as in the table of nodes, words and states as codes.
+    """
+
+    parent: int
+    tree: int
+    reward: float | None
+    tokens: Sequence[int]
+    turn: int = 0
+    agent: int = 0
+    kind: int = 0
+    state: int | None = None
+    step_reward: float = 0.0
+    text: str | None = None
+    tool_calls: str | None = None
+    step_soft: float | None = None
+    step_hard: float | None = None
+    logprobs: Sequence[float | None] = ()
+
+
+class RowCredit(NamedTuple):
+    """What a method says, a node at a time; None: unknown. A list that is None: the method has no such column."""
+
+    value: list[float | None] | None
+    advantage: list[float | None]
+    mask: list[bool] | None = None
+    token_advantages: list[list[float | None]] | None = None
+    weight: list[float | None] | None = None
+
+
+def judged_leaves(rows: Sequence[Row]) -> dict[int, list[int]]:
+    """The places of the leaves with a verdict, by tree; trees without one are left out."""
+    groups: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        if row.reward is not None:
+            groups.setdefault(row.tree, []).append(place)
+    return groups
+
+
+def all_leaves(rows: Sequence[Row]) -> dict[int, list[int]]:
+    """The places of the leaves, by tree; a root alone is none."""
+    inner = {row.parent for row in rows}
+    groups: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        if row.parent >= 0 and place not in inner:
+            groups.setdefault(row.tree, []).append(place)
+    return groups
+
+
+def path(rows: Sequence[Row], leaf: int) -> list[int]:
+    """The places of the nodes from below the root to a leaf."""
+    steps = []
+    while rows[leaf].parent >= 0:
+        steps.append(leaf)
+        leaf = rows[leaf].parent
+    return steps[::-1]
+
+
+def along_paths(rows: Sequence[Row], of_leaf: Iterable[tuple[int, float]]) -> list[float | None]:
+    """The mean of what is said of the leaves below each node; 0 at roots, None where nothing is."""
+    total, times = [0.0] * len(rows), [0] * len(rows)
+    for place, value in of_leaf:
+        while (above := rows[place].parent) >= 0:
+            total[place] += value
+            times[place] += 1
+            place = above
+    return _means(rows, total, times)
+
+
+def at_nodes(rows: Sequence[Row], of_node: Iterable[tuple[int, float]]) -> list[float | None]:
+    """The mean of what is said of each node; 0 at roots, None where nothing is."""
+    total, times = [0.0] * len(rows), [0] * len(rows)
+    for place, value in of_node:
+        total[place] += value
+        times[place] += 1
+    return _means(rows, total, times)
+
+
+def _means(rows: Sequence[Row], total: list[float], times: list[int]) -> list[float | None]:
+    means: list[float | None] = []
+    for row, earned, often in zip(rows, total, times, strict=True):
+        if row.parent < 0:
+            means.append(0.0)
+        else:
+            means.append(earned / often if often else None)
+    return means
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of one value or more."""
+    return sum(values) / len(values)
+
+
+def alike(values: Sequence[float]) -> bool:
+    """Whether all values are equal."""
+    return max(values) - min(values) <= SAME
+
+
+def deviation(values: Sequence[float], *, ddof: int) -> float:
+    """Standard deviation of more than `ddof` values; exactly 0 among equals."""
+    if alike(values):
+        return 0.0
+    middle = mean(values)
+    return math.sqrt(sum((value - middle) ** 2 for value in values) / (len(values) - ddof))
+
+
+def verl_scale(values: Sequence[float]) -> tuple[float, float]:
+    """What verl takes off the members of a group, and what it divides them by; a lone one is kept."""
+    if len(values) == 1:
+        return 0.0, 1.0 + 1e-6
+    middle = values[0] if alike(values) else mean(values)
+    return middle, deviation(values, ddof=1) + 1e-6
