@@ -33,6 +33,9 @@ CHOICES: dict[str, Registry] = {
     "engine": Registry("pipeline.generation.engines", "ENGINES"),
     "method": Registry("pipeline.credit", "METHODS"),
     "labeller": Registry("pipeline.labels", "LABELLERS"),
+    "strategy": Registry("pipeline.trees.growth", "FROM_PROMPT"),
+    "rule": Registry("pipeline.trees.growth", "FROM_TREE"),
+    "order": Registry("pipeline.generation.scheduler", "ORDERS"),
     "clone": Registry("pipeline.variants.intervene", "Clone"),
 }
 """Fields, and the options common to all stages, whose words are listed somewhere; imported on use."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TextIO
 
 from pipeline.report import OnProgress, Progress, silent
@@ -33,8 +34,18 @@ def describe_progress(counts: dict[str, Progress]) -> str:
     latest = max(counts.values(), key=lambda progress: progress.seconds)
     tokens = max(progress.tokens for progress in counts.values())
     if tokens:
-        parts.append(f"{tokens:,} tokens")
-    return f"{latest.stage}: {', '.join(parts)}, {latest.seconds:.0f} s"
+        rate = f", {tokens / latest.seconds:,.0f} a second" if latest.seconds >= 1 else ""
+        parts.append(f"{tokens:,} tokens{rate}")
+    if latest.cached is not None:
+        parts.append(f"{latest.cached:.0%} of prompts cached")
+    return f"{latest.stage}: {', '.join(parts)}, {latest.seconds:.0f} s{_left(counts)}"
+
+
+def _left(counts: dict[str, Progress]) -> str:
+    """How long it may still take, going by what is counted slowest; empty where nothing tells."""
+    told = [one.seconds / one.done * (one.total - one.done) for one in counts.values() if 0 < one.done <= one.total]
+    longest = max(told, default=0.0)
+    return f", about {timedelta(seconds=round(longest))} left" if longest >= 1 else ""
 
 
 def _plain_lines(stream: TextIO) -> OnProgress:

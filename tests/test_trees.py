@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipeline.generation.engine import Completion
 from pipeline.store.ledger import Entry
-from pipeline.trees.fork import Attempt, attempts_of, inner_steps, mixed_attempts
+from pipeline.trees.fork import Attempt, attempts_of
 from pipeline.trees.grow import Tree, nodes_frame, read_trees
 from pipeline.trees.segment import Step, cut_steps
 from schemas import Nodes
@@ -245,24 +245,3 @@ def test_attempts_of_one_origin_with_a_verdict():
     rewards = {(tree.tree, 3): 1.0, (tree.tree, 5): 0.0, (tree.tree, 7): 1.0, (tree.tree, 2): 1.0, ("other@r0", 8): 1.0}
     assert attempts_of(tree, rewards) == [Attempt(3, (1, 2, 3), 1.0), Attempt(5, (4, 5), 0.0)]
     assert attempts_of(tree, rewards, origin="branch") == [Attempt(7, (1, 6, 7), 1.0)]
-
-
-@pytest.mark.parametrize(
-    ("rewards", "count", "leaves"),
-    [
-        pytest.param([1, 1, 1, 0, 0], 4, [3, 0, 4, 1], id="wrong and right in turn"),
-        pytest.param([1, 1, 1, 0, 0], 9, [3, 0, 4, 1, 2], id="fewer than asked for"),
-        pytest.param([1, 1, 1], 2, [0, 1], id="all right"),
-        pytest.param([0, 0, 0], 2, [0, 1], id="all wrong"),
-        pytest.param([0.5, 1], 1, [0], id="half right is wrong"),
-        pytest.param([1, 0], 0, [], id="none"),
-    ],
-)
-def test_mixed_attempts(rewards, count, leaves):
-    attempts = [Attempt(leaf, (leaf,), reward) for leaf, reward in enumerate(rewards)]
-    assert [attempt.leaf for attempt in mixed_attempts(attempts, count=count)] == leaves
-
-
-@pytest.mark.parametrize(("steps", "inner"), [((1, 2, 3), (1, 2)), ((1,), ())])
-def test_inner_steps(steps, inner):
-    assert inner_steps(Attempt(steps[-1], steps, 0.0)) == inner

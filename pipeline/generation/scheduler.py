@@ -38,6 +38,9 @@ class Caps:
     seconds: float | None = None
 
 
+NO_CAPS = Caps()
+
+
 class Grown(NamedTuple):
     """A tree that is done. failed: asks whose requests failed for good."""
 
@@ -73,7 +76,7 @@ class Scheduler:
     reward_of: Callable[[Draft, int], float | None] = lambda draft, piece: None
     on_request: Callable[[str, Request], None] = lambda task, request: None
     order: str = "first"
-    caps: Caps = Caps()
+    caps: Caps = NO_CAPS
     ready: int = READY
     stopped: str = ""
     _ready: list[tuple] = field(default_factory=list)
@@ -139,9 +142,9 @@ class Scheduler:
         while self._ready:
             *_, tree, ask = heapq.heappop(self._ready)
             request = self.sampler.request(tree.draft.prefix(ask.at), ask.sampling, sample=ask.sample)
+            self.on_request(tree.draft.task, request)
             self._asked[request.key].append((tree, ask))
             if len(self._asked[request.key]) == 1:
-                self.on_request(tree.draft.task, request)
                 return request
         return None
 

@@ -6,9 +6,8 @@ too has a whole shard for its batch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -22,6 +21,7 @@ from pipeline.errors import BadConfig
 from pipeline.labels import LABELLERS
 from pipeline.report import Report
 from pipeline.stages.earlier import GENERATING, JUDGING, judged_from, rollout_shards
+from pipeline.stages.params import read_json_params
 from pipeline.stages.verdicts import present
 from pipeline.stages.work import Shards, Work, inputs
 from pipeline.store.batches import beside
@@ -81,22 +81,7 @@ def read_params(name: str, text: str) -> Any:
     Raises:
         BadConfig: it is none, or names no parameter of the method, or a value that it cannot have.
     """
-    defaults = METHODS[name].params()
-    known = ", ".join(field.name for field in fields(defaults))
-    try:
-        said = json.loads(text) if text else {}
-        if not isinstance(said, dict):
-            raise ValueError("no object")
-    except (ValueError, RecursionError) as error:
-        raise BadConfig(f"params {text!r} are no JSON object", remedy=f"give any of {known}") from error
-    if unknown := said.keys() - {field.name for field in fields(defaults)}:
-        raise BadConfig(f"{name} has no parameter {min(unknown)!r}", remedy=f"it has {known}")
-    for key, value in said.items():
-        default = getattr(defaults, key)
-        fits = isinstance(value, int | float) if type(default) is float else type(value) is type(default)
-        if default is not None and (not fits or isinstance(value, bool) != isinstance(default, bool)):
-            raise BadConfig(f"{name}: {key} is {value!r}", remedy=f"give it as its default is, {default!r}")
-    return replace(defaults, **{key: tuple(value) if isinstance(value, list) else value for key, value in said.items()})
+    return read_json_params(METHODS[name].params(), text, of=name)
 
 
 def batches(

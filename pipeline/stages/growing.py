@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,21 @@ class Growth:
 def growing_shards(
     shards: Shards, tasks: dict[str, pl.DataFrame], sampler: Sampler, *, version: str, config: object
 ) -> Iterator[Growth]:
-    """The shards that a stage has not yet made from what earlier stages left, to be grown and written.
+    """The shards that a stage has not yet made from what earlier stages left, to be grown and written one by one.
+
+    Raises:
+        BadConfig, BadTable: see `grown_from`.
+    """
+    for growth, held in held_shards(shards, tasks, sampler, version=version, config=config):
+        with held:
+            yield growth
+            shards.report.fresh += 1
+
+
+def held_shards(
+    shards: Shards, tasks: dict[str, pl.DataFrame], sampler: Sampler, *, version: str, config: object
+) -> Iterator[tuple[Growth, ExitStack]]:
+    """As `growing_shards`, each with what holds it against other processes, for whoever makes several at a time.
 
     Raises:
         BadConfig, BadTable: see `grown_from`.
@@ -121,9 +136,9 @@ def growing_shards(
     def made_from(shard: str) -> dict[str, str]:
         return grown_from(work, shard, stage, version, config=config, policy=sampler.fingerprint)
 
-    for name, rows, parts in shards.stale(tasks, made_from):
+    for name, rows, parts, held in shards.claimed(tasks, made_from):
         samples = work.store.read("verdicts", [work.place(ROLLOUTS, name)] if BEFORE[stage] else [])
-        yield Growth(
+        growth = Growth(
             shards,
             name,
             parts,
@@ -132,3 +147,4 @@ def growing_shards(
             read_trees(work.store.read("nodes", [work.place(before, name) for before in BEFORE[stage]])),
             rewards_by_node(samples),
         )
+        yield growth, held

@@ -1,4 +1,4 @@
-"""Stage: groups of plain samples from every training task, cut into steps and judged."""
+"""Stage: from every training task a flat group of samples, or a tree that another strategy grows from the prompt."""
 
 from __future__ import annotations
 
@@ -6,48 +6,71 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pipeline.generation.engine import Sampling
+from pipeline.generation.scheduler import Caps
 from pipeline.report import Report
-from pipeline.stages.growing import growing_shards
+from pipeline.stages.growing import Growth
+from pipeline.stages.growing_trees import Making, reading_of, strategy_of
 from pipeline.stages.judging import pass_rate
 from pipeline.stages.work import Shards, Work, check_counts
+from pipeline.trees.draft import Draft, new_draft
 from pipeline.trees.grow import Tree
+from pipeline.trees.growth import FROM_PROMPT
 
 STAGE = "rollouts"
-VERSION = "1"
+VERSION = "2"
 TABLES = ("nodes", "verdicts", "requests")
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutConfig:
-    """group: samples a task."""
+    """strategy: how a tree grows from the prompt. group: samples a task, for strategies that take it. params: JSON
+    object of what the strategy shall have otherwise. order: which request goes first. most_tokens: decoded, after which
+    the run ends cleanly; 0: no end. most_seconds: likewise.
+    """
 
+    strategy: str = "flat"
     group: int = 8
     temperature: float = 1.0
     top_p: float = 1.0
+    params: str = ""
+    order: str = "first"
+    most_tokens: int = 0
+    most_seconds: float = 0.0
 
 
 def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Report:
-    """Sample a group from every training task of the suite."""
+    """Grow a tree from every training task of the suite.
+
+    Raises:
+        BadConfig: there is no such strategy, or a parameter is not one of its.
+    """
     check_counts(config, group=1)
-    by_shard = work.shards()
-    sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
+    common = {"group": config.group, "temperature": config.temperature, "top_p": config.top_p}
+    strategy = strategy_of(FROM_PROMPT, config.strategy, config.params, **common)
     shards = Shards(work, STAGE, TABLES)
-    with work.sampler(STAGE, total=config.group * sum(rows.height for rows in by_shard.values())) as sampler:
-        for growth in growing_shards(shards, by_shard, sampler, version=VERSION, config=config):
-            grower, groups = growth.grower, []
-            for task, row in growth.tasks.items():
-                prompt = grower.tokens.render(work.pack.messages("solve", question=row["question"]))
-                tree = growth.trees[task] = Tree(task, f"{task}@{work.round}")
-                tree.add_prompt(None, prompt, text=row["question"], agent="solver")
-                groups.append((tree, [grower.request(task, prompt, sampling, sample=n) for n in range(config.group)]))
-            entries = grower.run(request for _, group in groups for request in group)
-            for tree, group in groups:
-                for request in group:
-                    if request.key in entries:
-                        grower.add(tree, 0, entries[request.key], origin="sample")
-            growth.write(growth.judge())
-    return shards.finish(**_numbers(shards))
+    by_shard = work.shards()
+    with work.sampler(STAGE) as sampler:
+        making = Making(
+            shards,
+            sampler,
+            strategy,
+            _begin,
+            by_step=strategy.by_step,
+            order=config.order,
+            caps=Caps(config.most_tokens or None, config.most_seconds or None),
+        )
+        making.make(by_shard, version=VERSION, config=strategy)
+    return making.finish(**_numbers(shards))
+
+
+def _begin(growth: Growth, task: str) -> Draft:
+    """A tree of which there is no more than the prompt."""
+    work, row = growth.shards.work, growth.tasks[task]
+    tree = growth.trees[task] = Tree(task, f"{task}@{work.round}")
+    prompt = growth.grower.tokens.render(work.pack.messages("solve", question=row["question"]))
+    return new_draft(
+        task, tree.tree, prompt, text=row["question"], max_tokens=work.suite.max_tokens, reading=reading_of(growth)
+    )
 
 
 def _numbers(shards: Shards) -> dict[str, float | int | None]:

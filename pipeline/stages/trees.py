@@ -1,6 +1,6 @@
-"""Stage: branches from the inner steps of some attempts of every task (SPO-tree, one level).
+"""Stage: grows the trees of rollouts further, by a strategy that begins with what they left.
 
-The branches serve twice: they are children for tree values, and they are the fresh continuations from
+Branches from inner steps serve twice: they are children for tree values, and they are the fresh continuations from
 which Monte Carlo labels are read.
 """
 
@@ -8,58 +8,74 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.generation.engine import Sampling
+from pipeline.generation.scheduler import Caps
 from pipeline.report import Report
 from pipeline.stages.earlier import rollout_shards
-from pipeline.stages.growing import growing_shards
+from pipeline.stages.growing import Growth
+from pipeline.stages.growing_trees import Making, reading_of, strategy_of
 from pipeline.stages.judging import pass_rate
 from pipeline.stages.work import Shards, Work, check_counts
-from pipeline.trees.fork import attempts_of, inner_steps, mixed_attempts
+from pipeline.trees.draft import Draft
+from pipeline.trees.growth import FROM_TREE
+from pipeline.trees.known import known_draft
 
 STAGE = "trees"
-VERSION = "1"
+VERSION = "2"
 TABLES = ("nodes", "verdicts", "requests")
 
 
 @dataclass(frozen=True, slots=True)
 class TreeConfig:
-    """attempts: forked a task, wrong and right in turn. branches: new ones from each inner step."""
+    """rule: where trees grow further. attempts: forked a task, wrong and right in turn, for rules that take it.
+    branches: new ones from each fork, likewise. params: JSON object of what the rule shall have otherwise. order: which
+    request goes first. most_tokens: decoded, after which the run ends cleanly; 0: no end. most_seconds: likewise.
+    """
 
+    rule: str = "steps"
     attempts: int = 2
     branches: int = 4
     temperature: float = 1.0
     top_p: float = 1.0
+    params: str = ""
+    order: str = "first"
+    most_tokens: int = 0
+    most_seconds: float = 0.0
 
 
 def write_trees(work: Work, config: TreeConfig = TreeConfig()) -> Report:
-    """Fork the chosen attempts after each of their inner steps."""
+    """Grow the trees of the round's rollouts further.
+
+    Raises:
+        BadConfig: there is no such rule, or a parameter is not one of its.
+    """
     check_counts(config, attempts=1, branches=1)
-    by_shard = rollout_shards(work)
-    sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
+    common = {"attempts": config.attempts, "branches": config.branches}
+    sampling = {"temperature": config.temperature, "top_p": config.top_p}
+    strategy = strategy_of(FROM_TREE, config.rule, config.params, **common, **sampling)
     shards = Shards(work, STAGE, TABLES)
+    by_shard = rollout_shards(work)
     with work.sampler(STAGE) as sampler:
-        for growth in growing_shards(shards, by_shard, sampler, version=VERSION, config=config):
-            grower, forks = growth.grower, []
-            for tree in growth.trees.values():
-                for attempt in mixed_attempts(attempts_of(tree, growth.rewards), count=config.attempts):
-                    for step in inner_steps(attempt):
-                        prefix = tree.tokens(step)
-                        requests = [
-                            grower.request(tree.task, prefix, sampling, sample=index)
-                            for index in range(config.branches)
-                        ]
-                        forks.append((tree, step, requests))
-            entries = grower.run(request for _, _, requests in forks for request in requests)
-            for tree, step, requests in forks:
-                for request in requests:
-                    if request.key in entries:
-                        grower.add(tree, step, entries[request.key], origin="branch")
-            growth.write(growth.judge())
+        making = Making(
+            shards,
+            sampler,
+            strategy,
+            _go_on,
+            by_step=strategy.by_step,
+            order=config.order,
+            caps=Caps(config.most_tokens or None, config.most_seconds or None),
+        )
+        making.make(by_shard, version=VERSION, config=strategy)
     nodes, verdicts = shards.read("nodes"), shards.read("verdicts")
-    return shards.finish(
+    return making.finish(
         pass_rate=pass_rate(verdicts),
         tokens=int(nodes["token_ids"].list.len().sum()),
         forks=nodes.join(nodes, left_on=["tree", "parent"], right_on=["tree", "node"], how="anti")
         .select("tree", "parent")
         .n_unique(),
     )
+
+
+def _go_on(growth: Growth, task: str) -> Draft:
+    """A tree as rollouts left it."""
+    tree = growth.trees[task]
+    return known_draft(tree, growth.rewards, max_tokens=growth.shards.work.suite.max_tokens, reading=reading_of(growth))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -106,6 +106,7 @@ class Work:
                         spent.decoded,
                         spent.reused,
                         time.monotonic() - started,
+                        spent.cached / spent.prompt if spent.prompt and spent.cached else None,
                     )
                 )
 
@@ -181,18 +182,38 @@ class Shards:
         Raises:
             BadTable: another process makes one of them.
         """
+        for name, content, made_from, held in self.claimed(shards, inputs_of):
+            with held:
+                yield name, content, made_from
+                self.report.fresh += 1
+
+    def claimed(
+        self, shards: dict[str, Any], inputs_of: Callable[[str], dict[str, str]]
+    ) -> Iterator[tuple[str, Any, dict[str, str], ExitStack]]:
+        """As `stale`, each with what holds it, for whoever makes several at a time.
+
+        Raises:
+            BadTable: another process makes one of them.
+        """
         store = self.work.store
         for number, (name, content) in enumerate(shards.items()):
             place, made_from = self.work.place(self.stage, name), inputs_of(name)
             self._places.append(place)
             if not store.is_current(self.tables, place, made_from):
-                with locked(store.files, f"{self.stage} of {place.suite}, round {place.round}, {name}"):
+                with ExitStack() as held:
+                    held.enter_context(
+                        locked(store.files, f"{self.stage} of {place.suite}, round {place.round}, {name}")
+                    )
                     if not store.is_current(self.tables, place, made_from):
-                        yield name, content, made_from
-                        self.report.fresh += 1
+                        yield name, content, made_from, held.pop_all()
             self.work.on_progress(
                 Progress(self.stage, "shards", number + 1, len(shards), 0, 0, time.monotonic() - self._started)
             )
+
+    @property
+    def seconds(self) -> float:
+        """Since the walk began."""
+        return time.monotonic() - self._started
 
     def write(self, shard: str, made_from: dict[str, str], **rows: pl.DataFrame) -> None:
         """Write the shard's tables, in the order the stage names them: the first is the commit's last."""

@@ -25,10 +25,11 @@ class Spot(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """How tokens are read. decode: to text. steps: cuts an answer into its steps."""
+    """How tokens are read. decode: to text. steps: cuts an answer into its steps. encode: text written to tokens."""
 
     decode: Callable[[Sequence[int]], str]
     steps: Callable[[np.ndarray], list[Step]]
+    encode: Callable[[str], np.ndarray] | None = None
 
 
 @dataclass(frozen=True, slots=True)

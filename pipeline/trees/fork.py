@@ -1,4 +1,4 @@
-"""Where to fork: which attempts, and after which of their steps. Decides; never calls an engine."""
+"""The judged attempts of a stored tree, for whatever is grown from them."""
 
 from __future__ import annotations
 
@@ -22,18 +22,3 @@ def attempts_of(tree: Tree, rewards: dict[tuple[str, int], float], *, origin: st
         for node, row in tree.known.items()
         if row["origin"] == origin and (tree.tree, node) in rewards and row["finish"] is not None
     ]
-
-
-def mixed_attempts(attempts: list[Attempt], *, count: int) -> list[Attempt]:
-    """At most `count` attempts, wrong and right in turn, so that both kinds are explored; the first of each."""
-    wrong = [attempt for attempt in attempts if attempt.reward < 1]
-    right = [attempt for attempt in attempts if attempt.reward >= 1]
-    chosen: list[Attempt] = []
-    for index in range(max(len(wrong), len(right))):
-        chosen += wrong[index : index + 1] + right[index : index + 1]
-    return chosen[:count]
-
-
-def inner_steps(attempt: Attempt) -> tuple[int, ...]:
-    """Steps after which something is still to be said: all but the last."""
-    return attempt.steps[:-1]

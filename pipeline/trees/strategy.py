@@ -23,6 +23,11 @@ class Strategy(Protocol):
         """Whether it must know how right an attempt was while the tree grows."""
         ...
 
+    @property
+    def by_step(self) -> bool:
+        """Whether answers are cut into steps; else only where others hang on them."""
+        ...
+
     def grow(self, draft: Draft) -> Growing:
         """Grow one tree, which holds no more than the prompt or what earlier stages left."""
         ...

@@ -18,6 +18,7 @@ class Flat:
     top_p: float = 1.0
 
     needs_rewards = False
+    by_step = True
 
     def grow(self, draft: Draft) -> Growing:
         """Sample the prompt."""

@@ -23,6 +23,7 @@ class SpoTree:
     top_p: float = 1.0
 
     needs_rewards = False
+    by_step = False
 
     def grow(self, draft: Draft) -> Growing:
         """Grow level by level, each child the moment its parent's segment has ended."""

@@ -20,6 +20,7 @@ class Steps:
     top_p: float = 1.0
 
     needs_rewards = False
+    by_step = True
 
     def __post_init__(self):
         for name in ("attempts", "branches"):

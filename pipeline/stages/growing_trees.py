@@ -1,0 +1,147 @@
+"""Runs a growth strategy over the stale shards of a stage; a shard is written when its last tree is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from pipeline.errors import BadConfig
+from pipeline.generation.engine import Request
+from pipeline.generation.sampler import Sampler
+from pipeline.generation.scheduler import NO_CAPS, Caps, Scheduler
+from pipeline.report import Progress, Report
+from pipeline.stages.growing import Growth, held_shards
+from pipeline.stages.params import read_json_params
+from pipeline.stages.work import Shards
+from pipeline.tasks.verifiers import Question, verify
+from pipeline.trees.draft import Draft, Reading
+from pipeline.trees.lay_out import lay_out
+from pipeline.trees.segment import cut_steps
+from pipeline.trees.strategy import Strategy
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """A shard that is being made. left: trees that are not done. held: what keeps other processes from it."""
+
+    growth: Growth
+    held: ExitStack
+    left: int
+
+
+@dataclass(slots=True, eq=False)
+class Making:
+    """A strategy at work on a stage.
+
+    draft_of: the draft of a task's tree to begin with; gives it a tree in the growth where it has none.
+    by_step: whether answers are cut into steps; else only where others hang on them.
+    stopped: why it ended before all shards were made; empty where it did not.
+    failed: asks whose requests failed for good.
+    """
+
+    shards: Shards
+    sampler: Sampler
+    strategy: Strategy
+    draft_of: Callable[[Growth, str], Draft]
+    by_step: bool
+    order: str = "first"
+    caps: Caps = NO_CAPS
+    stopped: str = ""
+    failed: int = 0
+    _open: dict[str, _Open] = field(default_factory=dict)
+
+    def make(self, tasks: dict, *, version: str, config: object) -> None:
+        """Make every stale shard; those that a cap leaves unfinished are not written.
+
+        Raises:
+            BadConfig, BadTable: see `held_shards`.
+        """
+        total, done = sum(len(rows) for rows in tasks.values()), 0
+        scheduler = Scheduler(
+            self.sampler,
+            self.strategy,
+            reward_of=self._reward_of,
+            on_request=self._on_request,
+            order=self.order,
+            caps=self.caps,
+        )
+        try:
+            for draft, failed in scheduler.grow(self._drafts(tasks, version=version, config=config)):
+                one = self._open[draft.task]
+                lay_out(draft, one.growth.trees[draft.task], by_step=self.by_step)
+                self.failed += failed
+                done += 1
+                one.left -= 1
+                self._tell(done, total)
+                if not one.left:
+                    self._close(one)
+        finally:
+            for one in self._open.values():
+                one.held.close()
+        self.stopped = scheduler.stopped
+
+    def finish(self, **numbers: float | int | None) -> Report:
+        """The stage's report; says what failed, and why the run ended where a cap ended it."""
+        spent = self.sampler.spent
+        report = self.shards.finish(
+            **numbers,
+            failed=self.failed or None,
+            cached_share=spent.cached / spent.prompt if spent.prompt and spent.cached else None,
+        )
+        if self.stopped:
+            again = "what was asked is in the ledger; the same command without the cap goes on from there"
+            report.notes = (*report.notes, f"{self.stopped}: {again}")
+        return report
+
+    def _drafts(self, tasks: dict, *, version: str, config: object) -> Iterator[Draft]:
+        for growth, held in held_shards(self.shards, tasks, self.sampler, version=version, config=config):
+            one = _Open(growth, held, len(growth.tasks))
+            self._open |= dict.fromkeys(growth.tasks, one)
+            for task in growth.tasks:
+                yield self.draft_of(growth, task)
+
+    def _close(self, one: _Open) -> None:
+        with one.held:
+            one.growth.write(one.growth.judge())
+            self.shards.report.fresh += 1
+        for task in one.growth.tasks:
+            del self._open[task]
+
+    def _on_request(self, task: str, request: Request) -> None:
+        self._open[task].growth.grower.asked[request.key] = task
+
+    def _reward_of(self, draft: Draft, piece: int) -> float | None:
+        row = self._open[draft.task].growth.tasks[draft.task]
+        text = draft.written(draft.end_of(piece))
+        return verify(row["verifier"], Question(row["answer"], row["info"]), text).reward
+
+    def _tell(self, done: int, total: int) -> None:
+        spent, work = self.sampler.spent, self.shards.work
+        seconds = self.shards.seconds
+        work.on_progress(Progress(self.shards.stage, "trees", done, total, spent.decoded, 0, seconds))
+
+
+def reading_of(growth: Growth) -> Reading:
+    """How the tokens of a shard's policy are read."""
+    tokens, separator = growth.grower.tokens, growth.shards.work.suite.separator
+    return Reading(
+        tokens.decode,
+        lambda ids: cut_steps(ids, separator, closers=tokens.closers(separator), decode=tokens.decode),
+    )
+
+
+def strategy_of(known: dict[str, type[Strategy]], name: str, params: str, **common: object) -> Strategy:
+    """A strategy by name, with the parameters that a JSON object says.
+
+    Args:
+        common: parameters that have options of their own, for the strategies that take them.
+
+    Raises:
+        BadConfig: there is none of that name, or a parameter is not one of its.
+    """
+    if name not in known:
+        raise BadConfig(f"strategy {name!r} does not exist", remedy=f"choose one of {', '.join(known)}")
+    takes = known[name].__dataclass_fields__
+    defaults = known[name](**{key: value for key, value in common.items() if key in takes and value is not None})
+    return read_json_params(defaults, params, of=f"strategy {name}")

@@ -1,0 +1,56 @@
+"""SPO-chain: continuations from the cut points of a group of answers, once from each prefix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.credit.spo_chain import SpoChainParams, cut_points
+from pipeline.errors import BadConfig
+from pipeline.generation.engine import Sampling
+from pipeline.trees.draft import Ask, Draft
+from pipeline.trees.prefixes import answer_tokens, distinct_places
+from pipeline.trees.strategy import Growing, gather
+
+
+@dataclass(frozen=True, slots=True)
+class SpoChain:
+    """rho: tokens less probable are low. cutpoint_interval: a cut before every so many of them.
+
+    group: answers a task. continuations: from each prefix; 4 for long chains of thought.
+
+    Source: SPO (Guo et al., 2025), the settings of its code for short answers. Deviation: log-probabilities are those
+        of the untempered policy.
+    """
+
+    group: int = 8
+    continuations: int = 9
+    rho: float = 0.9
+    cutpoint_interval: int = 5
+    temperature: float = 0.6
+    top_p: float = 1.0
+
+    needs_rewards = False
+    by_step = False
+
+    def __post_init__(self):
+        for name in ("group", "continuations"):
+            if getattr(self, name) < 1:
+                raise BadConfig(f"spo_chain {name} is {getattr(self, name)}", remedy="give at least 1")
+        self._params()
+
+    def grow(self, draft: Draft) -> Growing:
+        """Sample the prompt, then continue from the prefixes that the group's cuts have: known once all have come."""
+        whole = Sampling(self.temperature, self.top_p, draft.max_tokens)
+        yield from gather(Ask(draft.root, sample, whole) for sample in range(self.group))
+        answers = draft.attempts()
+        _, logprobs, offsets = answer_tokens(draft, answers)
+        places = distinct_places(draft, answers, cut_points(logprobs, offsets, self._params()))
+        asks = []
+        for spot in places.spots:
+            sampling = Sampling(self.temperature, self.top_p, draft.left(spot))
+            first = self.group if spot == draft.root else 0  # not what the answers themselves were drawn as
+            asks += [Ask(spot, first + n, sampling, origin="continuation") for n in range(self.continuations)]
+        yield from gather(asks)
+
+    def _params(self) -> SpoChainParams:
+        return SpoChainParams(rho=self.rho, cutpoint_interval=self.cutpoint_interval, mc_samples=self.continuations)
