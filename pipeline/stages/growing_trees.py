@@ -128,6 +128,7 @@ def reading_of(growth: Growth) -> Reading:
     return Reading(
         tokens.decode,
         lambda ids: cut_steps(ids, separator, closers=tokens.closers(separator), decode=tokens.decode),
+        tokens.encode,
     )
 
 

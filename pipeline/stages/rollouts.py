@@ -23,15 +23,15 @@ TABLES = ("nodes", "verdicts", "requests")
 
 @dataclass(frozen=True, slots=True)
 class RolloutConfig:
-    """strategy: how a tree grows from the prompt. group: samples a task, for strategies that take it. params: JSON
-    object of what the strategy shall have otherwise. order: which request goes first. most_tokens: decoded, after which
-    the run ends cleanly; 0: no end. most_seconds: likewise.
+    """strategy: how a tree grows from the prompt. group: samples a task, for strategies that take it. temperature:
+    none: as the strategy has it. top_p: likewise. params: JSON object of what the strategy shall have otherwise. order:
+    which request goes first. most_tokens: decoded, after which the run ends cleanly; 0: no end. most_seconds: likewise.
     """
 
     strategy: str = "flat"
     group: int = 8
-    temperature: float = 1.0
-    top_p: float = 1.0
+    temperature: float | None = None
+    top_p: float | None = None
     params: str = ""
     order: str = "first"
     most_tokens: int = 0

@@ -27,15 +27,16 @@ TABLES = ("nodes", "verdicts", "requests")
 @dataclass(frozen=True, slots=True)
 class TreeConfig:
     """rule: where trees grow further. attempts: forked a task, wrong and right in turn, for rules that take it.
-    branches: new ones from each fork, likewise. params: JSON object of what the rule shall have otherwise. order: which
-    request goes first. most_tokens: decoded, after which the run ends cleanly; 0: no end. most_seconds: likewise.
+    branches: new ones from each fork, likewise. temperature: none: as the rule has it. top_p: likewise. params: JSON
+    object of what the rule shall have otherwise. order: which request goes first. most_tokens: decoded, after which the
+    run ends cleanly; 0: no end. most_seconds: likewise.
     """
 
     rule: str = "steps"
     attempts: int = 2
     branches: int = 4
-    temperature: float = 1.0
-    top_p: float = 1.0
+    temperature: float | None = None
+    top_p: float | None = None
     params: str = ""
     order: str = "first"
     most_tokens: int = 0

@@ -28,8 +28,8 @@ def lay_out(draft: Draft, tree: Tree, *, by_step: bool) -> dict[int, int]:
         ValueError: something hangs in the middle of a node of an earlier stage.
     """
     hung: dict[int, list[int]] = defaultdict(list)
-    for number, piece in enumerate(draft.pieces):
-        if piece.at is not None:
+    for number, piece in reversed(list(enumerate(draft.pieces))):
+        if piece.at is not None and (len(piece.token_ids) or hung[number]):
             hung[piece.at.piece].append(number)
     nodes: list[dict[int, int]] = [dict(piece.nodes) for piece in draft.pieces]
     last: dict[int, int] = {}

@@ -1,14 +1,34 @@
 """Growth strategies, by name: those that begin with the prompt, and those that begin with what earlier stages left."""
 
+from pipeline.trees.growth.brpo import Brpo
 from pipeline.trees.growth.flat import Flat
+from pipeline.trees.growth.forks import Forks
+from pipeline.trees.growth.mcts import Mcts
+from pipeline.trees.growth.monte_carlo import MonteCarlo
+from pipeline.trees.growth.omegaprm import OmegaPrm
+from pipeline.trees.growth.pppo import Pppo
+from pipeline.trees.growth.spo_chain import SpoChain
 from pipeline.trees.growth.spo_tree import SpoTree
 from pipeline.trees.growth.steps import Steps
+from pipeline.trees.growth.treeps_rag import TreepsRag
 from pipeline.trees.strategy import Strategy
 
 FROM_PROMPT: dict[str, type[Strategy]] = {
     "flat": Flat,
+    "spo_chain": SpoChain,
     "spo_tree": SpoTree,
+    "forks": Forks,
+    "brpo": Brpo,
+    "pppo": Pppo,
+    "mcts": Mcts,
 }
 FROM_TREE: dict[str, type[Strategy]] = {
     "steps": Steps,
+    "monte_carlo": MonteCarlo,
+    "omegaprm": OmegaPrm,
+    "forks": Forks,
 }
+WITH_RETRIEVER: dict[str, type[Strategy]] = {
+    "treeps_rag": TreepsRag,
+}
+"""Take a function that says what was retrieved, so they are begun from code alone."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
-from pipeline.credit.spo_chain import Cuts
 from pipeline.errors import BadConfig
 from pipeline.generation.engine import Sampling
 from pipeline.trees.draft import Ask, Draft, Spot
-from pipeline.trees.prefixes import distinct_places
+from pipeline.trees.prefixes import common_tokens, distinct_places
 from pipeline.trees.strategy import Growing, gather
 
 RULES = ("entropy", "disagreement")
@@ -67,7 +65,7 @@ class Forks:
         answers = draft.attempts()
         spots = self._unsure(draft, answers) if self.rule == "entropy" else self._disagreeing(draft, answers)
         asks = []
-        for spot in spots:
+        for spot in (spot for spot in spots if draft.left(spot) > 0):
             sampling = Sampling(self.temperature, self.top_p, draft.left(spot))
             first = max((piece.sample + 1 for piece in draft.pieces if piece.at == spot), default=0)
             asks += [Ask(spot, first + n, sampling, origin="branch") for n in range(self.branches)]
@@ -75,32 +73,30 @@ class Forks:
 
     def _unsure(self, draft: Draft, answers: list[int]) -> list[Spot]:
         """The distinct places before the least likely tokens of each answer."""
-        cuts = []
-        for index, answer in enumerate(answers):
+        spots = []
+        for answer in answers:
             logprobs = draft.pieces[answer].logprobs
             places = np.argsort(logprobs, kind="stable")[: np.count_nonzero(~np.isnan(logprobs))]
             ends = self._moved(draft, answer, places)
             ends = ends[ends > 0]
             first = np.unique(ends, return_index=True)[1]
-            cuts += [(index, end) for end in ends[np.sort(first)][: self.top].tolist()]
-        return distinct_places(draft, answers, _cuts(cuts)).spots
+            spots += [Spot(answer, end) for end in ends[np.sort(first)][: self.top].tolist()]
+        return list(distinct_places(draft, spots))
 
     def _disagreeing(self, draft: Draft, answers: list[int]) -> list[Spot]:
         """The distinct places where answers of unlike reward part, those of most pairs first."""
-        judged = [index for index, answer in enumerate(answers) if draft.pieces[answer].reward is not None]
-        pairs: Counter[tuple[int, int]] = Counter()
-        for pair in combinations(judged, 2):
-            one, other = (draft.pieces[answers[index]] for index in pair)
-            if one.reward != other.reward:
-                common = common_tokens(one.token_ids, other.token_ids)
-                longer = pair[0] if common < len(one.token_ids) else pair[1]
-                end = int(self._moved(draft, answers[longer], np.array([common]))[0])
-                if end > 0 and common < len(draft.pieces[answers[longer]].token_ids):
-                    pairs[longer, end] += 1
-        ordered = sorted(pairs)
-        places = distinct_places(draft, answers, _cuts(ordered))
-        parted = np.bincount(places.codes, [pairs[cut] for cut in ordered], minlength=len(places.spots))
-        return [places.spots[code] for code in np.argsort(-parted, kind="stable")[: self.top].tolist()]
+        spots = []
+        for pair in combinations(answers, 2):
+            one, other = (draft.pieces[answer] for answer in pair)
+            if None in (one.reward, other.reward) or one.reward == other.reward:
+                continue
+            common = common_tokens(one.token_ids, other.token_ids)
+            longer = pair[0] if common < len(one.token_ids) else pair[1]
+            end = int(self._moved(draft, longer, np.array([common]))[0])
+            if end > 0 and common < len(draft.pieces[longer].token_ids):
+                spots.append(Spot(longer, end))
+        parted = distinct_places(draft, spots)
+        return sorted(parted, key=lambda spot: -parted[spot])[: self.top]
 
     def _moved(self, draft: Draft, answer: int, ends: np.ndarray) -> np.ndarray:
         """Where forks of an answer may stand, at or before some places; 0 where nowhere."""
@@ -112,16 +108,3 @@ class Forks:
             steps = np.array([0, *(spot.end for spot in draft.inner_ends(answer))])
             ends = steps[np.searchsorted(steps, ends, side="right") - 1]
         return ends
-
-
-def common_tokens(one: np.ndarray, other: np.ndarray) -> int:
-    """How many tokens at the beginning are the same."""
-    length = min(len(one), len(other))
-    unlike = one[:length] != other[:length]
-    return int(np.argmax(unlike)) if unlike.any() else length
-
-
-def _cuts(cuts: list[tuple[int, int]]) -> Cuts:
-    """Cuts from an answer's index and the tokens before the cut."""
-    pairs = np.array(cuts, np.int64).reshape(-1, 2)
-    return Cuts(pairs[:, 0], pairs[:, 1] - 1)

@@ -1,11 +1,10 @@
-"""Step-wise Monte Carlo: from each inner step of some attempts, as many branches as it takes to tell what it is worth."""
+"""Step-wise Monte Carlo: from each inner step of some attempts, as many branches as it takes to tell its worth."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from scipy.special import ndtri
+from statistics import NormalDist
 
 from pipeline.errors import BadConfig
 from pipeline.generation.engine import Sampling
@@ -30,17 +29,18 @@ class MonteCarlo:
 
     attempts:  labelled a task, wrong and right in turn.
     most:      draws of a step at most, failed ones included.
-    batch:     of which so many at a time. As many as `most`: the same number from every step.
-    threshold: of the mean reward, below 1. 0: a step is done with its first right draw, as hard labels of Math-Shepherd
-        need; its mean is then no estimate of its value.
+    batch:     of which so many at a time. As many as `most`: the same number from every step. A small one stops at the
+        first few that happen to be alike.
+    threshold: of the mean reward, below 1. 0: a step is done with the first batch that has a right draw, which is
+        all that hard labels of Math-Shepherd need; its mean then says too much.
     level:     of the interval, between 0 and 1. It is looked at after every batch, so the level is that of one look.
 
     Source: Math-Shepherd (Wang et al., 2024) with 8 draws of every step; stopping is ours.
     """
 
     attempts: int = 2
-    most: int = 16
-    batch: int = 4
+    most: int = 32
+    batch: int = 8
     threshold: float = 0.5
     level: float = 0.95
     temperature: float = 1.0
@@ -90,5 +90,5 @@ class MonteCarlo:
         The interval is all that a score test does not refuse, so this is the test.
         """
         variance = self.threshold * (1 - self.threshold)
-        quantile = float(ndtri((1 + self.level) / 2))
+        quantile = NormalDist().inv_cdf((1 + self.level) / 2)
         return (total - judged * self.threshold) ** 2 > quantile**2 * judged * variance

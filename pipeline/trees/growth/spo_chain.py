@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.credit.spo_chain import SpoChainParams, cut_points
 from pipeline.errors import BadConfig
 from pipeline.generation.engine import Sampling
-from pipeline.trees.draft import Ask, Draft
-from pipeline.trees.prefixes import answer_tokens, distinct_places
+from pipeline.trees.draft import Ask, Draft, Spot
+from pipeline.trees.prefixes import distinct_places
 from pipeline.trees.strategy import Growing, gather
 
 
@@ -42,15 +44,20 @@ class SpoChain:
         """Sample the prompt, then continue from the prefixes that the group's cuts have: known once all have come."""
         whole = Sampling(self.temperature, self.top_p, draft.max_tokens)
         yield from gather(Ask(draft.root, sample, whole) for sample in range(self.group))
-        answers = draft.attempts()
-        _, logprobs, offsets = answer_tokens(draft, answers)
-        places = distinct_places(draft, answers, cut_points(logprobs, offsets, self._params()))
         asks = []
-        for spot in places.spots:
+        for spot in distinct_places(draft, self._cuts(draft, draft.attempts())):
             sampling = Sampling(self.temperature, self.top_p, draft.left(spot))
             first = self.group if spot == draft.root else 0  # not what the answers themselves were drawn as
             asks += [Ask(spot, first + n, sampling, origin="continuation") for n in range(self.continuations)]
         yield from gather(asks)
+
+    def _cuts(self, draft: Draft, answers: list[int]) -> list[Spot]:
+        """The cut points of some answers, in their order."""
+        logprobs = [draft.pieces[answer].logprobs for answer in answers]
+        offsets = np.cumsum([0, *map(len, logprobs)])
+        cuts = cut_points(np.concatenate([np.empty(0), *logprobs]), offsets, self._params())
+        pairs = zip(cuts.responses.tolist(), cuts.tokens.tolist(), strict=True)
+        return [Spot(answers[index], token + 1) for index, token in pairs]
 
     def _params(self) -> SpoChainParams:
         return SpoChainParams(rho=self.rho, cutpoint_interval=self.cutpoint_interval, mc_samples=self.continuations)

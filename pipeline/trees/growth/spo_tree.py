@@ -26,22 +26,25 @@ class SpoTree:
     by_step = False
 
     def grow(self, draft: Draft) -> Growing:
-        """Grow level by level, each child the moment its parent's segment has ended."""
+        """Grow level by level, each child the moment its parent's segment has ended.
 
-        def below(at: Spot, level: int) -> Sequence[Ask]:
+        Siblings with the same tokens are continued apart: a sample's index is its place in its level.
+        """
+
+        def below(at: Spot, level: int, place: int) -> Sequence[Ask]:
             if level == len(self.branching):
                 return ()
             left = draft.left(at)
             most = left if level == len(self.branching) - 1 else min(self.segment, left)
             if most < 1:
                 return ()
-            sampling = Sampling(self.temperature, self.top_p, most)
-            return [Ask(at, sample, sampling, note=level) for sample in range(self.branching[level])]
+            sampling, width = Sampling(self.temperature, self.top_p, most), self.branching[level]
+            return [Ask(at, place * width + index, sampling, note=level) for index in range(width)]
 
         def follow(answer: Answer) -> Sequence[Ask]:
-            piece = answer.piece
+            piece, ask = answer.piece, answer.ask
             if piece is None or not draft.pieces[piece].cut_short:
                 return ()
-            return below(draft.end_of(piece), answer.ask.note + 1)
+            return below(draft.end_of(piece), ask.note + 1, ask.sample)
 
-        yield from spread(below(draft.root, 0), follow)
+        yield from spread(below(draft.root, 0, 0), follow)

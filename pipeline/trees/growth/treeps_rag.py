@@ -84,10 +84,14 @@ class TreepsRag:
 
     def _unlike(self, draft: Draft, answers: list[Answer]) -> list[Answer]:
         """Those whose search is not that of an earlier sibling that is kept."""
+        if not answers:
+            return []
+        parents: dict[Spot, int] = {}
+        codes = [parents.setdefault(answer.ask.at, len(parents)) for answer in answers]
         found = [self.documents_of(draft, answer.piece) for answer in answers]
         names = [name for documents in found for name in sorted(documents or ())]
         dropped = prune_siblings(
-            np.unique([answer.ask.at for answer in answers] or np.empty((0, 2)), axis=0, return_inverse=True)[1].ravel(),
+            np.array(codes),
             np.unique(np.array(names, str), return_inverse=True)[1],
             np.cumsum([0, *(len(documents or ()) for documents in found)]),
             searches=np.array([documents is not None for documents in found], bool),

@@ -1,0 +1,444 @@
+"""Strategies that grow trees from cut points, forks, budgets, prefixes and searches, and the merging of prefixes."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.credit.spo_chain import SpoChainParams, cut_points
+from pipeline.errors import BadConfig
+from pipeline.generation.engine import Completion, Request, Sampling, failed
+from pipeline.generation.sampler import Sampler
+from pipeline.generation.scheduler import Scheduler
+from pipeline.store.ledger import Ledger
+from pipeline.trees.draft import Draft, Piece, Reading, Spot, new_draft
+from pipeline.trees.grow import Tree, nodes_frame
+from pipeline.trees.growth.brpo import Brpo
+from pipeline.trees.growth.forks import Forks
+from pipeline.trees.growth.pppo import Pppo
+from pipeline.trees.growth.spo_chain import SpoChain
+from pipeline.trees.growth.treeps_rag import TreepsRag
+from pipeline.trees.lay_out import lay_out
+from pipeline.trees.merging import merge_prefixes, token_counts
+from pipeline.trees.prefixes import Prefixes, common_tokens
+from pipeline.trees.segment import cut_steps
+from pipeline.trees.strategy import Strategy
+from schemas import Nodes
+
+LETTERS = "\0abcdefgh\n.#>!"
+END = 0
+PROMPT = np.array([3, 1, 2], np.int32)
+CLOSERS = np.array([letter == "\n" for letter in LETTERS])
+
+
+def decode(ids: Iterable[int]) -> str:
+    return "".join(LETTERS[index] for index in ids).replace("\0", "")
+
+
+def encode(text: str) -> np.ndarray:
+    return np.array([LETTERS.index(letter) for letter in text], np.int32)
+
+
+READING = Reading(decode, lambda ids: cut_steps(ids, "\n", closers=CLOSERS, decode=decode), encode)
+
+
+def babble(request: Request) -> list[int]:
+    """A few letters of two, so that answers often begin alike."""
+    rng = np.random.default_rng(request.seed)
+    return [*rng.choice([1, 1, 1, 2, 9], size=rng.integers(0, 30)).tolist(), END]
+
+
+@dataclass
+class Shuffled:
+    """Answers what it has in hand in an order drawn from a seed."""
+
+    answer: Callable[[Request], list[int]] = babble
+    seed: int = 0
+    fails: Callable[[Request], bool] = lambda request: False
+    seen: list[Request] = field(default_factory=list)
+    name = "shuffled"
+    fingerprint = "shuffled"
+
+    def generate(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
+        rng, source, hand, ended = np.random.default_rng(self.seed), iter(requests), [], False
+        while True:
+            while not ended and len(hand) < 12:
+                request = next(source, "end")
+                ended = request == "end"
+                if ended or request is None:
+                    break
+                self.seen.append(request)
+                hand.append(request)
+            if not hand:
+                return
+            yield self._completed(hand.pop(rng.integers(len(hand))))
+
+    def _completed(self, request: Request) -> Completion:
+        if self.fails(request):
+            return failed(request, "no luck")
+        ids, most = self.answer(request), request.sampling.max_tokens
+        kept = np.array(ids[:most], np.int32)
+        logprobs = -np.random.default_rng(request.seed).random(len(kept)).astype(np.float32)
+        return Completion(request.key, kept, logprobs, "length" if len(ids) > most else "stop")
+
+
+@pytest.fixture
+def grow(tmp_path_factory):
+    """Grows one tree of a strategy on an engine of its own; answers of an odd number of letters are right."""
+
+    def grown(strategy: Strategy, engine: Shuffled, *, max_tokens: int = 24) -> tuple[Draft, int]:
+        with Ledger(tmp_path_factory.mktemp("ledger") / "ledger.sqlite") as ledger:
+            scheduler = Scheduler(
+                Sampler(ledger, engine.name, engine.fingerprint, lambda: engine),
+                strategy,
+                reward_of=lambda draft, piece: len(draft.written(draft.end_of(piece))) % 2,
+            )
+            draft = new_draft("q", "q@r0", PROMPT, text="?", max_tokens=max_tokens, reading=READING)
+            [done] = scheduler.grow(iter([draft]))
+        return done
+
+    return grown
+
+
+def nodes_of(draft: Draft, strategy: Strategy) -> pl.DataFrame:
+    """The tree laid out: valid rows, on whose paths stand just what was asked and answered."""
+    tree = Tree(draft.task, draft.tree)
+    last = lay_out(draft, tree, by_step=strategy.by_step)
+    for number, node in last.items():
+        entry = draft.pieces[number].entry
+        if entry is not None:
+            assert tree.tokens(node).tolist() == [*entry.prompt.tolist(), *entry.completion.token_ids.tolist()]
+    assert {number for number, piece in enumerate(draft.pieces) if len(piece.token_ids)} == set(last)
+    return Nodes.validate(nodes_frame([tree]))
+
+
+def documents_of(draft: Draft, piece: int) -> frozenset[str] | None:
+    """A step that does not end is a search for the letters of its first two tokens."""
+    one = draft.pieces[piece]
+    return frozenset(decode(one.token_ids[:2])) if one.cut_short else None
+
+
+SEARCH = TreepsRag(documents_of, 1.0, lambda draft, piece: encode("gh"), width=3, step=4, force="#")
+STRATEGIES = {
+    "spo_chain": SpoChain(group=4, continuations=3, cutpoint_interval=3),
+    "entropy": Forks(group=4, top=3),
+    "disagreement": Forks("disagreement", group=8, top=4, block=2),
+    "brpo": Brpo((4, 8, 16), traces=3, summaries=2, summary_tokens=5, end_marker="b\n", cut="..", header="#"),
+    "pppo": Pppo(group=4, continuations=3, eta=0.3),
+    "treeps_rag": SEARCH,
+}
+every_strategy = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
+
+
+@every_strategy
+def test_the_order_of_answers_does_not_matter(strategy, grow):
+    frames = [nodes_of(grow(strategy, Shuffled(seed=seed))[0], strategy) for seed in range(4)]
+    assert frames[0].height > 11
+    for frame in frames[1:]:
+        assert frame.equals(frames[0])
+
+
+@every_strategy
+@pytest.mark.parametrize("answer", [babble, lambda request: [1] * 15 + [END]], ids=["unlike", "all alike"])
+def test_nothing_is_asked_twice(strategy, answer, grow):
+    engine = Shuffled(answer)
+    draft, _ = grow(strategy, engine)
+    drawn = Counter(piece.entry.completion.key for piece in draft.pieces if piece.entry)
+    assert drawn == Counter(request.key for request in engine.seen)
+    assert max(drawn.values()) == 1
+
+
+@every_strategy
+@pytest.mark.parametrize("share", [2, 3, 1])
+def test_failures_end_the_tree_all_the_same(strategy, share, grow):
+    engine = Shuffled(fails=lambda request: request.seed % share == 0)
+    draft, lost = grow(strategy, engine)
+    assert lost == sum(request.seed % share == 0 for request in engine.seen) > 0
+    assert nodes_of(draft, strategy).filter("sampled").is_empty() == (share == 1)
+
+
+@every_strategy
+def test_empty_answers(strategy, grow):
+    draft, lost = grow(strategy, Shuffled(lambda request: babble(request) if request.seed % 2 else []))
+    assert lost == 0
+    assert any(not len(piece.token_ids) for piece in draft.pieces)
+    nodes_of(draft, strategy)
+
+
+@pytest.mark.parametrize("interval", [1, 3, 100])
+def test_spo_chain_asks_once_a_prefix(interval, grow):
+    strategy, engine = SpoChain(group=6, continuations=3, cutpoint_interval=interval), Shuffled()
+    draft, _ = grow(strategy, engine)
+    wanted = []
+    for answer in draft.attempts():
+        piece = draft.pieces[answer]
+        params = SpoChainParams(cutpoint_interval=interval)
+        for token in cut_points(piece.logprobs.astype(float), np.array([0, len(piece.token_ids)]), params).tokens:
+            wanted.append(tuple(piece.token_ids[: token + 1].tolist()))
+    prefixes = [tuple(request.prompt[len(PROMPT) :].tolist()) for request in engine.seen[6:]]
+    assert Counter(prefixes) == dict.fromkeys(wanted, 3)
+    assert len(set(wanted)) < len(wanted), "some are shared"
+    assert {piece.origin for piece in draft.pieces[7:]} == {"continuation"}
+    assert all(request.sampling.max_tokens + len(request.prompt) == 24 + 3 for request in engine.seen)
+
+
+def drafted(*answers: str, rewards: Iterable[float | None] = (), logprobs: Iterable[float] = ()) -> Draft:
+    """A tree of samples of the prompt."""
+    draft = new_draft("q", "q@r0", PROMPT, text="?", max_tokens=24, reading=READING)
+    for sample, text in enumerate(answers):
+        ids = np.append(encode(text), END).astype(np.int32)
+        given = np.array(list(logprobs) or [-0.5] * len(ids), np.float32)[: len(ids)]
+        draft.pieces.append(Piece(draft.root, ids, given, "stop", "sample", "step", sample))
+    for piece, reward in zip(draft.pieces[1:], rewards, strict=False):
+        piece.reward = reward
+    return draft
+
+
+def asked(strategy: Strategy, draft: Draft) -> list[Spot]:
+    """Where a strategy asks at first."""
+    return [ask.at for ask in next(strategy.grow(draft), [])]
+
+
+def test_entropy_forks_before_the_least_likely_tokens():
+    draft = drafted("abcdef", logprobs=[-9, -0.1, -3, -0.2, -2, float("nan"), -2.5])
+    assert asked(Forks(top=3, branches=1), draft) == [Spot(1, 2), Spot(1, 6), Spot(1, 4)]
+    assert asked(Forks(top=1, branches=2), draft) == [Spot(1, 2)] * 2
+    assert len(asked(Forks(top=99, branches=1), draft)) == 5, "not the first token, not the unknown one"
+
+
+def test_forks_of_equal_prefixes_are_one():
+    draft = drafted("abcd", "abce", logprobs=[-1, -2, -3, -1, -1])
+    assert asked(Forks(top=1, branches=1), draft) == [Spot(1, 2)]
+
+
+def test_forks_move_back_to_the_edge_of_a_block():
+    draft = drafted("abcdefgh", logprobs=[-0.1, -0.1, -3, -0.1, -0.1, -0.1, -2, -1, -0.1])
+    for spot in asked(Forks(top=3, branches=1, block=4), draft):
+        assert draft.length(spot) % 4 == 0
+    assert asked(Forks(top=3, branches=1, block=4), draft) == [Spot(1, 1), Spot(1, 5)]
+    assert asked(Forks(top=1, branches=1, block=16), draft) == [Spot(1, 2)], "the edge lies in the prompt"
+
+
+def test_forks_move_back_to_the_end_of_a_step():
+    draft = drafted("ab\ncd\nef", logprobs=[-1, -9, -1, -1, -8, -1, -1, -7, -1])
+    assert asked(Forks(top=3, branches=1, at_steps=True), draft) == [Spot(1, 3), Spot(1, 6)]
+    draft.pieces[1].nodes = {2: 1, 6: 2, 9: 3}
+    assert asked(Forks(top=3, branches=1), draft) == [Spot(1, 2), Spot(1, 6)], "not within a node that there is"
+
+
+@pytest.mark.parametrize(
+    ("answers", "rewards", "spots"),
+    [
+        pytest.param(["abc", "abd"], [1, 0], [Spot(1, 2)], id="where they part"),
+        pytest.param(["abc", "abd"], [1, 1], [], id="of one mind"),
+        pytest.param(["abc", "abd"], [1, None], [], id="not judged"),
+        pytest.param(["abc", "dbc"], [1, 0], [], id="from the first token"),
+        pytest.param(["abc", "abc"], [1, 0], [], id="the same answer"),
+        pytest.param(["abc", "abd", "abe", "ag"], [1, 0, 0, 0], [Spot(1, 2), Spot(1, 1)], id="most pairs first"),
+        pytest.param(["ab", "abcd"], [1, 0], [Spot(1, 2)], id="where one ends and the other goes on"),
+        pytest.param(["ab\nc", "ab\nd"], [1, 0], [Spot(1, 3)], id="after a step"),
+    ],
+)
+def test_disagreement_forks(answers, rewards, spots):
+    assert asked(Forks("disagreement", branches=1), drafted(*answers, rewards=rewards)) == spots
+
+
+def test_a_fork_draws_what_was_not_drawn():
+    draft = drafted("abcd", logprobs=[-1, -2, -1, -1, -1])
+    draft.pieces.append(Piece(Spot(1, 1), encode("b"), np.zeros(1, np.float32), "stop", "branch", "step", 4))
+    assert [ask.sample for ask in next(Forks(top=1).grow(draft))] == [5, 6]
+
+
+def traces(*answers: str) -> Callable[[Request], list[int]]:
+    """Answers the prompt in turn, and a forced header with `!`."""
+    rest = iter(answers)
+    return lambda request: [*encode("!" if len(request.prompt) > len(PROMPT) else next(rest)).tolist(), END]
+
+
+@pytest.mark.parametrize(
+    ("trace", "prefixes"),
+    [
+        pytest.param("abcdefgh", ["ab..>#", "abcd..>#", "abcdef..>#"], id="cut at each budget"),
+        pytest.param("abc>a", ["ab..>#", "abc>#", "abc>#"], id="closed: the header alone, and anew for later budgets"),
+        pytest.param("a>", ["a>#", "a>#", "a>#"], id="closed before the first"),
+        pytest.param("ab>", ["ab..>#", "ab>#", "ab>#"], id="closed by the token after a budget"),
+        pytest.param("abc", ["ab..>#"], id="ended without closing"),
+    ],
+)
+def test_brpo_cuts_at_budgets(trace, prefixes, grow):
+    strategy = Brpo((2, 4, 6), traces=1, summaries=2, summary_tokens=5, end_marker=">", cut="..", header="#")
+    engine = Shuffled(traces(trace))
+    draft, _ = grow(strategy, engine)
+    assert Counter(decode(request.prompt[len(PROMPT) :]) for request in engine.seen[1:]) == Counter(prefixes * 2)
+    assert {request.sampling.max_tokens for request in engine.seen[1:]} <= {5}
+    frame = nodes_of(draft, strategy)
+    forced = frame.filter(~pl.col("sampled") & (pl.col("node") > 0))
+    assert set(forced["text"]) == {"..>#" if ".." in prefix else "#" for prefix in prefixes}
+    assert frame["context"].unique().to_list() == [0]
+    thought = frame.filter(pl.col("origin") == "sample")["token_count"].sum()
+    assert thought == min(len(trace) + 1, 6), "later budgets add no thinking"
+
+
+def test_brpo_without_a_marker_answers_before_the_end_token(grow):
+    strategy = Brpo((4, 8), traces=1, summaries=1, end_marker="", cut="..", header="#")
+    engine = Shuffled(traces("abcdef"))
+    grow(strategy, engine)
+    assert sorted(decode(request.prompt[len(PROMPT) :]) for request in engine.seen[1:]) == ["abcd..#", "abcdef#"]
+
+
+def test_pppo_continues_the_first_share(grow):
+    strategy, engine = Pppo(group=6, continuations=3, eta=0.29), Shuffled(seed=3)
+    draft, _ = grow(strategy, engine)
+    frame = nodes_of(draft, strategy)
+    hung = Counter(piece.at for piece in draft.pieces if piece.origin == "branch")
+    lengths = {answer: int(0.29 * len(draft.pieces[answer].token_ids) + 1e-9) for answer in draft.attempts()}
+    assert hung == {Spot(answer, share): 3 for answer, share in lengths.items() if share}
+    prefixes = frame.filter((pl.col("depth") == 1) & pl.col("finish").is_null())
+    assert prefixes["token_count"].sum() == sum(lengths.values())
+    assert frame["depth"].max() == 2
+
+
+def test_searches_alike_do_not_both_go_on(grow):
+    draft, _ = grow(SEARCH, Shuffled(seed=1), max_tokens=40)
+    below: dict[Spot, list[int]] = {}
+    for number, piece in enumerate(draft.pieces):
+        if piece.logprobs is not None:
+            below.setdefault(piece.at, []).append(number)
+    going_on = {piece.at.piece for piece in draft.pieces if piece.at and piece.at.piece}
+    dropped = 0
+    for siblings in below.values():
+        kept = [documents_of(draft, number) for number in siblings if number in going_on and len(siblings) > 1]
+        assert len(set(kept)) == len(kept)
+        dropped += sum(draft.pieces[number].finish is None for number in siblings)
+    assert dropped, "what does not go on is no end"
+    frame = nodes_of(draft, SEARCH)
+    found = frame.filter(~pl.col("sampled") & (pl.col("node") > 0))
+    assert set(found["text"]) == {"gh", "#", "gh#"} & set(found["text"])
+    assert frame["context"].unique().to_list() == [0]
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_searches_are_shared_out(width, grow):
+    strategy = TreepsRag(lambda draft, piece: None, 0.5, candidates=3, width=width, depth=3, step=2)
+    engine = Shuffled(lambda request: [1, 2] * 20)
+    draft, _ = grow(strategy, engine)
+    open_ = [Counter(ask.prompt.size for ask in engine.seen)[3 + 2 * level] for level in range(3)]
+    assert open_ == [3, 3 * min(width, 3), min(width, 9 if width > 3 else 3 * width)]
+    grown = Counter(piece.at.piece for piece in draft.pieces[1:] if draft.length(piece.at) == 7)
+    parents = Counter(draft.pieces[number].at.piece for number in grown)
+    assert len(parents) == min(width, 3), "every parent has its share"
+    assert max(parents.values()) - min(parents.values()) <= 1
+
+
+def test_the_only_search_goes_on(grow):
+    strategy = TreepsRag(lambda draft, piece: frozenset("a"), 0.1, candidates=4, depth=4, step=2)
+    draft, _ = grow(strategy, Shuffled(lambda request: [1, 2] * 20))
+    assert len([piece for piece in draft.pieces if piece.origin == "sample"]) == 4 + 4 + 4 + 1
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: SpoChain(group=0), "spo_chain group is 0"),
+        (lambda: SpoChain(rho=2.0), "rho"),
+        (lambda: Forks("chance"), "'chance' does not exist"),
+        (lambda: Forks(block=0), "forks block is 0"),
+        (lambda: Brpo((4, 4)), "do not rise"),
+        (lambda: Pppo(eta=1.5), "no share"),
+        (lambda: TreepsRag(documents_of, 0.0), "no overlap"),
+    ],
+)
+def test_what_cannot_be_is_refused(make, said):
+    with pytest.raises(BadConfig, match=said):
+        make()
+
+
+def paths(draft: Draft) -> set[tuple[int, ...]]:
+    """Paths to the ends of pieces, and to wherever one stands within."""
+    return {
+        tuple(draft.prefix(Spot(number, end)).tolist())
+        for number, piece in enumerate(draft.pieces)
+        for end in range(1, len(piece.token_ids) + 1)
+    }
+
+
+@st.composite
+def tangled(draw) -> Draft:
+    """A tree of sampled pieces of two letters, hung anywhere."""
+    draft = drafted()
+    for sample in range(draw(st.integers(0, 8))):
+        host = draw(st.integers(0, len(draft.pieces) - 1))
+        end = len(PROMPT) if host == 0 else draw(st.integers(0, len(draft.pieces[host].token_ids)))
+        ids = np.array(draw(st.lists(st.sampled_from([1, 2]), max_size=6)), np.int32)
+        logprobs = -np.arange(len(ids), dtype=np.float32)
+        draft.pieces.append(Piece(Spot(host, end), ids, logprobs, "stop", "sample", "step", sample))
+    return draft
+
+
+@settings(deadline=None)
+@given(tangled())
+def test_merged_tokens_stand_once(draft):
+    merged = merge_prefixes(draft)
+    assert paths(merged) == paths(draft)
+    assert sum(len(piece.token_ids) for piece in merged.pieces) == len(paths(draft))
+    assert all(piece.at.end or not piece.at.piece for piece in merged.pieces[1:])
+    assert all(len(piece.token_ids) == len(piece.logprobs) > 0 for piece in merged.pieces[1:])
+    assert token_counts(draft).unique == len(paths(draft))
+    lay_out(merged, Tree("q", "q@r0"), by_step=False)
+
+
+@settings(deadline=None)
+@given(tangled())
+def test_places_are_one_where_the_same_tokens_are_before(draft):
+    prefixes, places = Prefixes(draft), {}
+    for number in range(1, len(draft.pieces)):
+        prefixes.add(number)
+    for number, piece in enumerate(draft.pieces):
+        for end in range(0 if number else len(PROMPT), len(piece.token_ids) + 1):
+            before = tuple(draft.prefix(Spot(number, end)).tolist())
+            assert places.setdefault(before, prefixes.place(Spot(number, end))) == prefixes.place(Spot(number, end))
+    assert len(set(places.values())) == len(places)
+
+
+def test_merged_group():
+    draft = drafted("abcd", "abce", "abcd", "f")
+    merged = merge_prefixes(draft)
+    assert [(piece.at, decode(piece.token_ids), piece.sample) for piece in merged.pieces[1:]] == [
+        (Spot(0, 3), "abcd", 0),
+        (Spot(1, 3), "e", 1),
+        (Spot(0, 3), "f", 3),
+    ]
+    assert len(draft.pieces) == 5
+    assert token_counts(draft) == (3 * 4 + 5 + 5 + 5 + 2, 3 + 5 + 5 + 5 + 2, 3 + 5 + 2 + 2)
+
+
+def test_written_tokens_are_not_merged_with_sampled_ones():
+    draft = drafted("abcd")
+    for text in ("abc", "abd"):
+        draft.write(draft.root, encode(text), origin="prompt", kind="step", sample=len(draft.pieces))
+    assert [decode(piece.token_ids) for piece in merge_prefixes(draft).pieces[1:]] == ["abc", "d", "abcd"]
+
+
+def test_nodes_of_earlier_stages_are_not_merged():
+    draft = drafted("ab")
+    draft.pieces[1].nodes = {3: 1}
+    with pytest.raises(ValueError, match="earlier stages"):
+        merge_prefixes(draft)
+
+
+@pytest.mark.parametrize("common", [0, 1, 63, 64, 65, 200, 1000])
+def test_common_tokens(common):
+    one = np.zeros(1000, np.int32)
+    other = np.append(one[:common], np.ones(1000 - common, np.int32))
+    assert common_tokens(one, other) == common_tokens(other[: common + 5], one) == common
+
+
+def test_sampling_is_that_of_the_strategy(grow):
+    engine = Shuffled()
+    grow(Pppo(group=2, continuations=1, temperature=0.7, top_p=0.9), engine)
+    assert engine.seen[0].sampling == Sampling(0.7, 0.9, 24)
