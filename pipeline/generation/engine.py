@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Generator, Iterable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -29,7 +30,12 @@ class Sampling:
             )
 
     def as_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
+        return _as_json(self)
+
+
+@lru_cache(maxsize=1024)
+def _as_json(sampling: Sampling) -> str:
+    return json.dumps(asdict(sampling), sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)
