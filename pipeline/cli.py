@@ -36,16 +36,27 @@ BAD_USE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
 
 
 class Stage(NamedTuple):
-    """A stage function and the class of its configuration, if it has one; imported on use."""
+    """A stage function and the class of its configuration, if it has one; imported on use.
+
+    printer: module that prints what the store then holds; empty: the stage's report is printed.
+    """
 
     module: str
     function: str
     config: str | None
     summary: str
+    printer: str = ""
 
 
 STAGES: dict[str, Stage] = {
     "tasks": Stage("pipeline.stages.tasks", "write_tasks", None, "read the tasks of a suite"),
+    "plan": Stage(
+        "pipeline.stages.plan",
+        "write_plan",
+        "PlanConfig",
+        "try a few tasks and print what the suite will cost and bring",
+        printer="pipeline.plan.ask",
+    ),
     "rollouts": Stage("pipeline.stages.rollouts", "write_rollouts", "RolloutConfig", "sample a group from every task"),
     "trees": Stage("pipeline.stages.trees", "write_trees", "TreeConfig", "branch from inner steps"),
     "retries": Stage("pipeline.stages.retries", "write_retries", "RetryConfig", "reflect on failures and try again"),
@@ -55,6 +66,9 @@ STAGES: dict[str, Stage] = {
     "verdicts": Stage("pipeline.stages.verdicts", "write_verdicts", None, "judge whatever is unjudged"),
     "credit": Stage("pipeline.stages.credit", "write_credit", "CreditConfig", "credit every step under a method"),
     "step-labels": Stage("pipeline.stages.step_labels", "write_step_labels", "StepLabelConfig", "label every step"),
+    "scores": Stage(
+        "pipeline.stages.scores", "write_scores", "ScoresConfig", "store what a file says of nodes, for credit"
+    ),
     "pairs": Stage("pipeline.stages.pairs", "write_pairs", "PairConfig", "build preference pairs"),
     "patches": Stage("pipeline.stages.patches", "write_patches", "PatchConfig", "build InT training rows"),
     "evals": Stage("pipeline.stages.evals", "write_evals", "EvalConfig", "evaluate a policy on held-out tasks"),
@@ -171,8 +185,11 @@ def _run_stage(stage: Stage, options: argparse.Namespace) -> None:
         )
         made = getattr(module, stage.function)(work, *configs)
     reports = made if isinstance(made, list) else [made]
-    for report in reports:
-        for line in (show.report_json(report),) if options.json else show.report_lines(report):
-            print(line)
+    if stage.printer:
+        import_module(stage.printer).print_stored(work, as_json=options.json, to=sys.stdout)
+    else:
+        for report in reports:
+            for line in (show.report_json(report),) if options.json else show.report_lines(report):
+                print(line)
     if any(report.fresh for report in reports):
         write_database(work.store)

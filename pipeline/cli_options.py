@@ -186,7 +186,7 @@ def read_config(options: argparse.Namespace, config: type) -> Any:
     hints, values = get_type_hints(config), {}
     for field in fields(config):
         value, reader = getattr(options, _dest(field.name)), _reader(field.name, hints[field.name])
-        for word in (value if reader.many else (value,)) if reader.words else ():
+        for word in (value if reader.many else (value,)) if reader.words and value else ():
             check_choice(field.name, word, reader.words)
         values[field.name] = tuple(value) if reader.many else value
     return config(**values)

@@ -206,12 +206,16 @@ def _drift(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     """Print a report of a round; draw it, where a file is named."""
     check_choice("report", options.what, REPORTS)
+    store, of = _store(options), {"suite": options.suite, "round": options.round}
+    if options.what == "cost":
+        if options.picture is not None:
+            raise BadConfig("a report of cost has no picture", remedy="leave --picture out")
+        from pipeline.plan.ask import ask_cost
+
+        return ask_cost(store, **of, as_json=options.json, to=sys.stdout)
     from pipeline.credit_report.ask import ask_credit
 
-    store = _store(options)
-    ask_credit(
-        store, suite=options.suite, round=options.round, picture=options.picture, as_json=options.json, to=sys.stdout
-    )
+    ask_credit(store, **of, picture=options.picture, as_json=options.json, to=sys.stdout)
 
 
 def _golden(options: argparse.Namespace) -> int:
@@ -243,7 +247,7 @@ def _bench(options: argparse.Namespace) -> None:
     print_metrics(measured, shape, to=sys.stdout)
 
 
-REPORTS = ("credit",)
+REPORTS = ("credit", "cost")
 _SHAPE = Shape()
 _SIZES = {
     "nodes": "of the forest that is queried",
@@ -309,7 +313,7 @@ QUESTIONS: dict[str, Question] = {
     ),
     "report": Question(
         _report,
-        "compare the credit methods and labellers of a round",
+        "compare the credit methods and labellers of a round, or plan and cost",
         {
             "what": {"metavar": "WHAT", "help": "|".join(REPORTS)},
             "--suite": {"metavar": "NAME", "help": "of this suite; default the only one that has a report"},

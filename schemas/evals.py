@@ -9,7 +9,7 @@ class Evals(Table):
     """A figure measured of a policy, a credit method or a labeller on a suite."""
 
     policy = dy.String(
-        primary_key=True, description="What was measured: a policy, credit/<method> or step_labels/<labeller>."
+        primary_key=True, description="What was measured: a policy, credit/<method>, step_labels/<labeller> or plan."
     )
     suite = dy.String(primary_key=True, description="Suite it was measured on.")
     split = dy.String(primary_key=True, description="Split it was measured on.")

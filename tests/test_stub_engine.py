@@ -10,11 +10,12 @@ from copy import deepcopy
 import numpy as np
 import pytest
 
-from pipeline.bench.block_cache import BlockCache
-from pipeline.bench.bounds import Answered, Unique, least_makespan, least_prefill, longest_path, unique_tokens
+from pipeline.bench.bounds import least_makespan, longest_path
 from pipeline.bench.stub_engine import END_ID, Answers, Machine, StubEngine
 from pipeline.errors import BadConfig
+from pipeline.generation.block_cache import BlockCache
 from pipeline.generation.engine import Completion, Request, Sampling, make_request
+from pipeline.generation.reuse import Answered, Unique, least_prefill, unique_tokens
 
 LONG = Sampling(max_tokens=100_000)
 

@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.bench.block_cache import BlockCache, Lease
 from pipeline.bench.prose import VOCABULARY, draw_logprobs
 from pipeline.errors import BadConfig
 from pipeline.generation.batching import END
+from pipeline.generation.block_cache import BlockCache, Lease
 from pipeline.generation.engine import Completion, Request, failed
 
 END_ID = 0

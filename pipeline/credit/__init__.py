@@ -2,20 +2,41 @@
 
 from functools import partial
 
+from pipeline.credit.adaptive_reasoning import AdaptiveReasoningParams, adaptive_reasoning_credit
+from pipeline.credit.adasearch import AdaSearchParams, adasearch_credit
+from pipeline.credit.archer import ArcherParams, archer_credit
+from pipeline.credit.attention_rhythm import RhythmParams, attention_rhythm_credit
+from pipeline.credit.brpo import BrpoParams, brpo_credit
+from pipeline.credit.calm import CalmParams, calm_credit
 from pipeline.credit.capo import CapoParams, capo_credit
 from pipeline.credit.clip_delta import ClipDeltaParams, clip_delta_credit
 from pipeline.credit.columns import Method
 from pipeline.credit.curriculum_length import CurriculumLengthParams, curriculum_length_credit
+from pipeline.credit.epo import EpoParams, epo_credit
 from pipeline.credit.gigpo import GigpoParams, gigpo_credit
+from pipeline.credit.groundedprm import GroundedprmParams, groundedprm_credit
 from pipeline.credit.group import GroupParams, group_credit
 from pipeline.credit.gtalign import GTAlignParams, gtalign_credit
+from pipeline.credit.hicra import HicraParams, hicra_credit
+from pipeline.credit.implicit_prm import ImplicitPrmParams, implicit_prm_credit
 from pipeline.credit.inputs import INPUTS, SCORES
+from pipeline.credit.lare import LaReParams, lare_credit
+from pipeline.credit.ma_rlhf import MaRlhfParams, ma_rlhf_credit
+from pipeline.credit.malt import MaltParams, malt_credit
 from pipeline.credit.mars import MarsParams, mars_credit
+from pipeline.credit.matchtir import MatchtirParams, matchtir_credit
+from pipeline.credit.oprl import OprlParams, oprl_credit
+from pipeline.credit.poad import PoadParams, poad_credit
 from pipeline.credit.pppo import PppoParams, pppo_credit
 from pipeline.credit.pure import PureParams, pure_credit
 from pipeline.credit.r3l import R3lParams, r3l_credit
+from pipeline.credit.r_to_q import RToQParams, r_to_q_credit
 from pipeline.credit.san import SanParams, san_credit
+from pipeline.credit.search_r2 import SearchR2Params, search_r2_credit
+from pipeline.credit.sotopia_rl import JUDGED, SotopiaRLParams, sotopia_rl_credit
+from pipeline.credit.spo_chain import SpoChainParams, spo_chain_credit
 from pipeline.credit.spo_tree import SpoTreeParams, spo_tree
+from pipeline.credit.t_reg import TRegRewardParams, t_reg_credit
 from pipeline.credit.tempo import TempoParams, tempo
 from pipeline.credit.tp_grpo import TpGrpoParams, tp_grpo_credit
 from pipeline.credit.treeps_rag import TreepsRagParams, treeps_rag_credit
@@ -76,6 +97,72 @@ METHODS: dict[str, Method] = {
         across_tasks=lambda params: True,
     ),
     "san": Method(san_credit, origins=_ATTEMPTS, params=SanParams, needs=("tool_calls",)),
+    "search_r2": Method(search_r2_credit, origins=_ATTEMPTS, params=SearchR2Params, needs=("kind", "useful")),
+    "adasearch": Method(
+        adasearch_credit, origins=_ATTEMPTS, params=AdaSearchParams, needs=("kind", "searched", "closed_book")
+    ),
+    "matchtir": Method(
+        matchtir_credit, origins=_ATTEMPTS, params=MatchtirParams, needs=("kind", "tool_calls", "reference_calls")
+    ),
+    "epo": Method(
+        epo_credit, origins=_ATTEMPTS, params=partial(EpoParams, score_divisor=1.0), needs=("kind", "key_turn")
+    ),
+    "sotopia_rl": Method(
+        sotopia_rl_credit,
+        origins=_ATTEMPTS,
+        params=SotopiaRLParams,
+        needs=("kind", *(f"{said}_{name}" for said in ("attribution", "score") for name in JUDGED)),
+        across_tasks=lambda params: params.observed_ranges,
+    ),
+    "calm": Method(calm_credit, origins=_ATTEMPTS, params=CalmParams, needs=("kind", "step_reward", "subgoals")),
+    "lare": Method(lare_credit, origins=_ATTEMPTS, params=LaReParams, needs=("kind", "latent_reward")),
+    "malt": Method(malt_credit, origins=_ATTEMPTS, params=MaltParams, needs=("kind",)),
+    "groundedprm": Method(groundedprm_credit, origins=_BRANCHED, params=GroundedprmParams, needs=("step_hard",)),
+    "adaptive_reasoning": Method(
+        adaptive_reasoning_credit, origins=_ATTEMPTS, params=AdaptiveReasoningParams, needs=("kind", "long_thinking")
+    ),
+    "brpo": Method(brpo_credit, origins=_BRANCHED, params=BrpoParams, needs=("kind", "origin", "budget")),
+    "archer": Method(archer_credit, origins=_BRANCHED, params=ArcherParams, needs=("kind", "critic_q", "critic_v")),
+    "poad": Method(
+        poad_credit,
+        origins=_ATTEMPTS,
+        params=PoadParams,
+        needs=("kind", "step_reward", "critic_values"),
+        across_tasks=lambda params: params.normalise,
+    ),
+    "ma_rlhf": Method(
+        ma_rlhf_credit,
+        origins=_ATTEMPTS,
+        params=MaRlhfParams,
+        needs=("kind", "tokens", "logprobs", "reference_logprobs", "critic_values"),
+    ),
+    "implicit_prm": Method(
+        implicit_prm_credit,
+        origins=_ATTEMPTS,
+        params=ImplicitPrmParams,
+        needs=("kind", "prm_logprobs", "reference_logprobs"),
+        across_tasks=lambda params: params.whiten or params.normalisation == "batch_norm",
+    ),
+    "oprl": Method(
+        oprl_credit,
+        origins=_ATTEMPTS,
+        params=OprlParams,
+        needs=("kind", "logprobs", "prm_logprobs"),
+        across_tasks=lambda params: params.step_norm == "batch_norm" or params.estimator == "reinforce_pp",
+    ),
+    "r_to_q": Method(
+        r_to_q_credit, origins=_BRANCHED, params=RToQParams, needs=("kind", "tuned_logprobs", "reference_logprobs")
+    ),
+    "t_reg": Method(
+        t_reg_credit, origins=_BRANCHED, params=TRegRewardParams, needs=("kind", "better_logprobs", "worse_logprobs")
+    ),
+    "attention_rhythm": Method(
+        attention_rhythm_credit, origins=_ATTEMPTS, params=RhythmParams, needs=("kind", "waad", "fai")
+    ),
+    "hicra": Method(hicra_credit, origins=_ATTEMPTS, params=HicraParams, needs=("kind", "planning")),
+    "spo_chain": Method(
+        spo_chain_credit, origins=_ATTEMPTS, params=SpoChainParams, needs=("kind", "step_soft", "logprobs")
+    ),
 }
 """Each under the name that the literature has for it. `spo_tree` and `treeps_rag` see the branches of trees too."""
 

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.credit.columns import ZERO, drop_rounding, mean_by
+from pipeline.credit.columns import ZERO, CreditColumns, Trees, drop_rounding, mean_by
 from pipeline.credit.group import GroupParams, group_advantages
+from pipeline.credit.scored import one_of
+from pipeline.credit.spoken import chosen, expected, lay_trajectories, spoken
 from pipeline.errors import BadConfig
 
 
@@ -132,3 +134,37 @@ def switch_losses(
 def adaptive_advantages(totals: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """`[M]` float64: `(r - mean) / std` over both halves of a prompt together, as verl's GRPO; no NaN goes in."""
     return group_advantages(totals, groups, lengths=np.ones(len(totals)), params=GroupParams("grpo_verl"))
+
+
+def adaptive_reasoning_credit(trees: Trees, params: AdaptiveReasoningParams = DEFAULTS) -> CreditColumns:
+    """Give every step its trajectory's advantage among the judged ones of the prompt, its tree, in either mode.
+
+    Needs `long_thinking` on leaves, and `kind`. A trajectory whose mode is unknown takes no part. Its length is that of
+    what the policy said.
+
+    Args:
+        trees: `N` nodes.
+        params: rewards, and what is simple and too long.
+
+    Returns:
+        value: `[N]` float64, mean total reward of the trajectories through the node; NaN where there is none.
+        advantage: `[N]` float64, mean of theirs; 0 where the policy said nothing, NaN where no such trajectory passes.
+
+    Raises:
+        BadScore: `long_thinking` is not 1 or 0.
+
+    Source: as `adaptive_reasoning`.
+    """
+    mode = one_of(trees, "long_thinking")
+    found = spoken(trees, judged=True)
+    found = chosen(found, ~np.isnan(mode[found.ends]))
+    total = adaptive_reasoning(
+        trees.reward[found.ends],
+        found.tasks,
+        long=mode[found.ends] == 1,
+        lengths=found.paths.token_counts(trees),
+        count=int(trees.tree.max(initial=-1)) + 1,
+        params=params,
+    ).total
+    advantage = adaptive_advantages(total, found.tasks)
+    return CreditColumns(value=expected(trees, found, total), advantage=lay_trajectories(trees, found, advantage))

@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.credit.columns import ZERO, mean_by
+from pipeline.credit.columns import ZERO, CreditColumns, Trees, mean_by
+from pipeline.credit.group import GroupParams, group_advantages
+from pipeline.credit.scored import one_of
+from pipeline.credit.spoken import chosen, expected, lay_trajectories, spoken
 from pipeline.errors import BadConfig
 
 DECISIONS = ("no_search", "search")
@@ -126,6 +129,38 @@ def adasearch(
         f1=_share(2 * precision * recall, precision + recall),
         search_rate=_share(int((decisions == DECISIONS.index("search")).sum()), len(decisions)),
     )
+
+
+def adasearch_credit(trees: Trees, params: AdaSearchParams = DEFAULTS) -> CreditColumns:
+    """Credit the adaptive runs of a question, its tree, for deciding as its closed-book runs say is right.
+
+    Needs `searched` and `closed_book` on leaves, and `kind`. A run that nobody calls closed-book is adaptive; only the
+    closed-book ones need a verdict, and earn nothing here.
+
+    Args:
+        trees: `N` nodes.
+        params: the threshold.
+
+    Returns:
+        value: `[N]` float64, mean reward of the adaptive runs through the node; NaN where none is known.
+        advantage: `[N]` float64, mean of their advantages among those of the tree, as verl's GRPO has them; 0 where the
+            policy said nothing, NaN where no adaptive run passes or the question has no label.
+
+    Raises:
+        BadScore: `searched` is not 1, 0 or -1, or `closed_book` not 1 or 0.
+
+    Source: as `adasearch`; the paper names a group-relative gradient and no formula.
+    """
+    closed, searched = one_of(trees, "closed_book") == 1, one_of(trees, "searched", (0.0, 1.0, UNPARSED))
+    found = spoken(trees)
+    samples = found.ends[closed[found.ends] & ~np.isnan(trees.reward[found.ends])]
+    questions = int(trees.tree.max(initial=-1)) + 1
+    label = label_questions(trees.reward[samples], trees.tree[samples], count=questions, params=params).label
+    runs = chosen(found, ~closed[found.ends] & ~np.isnan(searched[found.ends]) & (label[found.tasks] != UNPARSED))
+    decisions = searched[runs.ends].astype(np.int64)
+    reward = adasearch(decisions, runs.tasks, label, params).reward
+    advantage = group_advantages(reward, runs.tasks, lengths=np.ones(len(reward)), params=GroupParams("grpo_verl"))
+    return CreditColumns(value=expected(trees, runs, reward), advantage=lay_trajectories(trees, runs, advantage))
 
 
 def _share(part: float, whole: float) -> float:

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.credit.columns import CreditColumns, Trees
 from pipeline.credit.ragged import Ragged, row_sums, rows_of, suffix_sums
+from pipeline.credit.spoken import said_by_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,3 +139,24 @@ def actor_loss(advantage: np.ndarray, logprobs: Ragged, *, baseline: np.ndarray 
     terms = -row_sums(error * logprobs.values, logprobs.offsets)
     baseline_loss = np.nan if baseline is None else float((error**2).sum() / max(len(error), 1))
     return ActorLoss(terms, float(terms.sum() / max(len(terms), 1)), baseline_loss)
+
+
+def archer_credit(trees: Trees, params: ArcherParams = DEFAULTS) -> CreditColumns:
+    """Credit every step by what a critic says of it: the value of saying it less that of the state before it.
+
+    A step is an utterance. Verdicts are not looked at: the critic has seen the rewards.
+
+    Args:
+        trees: `N` nodes, given `kind`, `critic_q` and `critic_v`, of twins the lower each.
+        params: the critic was trained with them; they are not looked at.
+
+    Returns:
+        value: `[N]` float64, `critic_q`: expected return once the step is said; NaN where the policy said nothing.
+        advantage: `[N]` float64, reward units; 0 where the policy said nothing, NaN where the critic did not.
+
+    Source: as `advantages`, on the utterances that are stored, as an annotation must be.
+    """
+    said, q, v = said_by_policy(trees), trees.given["critic_q"], trees.given["critic_v"]
+    return CreditColumns(
+        value=np.where(said, q, np.nan), advantage=np.where(said, advantages(q[None, :], v[None, :]), 0.0)
+    )

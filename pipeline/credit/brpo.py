@@ -1,6 +1,10 @@
 """BRPO: a stretch of thinking is worth the score expected at the budgets to come, less what was to be expected.
 
 Does not know text: where thinking was cut and which short answers were right come as columns.
+
+In stored trees thinking is of origin `sample`, and a stretch of it ends at a node with a `budget`. A summary is a leaf
+of origin `branch` and hangs on the nearest stretch above it, by way of forced tokens of origin `prompt`. What a trace
+says once its thinking is closed has no budget and is neither.
 """
 
 from __future__ import annotations
@@ -10,8 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.credit.columns import drop_rounding, mean_by, moments
+from pipeline.credit.columns import CreditColumns, Paths, Trees, drop_rounding, mean_by, moments, ranges
+from pipeline.credit.scored import one_of, refuse
+from pipeline.credit.spoken import lay_steps, only, said_by_policy
 from pipeline.errors import BadConfig, BadTable
+from schemas.words import ORIGINS
 
 VARIANCE_REDUCTIONS = ("brpo", "v1only", "v2only", "none", "notrain")
 """The mix of both baselines; the trace's own past; the group's mean; no baseline; no advantage for thinking."""
@@ -21,6 +28,8 @@ SUMMARY_METHODS = ("brpo", "grpo")
 
 PRIORS = ("uniform", "linear", "base")
 """Chance of a budget: the same for all; in proportion to it; all on the last."""
+
+SAMPLE, BRANCH = ORIGINS.index("sample"), ORIGINS.index("branch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +226,105 @@ def summary_scores(right: np.ndarray, end_markers: np.ndarray, text_ended: np.nd
         text_ended: `[K]` bool, the trace ended with the end-of-text token instead.
     """
     return (right & (end_markers == 1) & ~text_ended).astype(np.float64)
+
+
+def brpo_credit(trees: Trees, params: BrpoParams = DEFAULTS) -> CreditColumns:
+    """Credit thinking, cut at budgets, and the summaries that hang on it; a tree is a task.
+
+    Needs `budget`, `origin` and `kind`; see the module on what is what. A trace is the way to a stretch below which
+    there is no other. A summary is of its own `budget` where it has one, else of its stretch's; below the last stretch
+    of a trace, which answers for later budgets too, the first `n_summary` are, the next are of the next budget, and so
+    on. A judged trace that ends with its last stretch, so that nothing could be drawn, scores 0 from there on.
+
+    Args:
+        trees: `N` nodes.
+        params: as many budgets as there are places, and how many summaries were drawn at each.
+
+    Returns:
+        value: `[N]` float64, expected score of the thinking from the stretch's budget on; NaN elsewhere.
+        advantage: `[N]` float64, of stretches and summaries, the mean over the traces through the node; 0 where the
+            policy said nothing, NaN where a score is missing that would decide, and after the thinking.
+
+    Raises:
+        BadScore: a budget is not among those of the parameters, or not above that of the stretch before.
+
+    Source: as `thinking_advantages` and `summary_advantages`. Deviation: the paper's traces share no thinking.
+    """
+    budget = one_of(trees, "budget", tuple(range(len(params.budgets))))
+    nodes = _layout(trees, budget)
+    traces, groups = nodes.traces, trees.tree[nodes.traces]
+    paths = trees.paths(traces)
+    ends = np.flatnonzero(nodes.thinking[paths.nodes])
+    stretch = np.searchsorted(ends, np.arange(len(paths.nodes)))  # the next end on the way; every path ends with one
+    stage = budget[paths.nodes[ends]].astype(np.int64)[stretch]
+
+    drawn = _summaries(nodes, paths, ends)
+    own, at_last = budget[drawn.leaf], drawn.on == traces[drawn.trace]
+    later = np.where(at_last, budget[drawn.on] + drawn.number // max(params.n_summary, 1), budget[drawn.on])
+    of = np.where(np.isnan(own), np.minimum(later, len(params.budgets) - 1), own).astype(np.int64)
+    scores = trees.reward[drawn.leaf]
+    quality = mean_scores(scores, drawn.trace, of, count=len(traces), params=params)
+    unclosed = ~np.isnan(trees.reward[traces])
+    quality[unclosed[:, None] & (np.arange(len(params.budgets)) >= budget[traces][:, None])] = 0.0
+    thinking = thinking_advantages(quality, groups, params)
+    summary = summary_advantages(scores, drawn.trace, of, nodes=drawn.on, groups=groups, params=params)
+
+    way = trees.paths(drawn.leaf)
+    below = only(way, trees.depth[way.nodes] > trees.depth[drawn.on][way.members()])
+    place = paths.members(), stage
+    said = np.append(paths.nodes, below.nodes)
+    return CreditColumns(
+        value=lay_steps(trees, paths.nodes, thinking.returns[place], unsaid=np.nan),
+        advantage=lay_steps(trees, said, np.append(thinking.advantage[place], summary[below.members()])),
+    )
+
+
+class _Layout(NamedTuple):
+    """thinking: `[N]` bool, ends of stretches. traces: `[M]` rows, the last end of each trace. leaves, on: `[K]` rows,
+    summaries and the end each hangs on."""
+
+    thinking: np.ndarray
+    traces: np.ndarray
+    leaves: np.ndarray
+    on: np.ndarray
+
+
+class _Drawn(NamedTuple):
+    """`[K']` each: a summary of a trace, by its leaf, the end it hangs on, the trace, and its number at that end."""
+
+    leaf: np.ndarray
+    on: np.ndarray
+    trace: np.ndarray
+    number: np.ndarray
+
+
+def _layout(trees: Trees, budget: np.ndarray) -> _Layout:
+    """Tell thinking from summaries."""
+    count, levels = len(trees.parent), list(trees.deepest_first())[::-1]
+    origin = trees.given["origin"]
+    thinking = said_by_policy(trees) & (origin == SAMPLE) & ~np.isnan(budget)
+    on, goes_on = np.full(count, -1), np.zeros(count, dtype=bool)
+    rises = np.ones(count, dtype=bool)
+    for rows in levels:
+        before = on[trees.parent[rows]]
+        rises[rows] = ~thinking[rows] | (before < 0) | (budget[rows] > budget[before])
+        on[rows] = np.where(thinking[rows], rows, before)
+    refuse(budget, rises, name="budget", what="above that of the stretch before")
+    for rows in levels[::-1]:
+        np.logical_or.at(goes_on, trees.parent[rows], goes_on[rows] | thinking[rows])
+    leaves = np.flatnonzero(trees.leaves() & (origin == BRANCH) & (on >= 0))
+    return _Layout(thinking, np.flatnonzero(thinking & ~goes_on), leaves, on[leaves])
+
+
+def _summaries(nodes: _Layout, paths: Paths, ends: np.ndarray) -> _Drawn:
+    """The summaries of every trace, one trace after the other and in the order of their rows."""
+    order = np.argsort(nodes.on, kind="stable")
+    at, trace = paths.nodes[ends], paths.members()[ends]
+    first, past = (np.searchsorted(nodes.on[order], at, side=side) for side in ("left", "right"))
+    places = ranges(first, past - first)
+    which, owner, number = order[places], np.repeat(trace, past - first), places - np.repeat(first, past - first)
+    turn = np.lexsort((which, owner))
+    return _Drawn(nodes.leaves[which[turn]], nodes.on[which[turn]], owner[turn], number[turn])
 
 
 def _group_mean(values: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:

@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.credit.columns import CreditColumns, Trees
 from pipeline.credit.ragged import last_places, row_sums, rows_of, suffix_sums
+from pipeline.credit.scored import one_of
+from pipeline.credit.spoken import lay_steps, spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +111,32 @@ def episode_losses(
     mean = row_sums(logprobs, token_offsets) / np.maximum(np.diff(token_offsets), 1)
     total = row_sums(np.where(kept, weights * mean, 0.0), offsets)
     return -total / np.maximum(row_sums(kept.astype(np.float64), offsets), 1.0) + 0.0  # no negative zero
+
+
+def epo_credit(trees: Trees, params: EpoParams = DEFAULTS) -> CreditColumns:
+    """Credit the turns of the judged episodes of trees, a verdict being the episode's score.
+
+    Needs `key_turn` and `kind`. Every node that the policy said is a strategy turn, which is key where a judge says 1.
+    The published loss, a likelihood weighted turn by turn, is the policy gradient with these advantages.
+
+    Args:
+        trees: `N` nodes.
+        params: discount and divisor; verdicts are in [0, 1], so 1 where they are not tens.
+
+    Returns:
+        value: `[N]` float64, discounted process reward from the turn on; NaN at roots and rendered nodes.
+        advantage: `[N]` float64 in [-1, 1], the turn's weight; 0 where the policy said nothing. Both are means over the
+            episodes through the node, NaN where none is judged.
+
+    Raises:
+        BadScore: `key_turn` is not 1 or 0.
+
+    Source: as `turn_weights`. Deviation: the paper's episodes share no turn.
+    """
+    key = one_of(trees, "key_turn") == 1
+    found = spoken(trees, judged=True)
+    weights = turn_weights(key[found.paths.nodes], trees.reward[found.ends], offsets=found.paths.offsets, params=params)
+    return CreditColumns(
+        value=lay_steps(trees, found.paths.nodes, weights.discounted, unsaid=np.nan),
+        advantage=lay_steps(trees, found.paths.nodes, weights.weight),
+    )

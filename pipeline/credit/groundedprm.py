@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from pipeline.credit.columns import ZERO
+from pipeline.credit.columns import ZERO, CreditColumns, Trees, mean_by, rows_by_depth
 from pipeline.credit.ragged import rows_of
+from pipeline.credit.trajectories import trajectories
 from pipeline.errors import BadConfig
 
 SELECTIONS = ("uct", "random")
@@ -267,3 +268,71 @@ def parse_labels(turns: pl.Series) -> np.ndarray:
     """`[P]` float64: 1 or -1, what a turn has boxed in its output; NaN where that cannot be read."""
     sign = turns.str.extract(_BOXED_SIGN, 1)
     return np.where((sign == "+").fill_null(False), 1.0, np.where((sign == "-").fill_null(False), -1.0, np.nan))
+
+
+def groundedprm_credit(trees: Trees, params: GroundedprmParams = DEFAULTS) -> CreditColumns:
+    """Credit the steps of searched trees: what rollouts leave in the nodes, and the labels that paths become.
+
+    Needs `step_hard`, the verdicts of the judge. The way to a judged leaf is a rollout: it expanded the first node that
+    is on no earlier way and simulated what follows. Of the children of a node the first goes on with what came there,
+    which is how trees are stored. A rollout is positive where the verdict is the full score.
+
+    Args:
+        trees: `N` nodes.
+        params: worth of verdicts and outcomes, decay, and whether to be strict.
+
+    Returns:
+        value: `[N]` float64, mean decayed reward of the rollouts that the node or one below it was expanded for; NaN at
+            nodes that were only simulated and where no judged leaf is below.
+        advantage: `[N]` float64, label of the step, 1 or -1; 0 at roots, NaN for a step that no path keeps.
+        mask: `[N]` bool, True for labelled steps.
+
+    Source: as `rollout_rewards`, `backpropagate` and `label_paths`. Deviations: values are means, where the code has
+        sums, of the same sign; a last step that was not judged has the outcome for a verdict.
+    """
+    found = trajectories(trees, judged=True)
+    ends, paths = found.ends, found.paths
+    right = trees.reward[ends] >= 1
+    final, expanded = outcomes(right, params), _chain_tops(trees)[ends]
+    rollout = paths.members()
+    simulated = trees.depth[paths.nodes] > trees.depth[expanded][rollout]
+    hard = trees.given["step_hard"][paths.nodes]
+    worth = np.where(hard == 1, params.step_true, np.where(hard == 0, params.step_false, np.nan))
+    steps = np.concatenate(([0], np.cumsum(simulated)))[paths.offsets]
+    count = len(trees.parent)
+    backed = backpropagate(
+        trees.parent,
+        value=np.zeros(count),
+        visits=np.zeros(count, dtype=np.int64),
+        expanded=expanded,
+        rewards=rollout_rewards(worth[simulated], steps, final),
+        params=params,
+    )
+    came = backed.visits + np.bincount(expanded, minlength=count)
+    value = np.divide(backed.value, came, out=np.full(count, np.nan), where=came > 0)
+
+    last = np.zeros(len(paths.nodes), dtype=bool)
+    last[paths.offsets[1:] - 1] = True
+    own = np.where(last, final[rollout], worth)
+    marker = np.where(hard == 1, 1, np.where(hard == 0, -1, np.where(last, np.where(right, 1, -1)[rollout], 0)))
+    labelled = label_paths(
+        np.where(np.isnan(value[paths.nodes]), own, value[paths.nodes]),
+        marker,
+        paths.offsets,
+        positive=right,
+        params=params,
+    )
+    label = mean_by(paths.nodes[labelled.used], labelled.labels[labelled.used].astype(np.float64), count)
+    return CreditColumns(value=value, advantage=np.where(trees.parent < 0, 0.0, label), mask=~np.isnan(label))
+
+
+def _chain_tops(trees: Trees) -> np.ndarray:
+    """`[N]` int64: the node at which what came in one go with this one begins; first children go on from parents."""
+    inner = np.flatnonzero(trees.parent >= 0)
+    eldest = np.zeros(len(trees.parent), dtype=bool)
+    eldest[inner[np.unique(trees.parent[inner], return_index=True)[1]]] = True
+    tops = np.arange(len(trees.parent))
+    for rows in rows_by_depth(trees.depth)[2:]:
+        same = rows[eldest[rows]]
+        tops[same] = tops[trees.parent[same]]
+    return tops

@@ -10,8 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.credit.columns import CreditColumns, Trees
 from pipeline.credit.group import GroupParams, group_advantages
 from pipeline.credit.ragged import rows_of
+from pipeline.credit.spoken import spoken
+from pipeline.credit.token_rows import credit_of_tokens, token_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +69,27 @@ def hicra(
     base = group_advantages(rewards, groups, lengths=np.diff(offsets), params=base_params)
     advantages = base[rows_of(offsets)]
     return HicraCredit(base, np.where(planning, advantages + params.alpha * np.abs(advantages), advantages))
+
+
+def hicra_credit(trees: Trees, params: HicraParams = DEFAULTS) -> CreditColumns:
+    """Credit the tokens of the judged trajectories of trees, the verdicts being the rewards.
+
+    Args:
+        trees: `N` nodes, given `kind` and `planning`.
+        params: alpha, and whether to divide by the group's spread.
+
+    Returns:
+        advantage: `[N]` float64, mean over the node's known tokens; 0 where the policy said nothing, NaN without such
+            a token.
+        token_advantages: `[T]` float64, mean over the judged trajectories through the token; 0 where the policy said
+            nothing, NaN where nobody said whether it plans or no judged leaf is below.
+
+    Source: as `hicra`.
+    """
+    found = spoken(trees, judged=True)
+    rows = token_rows(trees, found)
+    planning = rows.of(trees.given["planning"]).values
+    said = hicra(
+        trees.reward[found.ends], found.tasks, planning=planning > 0, offsets=rows.offsets, params=params
+    ).token_advantages
+    return credit_of_tokens(trees, rows, np.where(np.isnan(planning), np.nan, said))

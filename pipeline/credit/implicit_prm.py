@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.credit.columns import drop_rounding, moments, ranges
+from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, moments, ranges
 from pipeline.credit.ragged import Ragged, last_places, log_ratios, row_sums, rows_of, suffix_sums
+from pipeline.credit.spoken import spoken
+from pipeline.credit.token_rows import credit_of_tokens, known_throughout, token_rows
 from pipeline.errors import BadConfig
 
 NORMALISATIONS = (None, "batch_norm")
@@ -25,6 +27,7 @@ class ImplicitPrmParams:
     beta_train: weight of the log-ratio in the loss; rewards and advantages are free of it.
     gamma_process, gamma_outcome: discounts a token.
     normalisation: word of NORMALISATIONS, of the process rewards that enter the advantage.
+    whiten: `implicit_prm_credit` gives advantages, with mean 0 and deviation 1 over the batch, and not returns.
 
     Raises:
         BadConfig: no such normalisation.
@@ -34,6 +37,7 @@ class ImplicitPrmParams:
     gamma_process: float = 1.0
     gamma_outcome: float = 1.0
     normalisation: str | None = None
+    whiten: bool = True
 
     def __post_init__(self) -> None:
         if self.normalisation not in NORMALISATIONS:
@@ -147,6 +151,31 @@ def pairwise_accuracy(scores: np.ndarray, outcomes: np.ndarray, groups: np.ndarr
     right = (scores[first] > scores[second]) == (outcomes[first] > outcomes[second])
     total, good = (np.bincount(groups[first], column, count) for column in (weight, weight * right))
     return np.divide(good, total, out=np.full(count, 0.5), where=total > 0)
+
+
+def implicit_prm_credit(trees: Trees, params: ImplicitPrmParams = DEFAULTS) -> CreditColumns:
+    """PRIME's credit of the tokens of trees, the verdicts being the outcomes.
+
+    A response is what the policy said along the path to a judged leaf. One of which a token was not scored by both
+    models takes no part in its group.
+
+    Args:
+        trees: `N` nodes, given `kind`, `prm_logprobs` and `reference_logprobs`. The batch is all of them.
+        params: see there.
+
+    Returns:
+        advantage: `[N]` float64, mean over the node's tokens; 0 where the policy said nothing, NaN where there is no
+            token or no response that takes part.
+        token_advantages: `[T]` float64, mean over the responses through the token; 0 where the policy said nothing, NaN
+            where none takes part.
+
+    Source: as `implicit_prm`.
+    """
+    found = known_throughout(trees, spoken(trees, judged=True), "prm_logprobs", "reference_logprobs")
+    rows = token_rows(trees, found)
+    model, reference = rows.of(trees.given["prm_logprobs"]), rows.of(trees.given["reference_logprobs"])
+    said = implicit_prm(model, reference, outcomes=trees.reward[found.ends], groups=found.tasks, params=params)
+    return credit_of_tokens(trees, rows, said.advantages if params.whiten else said.returns)
 
 
 def _less_others(values: np.ndarray, earned: np.ndarray, groups: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -80,10 +80,14 @@ INPUTS: dict[str, Input] = {
     "fai": _numbers("how much attention far heads give the token from later ones, in [0, 1]"),
     "planning": _numbers("1 for a token of a planning phrase, 0 for any other"),
     "useful": _json("a 0 or 1 for each passage that the step retrieved"),
-    "searched": _number("on a leaf: 1 where the run decided to search, 0 where it answered from memory"),
-    "closed_book": _number("on a leaf: 1 where the run had no search to decide on"),
+    "searched": _number(
+        "on a leaf: 1 where the run decided to search, 0 where it answered from memory, -1 where that cannot be read"
+    ),
+    "closed_book": _number("on a leaf: 1 where the run had no search to decide on, 0 or none for any other"),
     "key_turn": _number("1 for a turn that a judge holds for decisive, 0 for any other"),
-    "attribution_goal": _number("a judge's share, in [0, 1], of an utterance in the dialogue's score for its goal"),
+    "attribution_goal": _number(
+        "what an annotator gave the utterance for its part in the score for the goal, -1 where it failed"
+    ),
     "attribution_relationship": _number("the same for relationship"),
     "attribution_knowledge": _number("the same for knowledge"),
     "score_goal": _number("on a leaf: the dialogue's score for its goal, in the range of the dimension"),
@@ -93,5 +97,7 @@ INPUTS: dict[str, Input] = {
     "latent_reward": _number("what a decoder makes of the step's latent factors, in reward units"),
     "reference_calls": _json("on the root: the calls of a reference solution, as `tool_calls`"),
     "long_thinking": _number("on a leaf: 1 where the run was made to think at length, 0 where briefly"),
-    "budget": _number("on the last step of a stretch of thinking: the place of its budget, from 0"),
+    "budget": _number(
+        "on the last step of a stretch of thinking: the place of its budget, from 0; on a summary's leaf: of its own"
+    ),
 }

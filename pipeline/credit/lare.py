@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.credit.columns import moments
+from pipeline.credit.columns import CreditColumns, Trees, moments
 from pipeline.credit.ragged import row_sums, rows_of
+from pipeline.credit.spoken import expected, lay_steps, spoken
 from pipeline.errors import BadConfig
 
 LOSSES = ("rd", "rrd", "rrd_unbiased")
@@ -180,6 +181,30 @@ def draw_steps(offsets: np.ndarray, *, seed: int, params: LaReParams = DEFAULTS)
     once = np.repeat(lengths >= wanted, drawn)
     again[once] = (mixed - np.repeat(offsets[:-1], lengths))[(rank < wanted) & (lengths >= wanted)[episode]]
     return again, sampled_offsets
+
+
+def lare_credit(trees: Trees, params: LaReParams = DEFAULTS) -> CreditColumns:
+    """Credit the steps of trees with the rewards of a decoder, every path to a leaf being an episode.
+
+    Needs `latent_reward` and `kind`. Verdicts are not looked at: the decoder was fitted to returns.
+
+    Args:
+        trees: `N` nodes.
+        params: of the fit, which is done by now; none changes anything here.
+
+    Returns:
+        value: `[N]` float64, mean redistributed return of the episodes through the node whose steps all have a
+            reward; NaN where there is none, and at rendered nodes.
+        advantage: `[N]` float64, reward of the step; 0 where the policy said nothing, NaN where it has none.
+
+    Source: LaRe (AAAI 2025), rewards and returns as its code has them.
+    """
+    found = spoken(trees)
+    rewards = trees.given["latent_reward"][found.paths.nodes]
+    return CreditColumns(
+        value=expected(trees, found, redistributed_returns(rewards, found.paths.offsets)),
+        advantage=lay_steps(trees, found.paths.nodes, rewards),
+    )
 
 
 def _mean(values: np.ndarray) -> float:

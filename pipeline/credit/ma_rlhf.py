@@ -10,8 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.credit.columns import CreditColumns, Trees
 from pipeline.credit.macro_actions import Macros, Spans, at_random, at_rises, at_spans, close, every
 from pipeline.credit.ragged import Ragged, last_places, log_ratios, suffix_sums
+from pipeline.credit.spoken import spoken
+from pipeline.credit.token_rows import credit_of_tokens, token_rows
 from pipeline.errors import BadConfig
 
 TERMINATIONS = ("fixed", "randomized", "ppl", "parsing")
@@ -68,6 +71,7 @@ class MaRlhfParams:
 
 
 DEFAULTS = MaRlhfParams()
+_MULTIPLIER = np.uint64(0x5851F42D4C957F2D)
 
 
 class MacroCredit(NamedTuple):
@@ -202,6 +206,53 @@ def value_loss(new: np.ndarray, old: np.ndarray, returns: np.ndarray, *, clip: f
     clipped = np.clip(new, old - clip, old + clip)
     errors = np.maximum((new - returns) ** 2, (clipped - returns) ** 2)
     return 0.5 * float(errors.mean()) if len(errors) else np.nan
+
+
+def ma_rlhf_credit(trees: Trees, params: MaRlhfParams = DEFAULTS) -> CreditColumns:
+    """Credit the tokens of the judged trajectories of trees, the verdict being the score of the response.
+
+    The response is what the policy sampled along the path. Under `randomized` its tokens alone decide where it is cut,
+    under `ppl` their log-probabilities under the reference.
+
+    Args:
+        trees: `N` nodes with tokens, given `kind`, `critic_values`, `reference_logprobs` and `logprobs`.
+        params: any termination but `parsing`.
+
+    Returns:
+        advantage: `[N]` float64, mean over the node's known tokens; 0 where the policy said nothing, NaN without such
+            a token.
+        token_advantages: `[T]` float64, that of the macro action, mean over the paths through the token; 0 where the
+            policy sampled nothing, NaN where a number it rests on is unknown or no judged leaf is below.
+
+    Raises:
+        BadConfig: the termination is `parsing`: trees have no parses.
+
+    Source: as `ma_rlhf`.
+    """
+    if params.termination == "parsing":
+        raise BadConfig("ma_rlhf cannot cut the steps of trees by parsing", remedy="use fixed, randomized or ppl")
+    found, sampled = spoken(trees, judged=True), ~np.isnan(trees.given["logprobs"])
+    rows = token_rows(trees, found, counted=sampled)
+    old, reference = rows.of(trees.given["logprobs"]), rows.of(trees.given["reference_logprobs"])
+    macros = macro_actions(
+        np.diff(rows.offsets),
+        params,
+        perplexities=Ragged(-reference.values, rows.offsets),
+        keys=_keys(rows.of(trees.tokens)),
+    )
+    rewards = token_rewards(old, reference, trees.reward[found.ends], params)
+    credit = ma_rlhf(rows.of(trees.given["critic_values"]).values, rewards, macros, params)
+    return credit_of_tokens(trees, rows, credit.token_advantages, counted=sampled)
+
+
+def _keys(tokens: Ragged) -> np.ndarray:
+    """`[M]` int64: a number made from the tokens of each response, modulo 2^64."""
+    lengths = np.diff(tokens.offsets)
+    place = np.arange(len(tokens.values)) - np.repeat(tokens.offsets[:-1], lengths)
+    powers = np.multiply.accumulate(np.full(int(lengths.max(initial=0)), _MULTIPLIER))
+    terms = (tokens.values.astype(np.uint64) + np.uint64(1)) * powers[place]
+    sums = np.concatenate((np.zeros(1, np.uint64), np.cumsum(terms, dtype=np.uint64)))
+    return np.diff(sums[tokens.offsets]).astype(np.int64)
 
 
 def _weigh(values: np.ndarray, macros: Macros, weights: str) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.credit.columns import ZERO, CreditColumns, Trees
 from pipeline.credit.spo_tree import node_values
+from pipeline.credit.spoken import said_by_policy
 from pipeline.errors import BadConfig
 
 COMPARISONS = ("strictly greater", "greater or equal")
@@ -60,10 +61,10 @@ def node_labels(trees: Trees, values: np.ndarray, params: MaltParams = DEFAULTS)
 
 
 def malt_credit(trees: Trees, params: MaltParams = DEFAULTS) -> CreditColumns:
-    """Value of every output and, as a mask, which ones are to be imitated.
+    """Value of every output, and which ones are to be imitated.
 
-    Needs no INPUTS: roles are told by depth alone. A role's output may be several nodes in a row, which share its
-    value. A parent skips children without graded descendants.
+    Needs `kind`: the prompt that a role was given is rendered. Roles are told by depth alone. A role's output may be
+    several nodes in a row, which share its value. A parent skips children without graded descendants.
 
     Args:
         trees: `N` nodes, one level of outputs below the other.
@@ -71,9 +72,12 @@ def malt_credit(trees: Trees, params: MaltParams = DEFAULTS) -> CreditColumns:
 
     Returns:
         value: `[N]` float64 in [0, 1]; NaN where no graded leaf is below.
-        mask: `[N]` bool, True for good outputs; False at roots.
+        advantage: `[N]` float64, 1 for a good output and 0 for another, so that a policy gradient is the likelihood of
+            good outputs, which the paper trains on; 0 where the policy said nothing, NaN where no graded leaf is below.
+        mask: `[N]` bool, True for good outputs.
 
     Source: MALT (Motwani et al., 2024). Deviation: a leaf without a reward is left out instead of counting 0.
     """
-    values = node_values(trees)
-    return CreditColumns(value=values, mask=(node_labels(trees, values, params) == 1) & (trees.parent >= 0))
+    values, said = node_values(trees), said_by_policy(trees)
+    labels = np.where(said, node_labels(trees, values, params), 0.0)
+    return CreditColumns(value=values, advantage=labels, mask=labels == 1)

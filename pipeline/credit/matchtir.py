@@ -11,11 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from pipeline.credit.columns import mean_by, ranges
+from pipeline.credit.columns import CreditColumns, Trees, mean_by, ranges
 from pipeline.credit.matching import UNMATCHED, greedy, optimal, transport
 from pipeline.credit.normalise import lone, normalise
-from pipeline.credit.ragged import row_sums, rows_of, suffix_sums
-from pipeline.credit.tool_calls import Calls, similarity
+from pipeline.credit.ragged import last_places, row_sums, rows_of, suffix_sums
+from pipeline.credit.scored import read_lists
+from pipeline.credit.spoken import chosen, lay_steps, roots, spoken
+from pipeline.credit.tool_calls import Call, Calls, call_columns, read_calls, similarity, take
 from pipeline.errors import BadConfig
 
 ASSIGNMENTS = ("optimal", "greedy", "soft")
@@ -169,14 +171,72 @@ def answer_f1(answers: pl.Series, references: pl.Series) -> np.ndarray:
     return np.where(answers.is_null().to_numpy(), np.nan, f1.to_series().to_numpy())
 
 
-class _Pattern(NamedTuple):
-    """earned, matched: `[m]`, of the calls of a trajectory whose scores are these."""
+def matchtir_credit(trees: Trees, params: MatchtirParams = DEFAULTS) -> CreditColumns:
+    """Credit the steps of trees by their tool calls; every path to a judged leaf is a trajectory of the tree's group.
+
+    Needs `tool_calls`, `reference_calls` on roots, and `kind`. A step that the policy said is a turn. The last one is
+    the answer, scored by the verdict, unless it makes calls: then the run stopped without one. Of what a model called,
+    a text that cannot be read is one call that matches nothing. A tree whose root has no list takes no part.
+
+    Args:
+        trees: `N` nodes.
+        params: see there.
+
+    Returns:
+        advantage: `[N]` float64, mean over the trajectories through the node; 0 where the policy said nothing, NaN
+            where no judged leaf is below or the references are unknown.
+
+    Raises:
+        BadScore: `reference_calls` is no list of calls.
+
+    Source: as `turn_rewards` and `turn_advantages`. Deviation: a verdict stands for the answer's F1.
+    """
+    said = read_lists(trees.given["tool_calls"], _said, name="tool_calls", what="calls")
+    wanted = read_lists(trees.given["reference_calls"], _wanted, name="reference_calls", what="a list of named calls")
+    calls, references = call_columns(said.items, wanted.items)
+    found = spoken(trees, judged=True)
+    found = chosen(found, wanted.known(roots(trees))[found.tasks])
+    offsets = found.paths.offsets
+    made, counts = said.of(found.paths.nodes)
+    members, last = last_places(offsets)
+    answered = counts[last] == 0
+    scores = np.full(len(counts), np.nan)
+    scores[last[answered]] = trees.reward[found.ends[members[answered]]]
+    listed, references_of = wanted.of(roots(trees))
+    rewards = turn_rewards(
+        take(calls, made),
+        np.repeat(np.arange(len(counts)), counts),
+        offsets=offsets,
+        tasks=found.tasks,
+        references=take(references, listed),
+        reference_offsets=np.concatenate(([0], np.cumsum(references_of))),
+        answer_scores=scores,
+        params=params,
+    )
+    advantages = turn_advantages(rewards.turn, offsets, tasks=found.tasks, params=params)
+    return CreditColumns(advantage=lay_steps(trees, found.paths.nodes, advantages.advantage))
+
+
+def _said(text: str) -> list[Call]:
+    """The calls of a model; one without a name where they cannot be read."""
+    found = read_calls(text)
+    return [Call(None, None)] if found is None else found
+
+
+def _wanted(text: str) -> list[Call] | None:
+    """The calls of a reference; None where they are none."""
+    found = read_calls(text)
+    return found if found is not None and all(isinstance(call.name, str) for call in found) else None
+
+
+class _Matched(NamedTuple):
+    """earned: float64, matched: int64, of the calls of some trajectories, one after the other."""
 
     earned: np.ndarray
     matched: np.ndarray
 
 
-def _matched(scores: np.ndarray, shapes: np.ndarray, params: MatchtirParams) -> _Pattern:
+def _matched(scores: np.ndarray, shapes: np.ndarray, params: MatchtirParams) -> _Matched:
     """What the calls of trajectories earn; trajectories whose scores are the same are matched once.
 
     Args:
@@ -184,34 +244,26 @@ def _matched(scores: np.ndarray, shapes: np.ndarray, params: MatchtirParams) -> 
         shapes: `[M, 2]`, calls and references of each.
         params: which assignment.
     """
-    ends = np.cumsum(shapes.prod(axis=1))
-    tables = [scores[end - m * n : end].reshape(m, n) for end, (m, n) in zip(ends, shapes.tolist(), strict=True)]
-    keys = [(*table.shape, table.tobytes()) for table in tables]
-    distinct = dict(zip(keys, tables, strict=True))
-    solved = _soft(distinct, params) if params.assignment == "soft" else {}
-    for key, table in distinct.items():
-        if key not in solved:
-            solved[key] = _assigned(table, params)
-    if not keys:
-        return _Pattern(np.zeros(0), np.zeros(0, np.int64))
-    return _Pattern(*(np.concatenate(parts) for parts in zip(*(solved[key] for key in keys), strict=True)))
+    made, wanted = shapes.T
+    calls, pairs = (np.cumsum(sizes) - sizes for sizes in (made, made * wanted))
+    total = int(made.sum())
+    result = _Matched(np.zeros(total), np.full(total, UNMATCHED, dtype=np.int64))
+    for m, n in np.unique(shapes[made * wanted > 0], axis=0).tolist():
+        rows = np.flatnonzero((made == m) & (wanted == n))
+        tables = scores[pairs[rows, None] + np.arange(m * n)]
+        distinct, which = np.unique(tables, axis=0, return_inverse=True)
+        of = _assigned(distinct.reshape(-1, m, n), params)
+        places = calls[rows, None] + np.arange(m)
+        result.earned[places], result.matched[places] = of.earned[which.ravel()], of.matched[which.ravel()]
+    return result
 
 
-def _assigned(table: np.ndarray, params: MatchtirParams) -> _Pattern:
-    m = len(table)
-    if not table.size:
-        return _Pattern(np.zeros(m), np.full(m, UNMATCHED))
-    matched = (optimal if params.assignment == "optimal" else greedy)(table)
-    earned = np.where(matched == UNMATCHED, params.unmatched, table[np.arange(m), matched])
-    return _Pattern(earned, matched)
-
-
-def _soft(distinct: dict[tuple, np.ndarray], params: MatchtirParams) -> dict[tuple, _Pattern]:
-    """Of those with calls and references, solved together with all of their shape."""
-    solved = {}
-    for m, n in {key[:2] for key in distinct if key[0] and key[1]}:
-        keys = [key for key in distinct if key[:2] == (m, n)]
-        tables = np.stack([distinct[key] for key in keys])
-        earned = (transport(tables, regularisation=params.sinkhorn_reg) * tables).sum(axis=2)
-        solved |= {key: _Pattern(row, np.full(m, UNMATCHED)) for key, row in zip(keys, earned, strict=True)}
-    return solved
+def _assigned(tables: np.ndarray, params: MatchtirParams) -> _Matched:
+    """`[B, m]` each, of `[B, m, n]` scores."""
+    if params.assignment == "soft":
+        plans = transport(tables, regularisation=params.sinkhorn_reg)
+        return _Matched((plans * tables).sum(axis=2), np.full(tables.shape[:2], UNMATCHED))
+    match = optimal if params.assignment == "optimal" else greedy
+    matched = np.stack([match(table) for table in tables])
+    of_match = np.take_along_axis(tables, np.maximum(matched, 0)[:, :, None], axis=2)[:, :, 0]
+    return _Matched(np.where(matched == UNMATCHED, params.unmatched, of_match), matched)

@@ -10,9 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.credit.columns import mean_by, ranges
+from pipeline.credit.columns import CreditColumns, Trees, mean_by, ranges
 from pipeline.credit.normalise import FORMS, lone, normalise, whiten
 from pipeline.credit.ragged import Ragged, row_sums, rows_of
+from pipeline.credit.spoken import lay_steps, spoken
+from pipeline.credit.token_rows import known_throughout, token_rows
 from pipeline.errors import BadConfig
 
 ESTIMATORS = (*FORMS, "reinforce_pp")
@@ -191,3 +193,34 @@ def prm_loss(scores: np.ndarray, pairs: Preferences) -> float:
     if not len(pairs.winner):
         return 0.0
     return float(np.logaddexp(0.0, scores[pairs.loser] - scores[pairs.winner]).mean())
+
+
+def oprl_credit(trees: Trees, params: OprlParams = DEFAULTS) -> CreditColumns:
+    """Credit the steps of trees, the verdict being the outcome.
+
+    A trajectory is what the policy said along the path to a judged leaf. One of which the reward model did not score
+    every sampled token takes no part in its group.
+
+    Args:
+        trees: `N` nodes, given `kind`, `prm_logprobs` and `logprobs`. The batch is all of them.
+        params: see there.
+
+    Returns:
+        advantage: `[N]` float64, mean over the trajectories through the node; 0 where the policy said nothing, NaN
+            where none takes part.
+
+    Source: as `step_rewards` and `step_advantages`. Deviation: the paper samples trajectories that share no step.
+    """
+    policy, model = trees.given["logprobs"], trees.given["prm_logprobs"]
+    sampled = ~np.isnan(policy)
+    found = known_throughout(trees, spoken(trees, judged=True), "prm_logprobs", counted=sampled)
+    ratios = token_rows(trees, found, counted=sampled).by_step(model - policy)
+    steps = step_advantages(
+        step_rewards(ratios, params=params).normalised,
+        trees.reward[found.ends],
+        offsets=found.paths.offsets,
+        tasks=found.tasks,
+        token_counts=np.diff(ratios.offsets),
+        params=params,
+    )
+    return CreditColumns(advantage=lay_steps(trees, found.paths.nodes, steps.advantage))

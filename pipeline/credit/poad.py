@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.credit.columns import drop_rounding, moments
+from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, moments
 from pipeline.credit.ragged import Ragged, last_places
+from pipeline.credit.spoken import spoken
+from pipeline.credit.token_rows import credit_of_tokens, token_rows
 from pipeline.errors import BadConfig
 
 VARIANTS = ("poad", "ntpo", "archer")
@@ -25,7 +27,8 @@ class PoadParams:
 
     variant: word of VARIANTS.
     gamma: discount; 0.99 in the Overcooked runs.
-    gae_lambda: decay of the trace a token; 0 gives the plain backup.
+    gae_lambda: decay of the trace a token; 0 gives the plain backup, BAD.
+    normalise: `poad_credit` gives normalised advantages, all tokens it sees being the mini-batch.
     norm_eps, norm_ddof: of the deviation that normalised advantages are divided by.
 
     Raises:
@@ -35,6 +38,7 @@ class PoadParams:
     variant: str = "poad"
     gamma: float = 0.95
     gae_lambda: float = 0.95
+    normalise: bool = False
     norm_eps: float = 1e-8
     norm_ddof: int = 0
 
@@ -135,6 +139,40 @@ def normalise_tokens(advantage: np.ndarray, *, params: PoadParams = DEFAULTS) ->
     of = moments(counted, np.zeros(len(counted), dtype=np.int64), count=1, ddof=params.norm_ddof)
     mean = counted[0] if of.alike[0] else of.mean[0]
     return drop_rounding(advantage - mean) / (np.nan_to_num(of.std[0]) + params.norm_eps)
+
+
+def poad_credit(trees: Trees, params: PoadParams = DEFAULTS) -> CreditColumns:
+    """Credit the tokens of trees, every path to a leaf being an episode that ends there, every step an action.
+
+    Rewards are what the environment paid; verdicts are not looked at.
+
+    Args:
+        trees: `N` nodes, given `kind`, `critic_values` and `step_reward`.
+        params: see there.
+
+    Returns:
+        advantage: `[N]` float64, mean over the node's known tokens; 0 where the policy said nothing, NaN without such
+            a token.
+        token_advantages: `[T]` float64, mean over the paths through the token; 0 where the policy said nothing, NaN
+            where a value it rests on is unknown. With the critic's value added it is what the critic is trained to,
+            unless normalised.
+
+    Source: as `poad`. Deviations: nothing is bootstrapped behind a leaf, since no critic saw what came after it; the
+        paper samples episodes that share no step.
+    """
+    found = spoken(trees)
+    paths, rows = found.paths, token_rows(trees, found)
+    done = np.zeros(len(paths.nodes), dtype=bool)
+    done[last_places(paths.offsets)[1]] = True
+    tokens = poad(
+        rows.by_step(trees.given["critic_values"]),
+        trees.given["step_reward"][paths.nodes],
+        done=done,
+        segments=paths.offsets,
+        bootstrap=np.zeros(len(paths.offsets) - 1),
+        params=params,
+    )
+    return credit_of_tokens(trees, rows, tokens.normalised if params.normalise else tokens.advantage)
 
 
 def _fill_empty(

@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.credit.columns import CreditColumns, Trees
 from pipeline.credit.ragged import Ragged, log_ratios, prefix_sums, row_sums, suffix_sums
+from pipeline.credit.spoken import lay_steps, spoken
+from pipeline.credit.token_rows import lay_tokens, token_rows
 from pipeline.errors import BadConfig, BadTable
 
 
@@ -159,6 +162,35 @@ def q_from_logits(
         bellman_rewards=bellman,
         sequence_rewards=row_sums(rewards, offsets),
         bellman_less_start=row_sums(bellman, offsets) - start,
+    )
+
+
+def r_to_q_credit(trees: Trees, params: RToQParams = DEFAULTS) -> CreditColumns:
+    """Credit the tokens of trees by what a policy that was tuned by preferences says they are worth.
+
+    Verdicts are not looked at. Values order siblings that branch off the same state.
+
+    Args:
+        trees: `N` nodes, given `kind`, `tuned_logprobs` and `reference_logprobs`.
+        params: beta.
+
+    Returns:
+        value: `[N]` float64, reward units, how far it stands above that of the root: rewards summed from there; NaN
+            where one of them is unknown, and where the policy said nothing.
+        advantage: `[N]` float64, rewards summed over the node's tokens, which is by how much its value stands above its
+            parent's; 0 of an empty step and where the policy said nothing, NaN where a token is unknown.
+        token_advantages: `[T]` float64, the token's reward; 0 where the policy said nothing, NaN where unknown.
+
+    Source: as `implicit_rewards`.
+    """
+    paths = (found := spoken(trees)).paths
+    rows = token_rows(trees, found)
+    tuned, reference = rows.by_step(trees.given["tuned_logprobs"]), rows.by_step(trees.given["reference_logprobs"])
+    rewards = implicit_rewards(tuned, reference, steps=paths.offsets, params=params)
+    return CreditColumns(
+        value=lay_steps(trees, paths.nodes, rewards.step_end_value_change, unsaid=np.nan),
+        advantage=lay_steps(trees, paths.nodes, rewards.step_rewards),
+        token_advantages=lay_tokens(trees, rows, rewards.token_rewards),
     )
 
 

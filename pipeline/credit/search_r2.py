@@ -13,8 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.credit.columns import drop_rounding, moments
+from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, moments
 from pipeline.credit.ragged import row_sums, rows_of
+from pipeline.credit.scored import read_scores
+from pipeline.credit.spoken import expected, lay_trajectories, spoken_of
+from pipeline.credit.trajectories import trajectories
 from pipeline.errors import BadConfig
 
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -133,3 +136,39 @@ def acceptance(scores: np.ndarray, offsets: np.ndarray, params: SearchR2Params =
     accepted = np.zeros(count, dtype=bool)
     accepted[rows_of(offsets)[passed[place[passed] == 0]]] = True
     return Acceptance(scored=lengths > 0, accepted=accepted, revisions=revisions)
+
+
+def search_r2_credit(trees: Trees, params: SearchR2Params = DEFAULTS) -> CreditColumns:
+    """Give every step of a path its trajectory's advantage among the judged leaves of the tree.
+
+    Needs `useful`, at the step that retrieved or where its passages stand, and `kind`. An answer is right whose verdict
+    is the full score.
+
+    Args:
+        trees: `N` nodes.
+        params: weight and normalisation.
+
+    Returns:
+        value: `[N]` float64, mean reward of the trajectories through the node; NaN where no judged leaf is below.
+        advantage: `[N]` float64, mean of theirs; 0 where the policy said nothing, NaN where no judged leaf is below.
+
+    Raises:
+        BadScore: `useful` is not a list of 0 and 1.
+
+    Source: as `search_r2`. Deviation: the paper samples trajectories that share no step.
+    """
+    useful = read_scores(trees, "useful", entry=lambda one: one in (0, 1), what="a list of 0 and 1")
+    whole = trajectories(trees, judged=True)
+    passages, counts = useful.of(whole.paths.nodes)
+    starts = np.concatenate(([0], np.cumsum(counts)))
+    credit = search_r2(
+        trees.reward[whole.ends] >= 1,
+        whole.tasks,
+        useful=np.array(useful.items, dtype=bool)[passages],
+        offsets=starts[whole.paths.offsets],
+        params=params,
+    )
+    found = spoken_of(trees, whole)
+    return CreditColumns(
+        value=expected(trees, found, credit.reward), advantage=lay_trajectories(trees, found, credit.advantage)
+    )

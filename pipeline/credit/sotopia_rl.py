@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.credit.ragged import rows_of, suffix_sums
+from pipeline.credit.columns import CreditColumns, Trees
+from pipeline.credit.ragged import row_sums, rows_of, suffix_sums
+from pipeline.credit.scored import refuse
+from pipeline.credit.spoken import chosen, lay_steps, spoken
 from pipeline.errors import BadConfig
 
 
@@ -49,6 +52,9 @@ ATTRIBUTIONS = (
 """How a dialogue's score is handed out."""
 
 FAILED = -1.0
+JUDGED = ("goal", "relationship", "knowledge")
+"""Dimensions that INPUTS has scores and attributions of."""
+_UNREAD = ("discounting", "all_the_same")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ class SotopiaRLParams:
     observed_ranges: combine by the least and the largest reward in the data instead of a dimension's range.
 
     Raises:
-        BadConfig: no such attribution or scale.
+        BadConfig: no such attribution or scale, or no such dimensions.
     """
 
     attribution: str = "direct"
@@ -82,6 +88,15 @@ class SotopiaRLParams:
             )
         if self.scale not in SCALES:
             raise BadConfig(f"sotopia_rl scale {self.scale!r} is not known", remedy=f"use one of {tuple(SCALES)}")
+        try:
+            dimensions = tuple(Dimension(*dimension) for dimension in self.dimensions)
+        except TypeError:
+            dimensions = ()
+        if not dimensions or not all(isinstance(number, int | float) for one in dimensions for number in one[1:]):
+            raise BadConfig(
+                f"sotopia_rl dimensions {self.dimensions!r} are none", remedy="give name, low, high and weight of each"
+            )
+        object.__setattr__(self, "dimensions", dimensions)
 
 
 DEFAULTS = SotopiaRLParams()
@@ -164,6 +179,59 @@ def combine(rewards: np.ndarray, params: SotopiaRLParams = DEFAULTS) -> np.ndarr
     width = high - low
     weight = np.divide(weight, width, out=np.zeros_like(width), where=width != 0)
     return weight @ (rewards - low[:, None])
+
+
+def sotopia_rl_credit(trees: Trees, params: SotopiaRLParams = DEFAULTS) -> CreditColumns:
+    """Credit the utterances of trees, every path to a leaf being a dialogue and its steps those of one speaker.
+
+    Needs `attribution_*` on utterances, `score_*` on leaves, and `kind`: the other speaker's utterances are rendered.
+    Verdicts are not looked at. A dialogue takes part that has a score for every dimension that is combined and, where
+    attributions are read, one attribution at least.
+
+    Args:
+        trees: `N` nodes.
+        params: attribution and dimensions, some of JUDGED. What is observed with `observed_ranges` is all trees.
+
+    Returns:
+        advantage: `[N]` float64, combined reward of the utterance, the mean over the dialogues through it; 0 where the
+            policy said nothing, NaN where no such dialogue passes.
+
+    Raises:
+        BadConfig: a dimension is none of JUDGED.
+        BadScore: an attribution of `direct` or `only_response` is neither -1 nor in its scale.
+
+    Source: as `utterance_rewards` and `combine`. Deviation: the paper's dialogues share no utterance.
+    """
+    names = [dimension.name for dimension in params.dimensions]
+    if other := [name for name in names if name not in JUDGED]:
+        raise BadConfig(f"sotopia_rl: there are no scores for {other[0]!r}", remedy=f"use some of {JUDGED}")
+    said = _rows([_attributions(trees, name, params) for name in names], len(trees.parent))
+    scores = _rows([trees.given[f"score_{name}"] for name in names], len(trees.parent))
+    found = spoken(trees)
+    known = ~np.isnan(scores[:, found.ends]).any(axis=0)
+    if params.attribution not in _UNREAD:
+        told = ~np.isnan(said[:, found.paths.nodes])
+        known &= np.all([row_sums(row.astype(np.float64), found.paths.offsets) > 0 for row in told], axis=0)
+    found = chosen(found, known)
+    rewards = utterance_rewards(
+        said[:, found.paths.nodes], scores[:, found.ends], offsets=found.paths.offsets, params=params
+    )
+    return CreditColumns(advantage=lay_steps(trees, found.paths.nodes, combine(rewards, params)))
+
+
+def _attributions(trees: Trees, name: str, params: SotopiaRLParams) -> np.ndarray:
+    """`[N]` float64: what the annotator gave for a dimension."""
+    values = trees.given[f"attribution_{name}"]
+    if params.attribution in ("direct", "only_response"):
+        most = SCALES[params.scale if params.attribution == "direct" else "default"]
+        good = np.isnan(values) | (values == FAILED) | ((values >= 0) & (values <= most))
+        refuse(values, good, name=f"attribution_{name}", what=f"-1 or from 0 to {most:g}, as the scale has it")
+    return values
+
+
+def _rows(columns: list[np.ndarray], count: int) -> np.ndarray:
+    """`[D, N]` float64."""
+    return np.array(columns, dtype=np.float64).reshape(len(columns), count)
 
 
 def _by_dialogue(join: np.ufunc, values: np.ndarray, offsets: np.ndarray) -> np.ndarray:

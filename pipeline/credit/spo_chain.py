@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.credit.columns import ZERO, drop_rounding, mean_by
+from pipeline.credit.columns import ZERO, CreditColumns, Trees, drop_rounding, mean_by, rows_by_depth
 from pipeline.credit.ragged import last_places, rows_of
+from pipeline.credit.spoken import said_by_policy
+from pipeline.credit.trajectories import trajectories
 from pipeline.errors import BadConfig
 
 
@@ -188,10 +190,61 @@ def spo_chain(
     gained = np.where(np.isnan(base), 0.0, drop_rounding(value_T[valued] - base))
     segments = Segments(responses, begins - offsets[responses], valued + 1 - offsets[responses], base, value_T[valued])
     advantages = np.repeat(gained, valued + 1 - begins)
-    advantages[np.exp(logprobs) > params.rho + ZERO] = 0.0
+    advantages[_confident(logprobs, params.rho)] = 0.0
     uncut = np.bincount(cuts.responses, minlength=count) == 0
     value_T = np.where(uncut[members], outcomes[members], value_T)
     return SpoChain(value_T, advantages, _low(logprobs, params.rho), segments)
+
+
+def spo_chain_credit(trees: Trees, params: SpoChainParams = DEFAULTS) -> CreditColumns:
+    """Credit the steps of the judged trajectories of trees, each step being a segment between two cuts.
+
+    The value after a step is its label, which says what the continuations drawn from there earned, and the verdict
+    after the last. Where the root has no label, its value is the mean verdict of the tree's trajectories: they were
+    drawn from there. A rendered node changes no value.
+
+    Args:
+        trees: `N` nodes, given `kind`, `step_soft` and `logprobs`.
+        params: rho; the others were used when continuations were drawn, and are not looked at.
+
+    Returns:
+        value: `[N]` float64, after the node; NaN where it has no label, and below the root where no judged leaf is
+            below.
+        advantage: `[N]` float64, the value less that before the step; 0 where the policy said nothing, NaN where a
+            value is unknown.
+        mask: `[N]` bool, True where some token is less probable than rho and so trained. Which tokens those are shows
+            in their advantages alone, being 0 for the more probable ones; so a token of probability rho, which keeps
+            its advantage, is trained too, as in the authors' code it is not.
+        token_advantages: `[T]` float64, the node's; 0 where the policy sampled nothing and where a token is more
+            probable than rho.
+
+    Source: as `spo_chain`. Deviations: the value of the start counts whatever the first token, as in the paper; cuts
+        are where the tree's steps end.
+    """
+    said, found = said_by_policy(trees), trajectories(trees, judged=True)
+    below, root = np.zeros(len(said), dtype=bool), trees.parent < 0
+    below[found.paths.nodes] = True
+    start = mean_by(found.tasks, trees.reward[found.ends], int(trees.tree.max(initial=-1)) + 1)[trees.tree]
+    value = np.where(np.isnan(trees.reward), trees.given["step_soft"], trees.reward)
+    value[~below & ~root] = np.nan
+    value = np.where(root & np.isnan(value), start, value)
+    for rows in rows_by_depth(trees.depth)[1:]:
+        rendered = rows[~said[rows] & below[rows]]
+        value[rendered] = value[trees.parent[rendered]]
+    advantage = np.where(said, drop_rounding(value - value[trees.parent]), 0.0)
+
+    logprobs, node = trees.given["logprobs"], np.repeat(np.arange(len(said)), trees.token_counts())
+    trained = said[node] & ~np.isnan(logprobs) & ~_confident(logprobs, params.rho)
+    return CreditColumns(
+        value=value,
+        advantage=advantage,
+        mask=np.bincount(node[said[node] & _low(logprobs, params.rho)], minlength=len(said)) > 0,
+        token_advantages=np.where(trained, advantage[node], 0.0),
+    )
+
+
+def _confident(logprobs: np.ndarray, rho: float) -> np.ndarray:
+    return np.exp(logprobs) > rho + ZERO
 
 
 def _low(logprobs: np.ndarray, rho: float) -> np.ndarray:

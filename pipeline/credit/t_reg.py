@@ -5,13 +5,27 @@ Does not score tokens: log-probabilities under both requests are given. The loss
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+
+from pipeline.credit.columns import CreditColumns, Trees
+from pipeline.credit.spoken import spoken
+from pipeline.credit.token_rows import credit_of_tokens, token_rows
 
 WORDING = {
     "better": "more helpful, correct, coherent and concise",
     "worse": "unhelpful, incorrect, incoherent and verbose",
 }
 """What the response shall become, by request."""
+
+
+@dataclass(frozen=True, slots=True)
+class TRegRewardParams:
+    """The token rewards of T-REG have no parameters; those of its loss are `pipeline.metrics.preference.TRegParams`."""
+
+
+NONE = TRegRewardParams()
 
 
 def revision_request(instruction: str, response: str, *, aim: str) -> str:
@@ -52,3 +66,22 @@ def token_rewards(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
         raise ValueError(f"better has {np.shape(better)} numbers, worse {np.shape(worse)}; score the same tokens")
     with np.errstate(invalid="ignore"):
         return 0.5 * np.tanh(0.5 * (np.asarray(better, np.float64) - np.asarray(worse, np.float64)))
+
+
+def t_reg_credit(trees: Trees, params: TRegRewardParams = NONE) -> CreditColumns:
+    """Reward the tokens of trees. Verdicts are not looked at.
+
+    Args:
+        trees: `N` nodes, given `kind`, `better_logprobs` and `worse_logprobs`.
+        params: none.
+
+    Returns:
+        advantage: `[N]` float64 in [-0.5, 0.5], mean over the node's known tokens; 0 where the policy said nothing,
+            NaN without such a token.
+        token_advantages: `[T]` float64 in [-0.5, 0.5]; 0 where the policy said nothing, NaN where unknown.
+
+    Source: as `token_rewards`.
+    """
+    rows = token_rows(trees, spoken(trees))
+    better, worse = (rows.of(trees.given[name]).values for name in ("better_logprobs", "worse_logprobs"))
+    return credit_of_tokens(trees, rows, token_rewards(better, worse))

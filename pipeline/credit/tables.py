@@ -19,7 +19,7 @@ from pipeline.errors import BadTable
 from schemas import Credit
 from schemas.words import AGENTS, FINISHES, KINDS, ORIGINS
 
-TREE_COLUMNS = ("task", "tree", "node", "parent", "depth", "origin", "token_count")
+TREE_COLUMNS = ("task", "tree", "node", "parent", "depth", "origin", "kind", "token_count")
 """Of nodes, without which there are no trees."""
 _MAY_BE_EMPTY = ("tool_calls", "finish")
 _AGAIN = "remove the file and run its stage again, or mend what it was imported from"
@@ -154,8 +154,11 @@ def trees_from_nodes(
 
 
 def seen_by(method: Method) -> pl.Expr:
-    """Whether a method looks at a node: at the task's own prompt, not at those that retries were asked under."""
-    return pl.col("origin").is_in(method.origins) & ((pl.col("origin") != "prompt") | pl.col("parent").is_null())
+    """Whether a method looks at a node: at the task's own prompt and at what was written into a path, not at the
+    prompts that retries were asked under.
+    """
+    in_path = (pl.col("origin") != "prompt") | pl.col("parent").is_null() | (pl.col("kind") != "prompt")
+    return pl.col("origin").is_in(method.origins) & in_path
 
 
 def columns_for(method: Method) -> list[str]:

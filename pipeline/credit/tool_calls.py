@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.credit.columns import ranges
+from pipeline.credit.scored import parse
 
 
 class Call(NamedTuple):
@@ -57,6 +58,31 @@ def call_columns(*batches: Sequence[Call]) -> tuple[Calls, ...]:
             )
         )
     return tuple(found)
+
+
+def read_calls(text: str) -> list[Call] | None:
+    """The calls of a JSON list; None where the text is none. An entry that is no object is a call without a name."""
+    found = parse(text)
+    try:
+        canonical(found)
+    except RecursionError:
+        return None
+    if not isinstance(found, list):
+        return None
+    objects = [entry if isinstance(entry, Mapping) else {} for entry in found]
+    return [Call(entry.get("name"), entry.get("arguments")) for entry in objects]
+
+
+def take(calls: Calls, rows: np.ndarray) -> Calls:
+    """Some of the calls, `[R]` int64, in that order; a call may be there more than once."""
+    counts = np.diff(calls.offsets)[rows]
+    arguments = ranges(calls.offsets[:-1][rows], counts)
+    return Calls(
+        name=calls.name[rows],
+        key=calls.key[arguments],
+        value=calls.value[arguments],
+        offsets=np.concatenate(([0], np.cumsum(counts))),
+    )
 
 
 def canonical(value: Any) -> Hashable:

@@ -16,8 +16,9 @@ import pyarrow as pa
 from pipeline.credit import METHODS, labelled, scored_by
 from pipeline.credit.columns import Method
 from pipeline.credit.inputs import SCORES
+from pipeline.credit.scored import BadScore
 from pipeline.credit.tables import columns_for, credit_frame, seen_by, trees_from_nodes
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, BadTable
 from pipeline.labels import LABELLERS
 from pipeline.report import Report
 from pipeline.stages.earlier import GENERATING, JUDGING, judged_from, rollout_shards
@@ -147,7 +148,12 @@ def credited(name: str, method: Method, params: Any, batch: Batch) -> pl.DataFra
     """Rows of the credit table of a batch."""
     nodes = batch.nodes.sort("tree", "node")
     trees = trees_from_nodes(nodes, batch.verdicts, needs=method.needs, labels=batch.labels, scores=batch.scores)
-    rows = credit_frame(nodes, trees, method.function(trees, params), name)
+    try:
+        said = method.function(trees, params)
+    except BadScore as error:
+        at = nodes.row(error.row, named=True)
+        raise BadTable(f"{error.culprit} (tree {at['tree']}, node {at['node']})", remedy=error.remedy) from error
+    rows = credit_frame(nodes, trees, said, name)
     return rows.sort("task", "tree", "node")
 
 

@@ -5,7 +5,7 @@ Reads what files say of themselves, never their rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
 import polars as pl
@@ -59,6 +59,34 @@ class Earlier:
             if entry is not None and before and entry.inputs.get("nodes", nodes) != nodes:
                 raise _replaced(self._work, stage, self._shard, " or ".join(before))
         return self._joined(stages, tables)
+
+    def judged_from(self, of: str) -> dict[str, str]:
+        """As the function `judged_from`."""
+        if of == "scores":
+            return {"nodes": self.digests(GENERATING, tables=("nodes",))}
+        variants = ("variants",) if of in _OF_VARIANTS else ()
+        return {
+            "nodes": self.digests(GENERATING, tables=("nodes", "verdicts", *variants)),
+            "verdicts": self.digests((JUDGING,), tables=("verdicts",)),
+        }
+
+    def refuse_replaced(self, table: str, stage: str) -> None:
+        """Make sure that what a stage left was made from what the store now holds, and so was what that was made from.
+
+        Raises:
+            BadTable: it was not.
+        """
+        entry = self.entry(table, stage)
+        if entry is None:
+            return
+        if any(entry.inputs.get(name, digests) != digests for name, digests in self.judged_from(table).items()):
+            what = "nodes" if table == "scores" else "nodes or verdicts"
+            raise _replaced(self._work, stage, self._shard, what, of=table)
+        for read, name, digest in _annotations(entry.inputs):
+            self.refuse_replaced(read, name)
+            now = self.entry(read, name)
+            if digest != (now.digest if now else ""):
+                raise _replaced(self._work, stage, self._shard, f"{read} {name}", of=table)
 
     @cached_property
     def tasks(self) -> str:
@@ -118,7 +146,8 @@ def grown_from(work: Work, shard: str, stage: str, version: str, *, config: obje
 
 
 def judged_from(work: Work, shard: str, *, of: str) -> dict[str, str]:
-    """What the rows of a table of annotations or training rows are made from, of a shard: nodes, and verdicts on them.
+    """What the rows of a table of annotations or training rows are made from, of a shard: nodes, and verdicts on them;
+    scores of nodes alone.
 
     Args:
         of: the table.
@@ -126,11 +155,7 @@ def judged_from(work: Work, shard: str, *, of: str) -> dict[str, str]:
     Raises:
         BadTable: see `Earlier.digests`.
     """
-    earlier, variants = Earlier(work, shard), ("variants",) if of in _OF_VARIANTS else ()
-    return {
-        "nodes": earlier.digests(GENERATING, tables=("nodes", "verdicts", *variants)),
-        "verdicts": earlier.digests((JUDGING,), tables=("verdicts",)),
-    }
+    return Earlier(work, shard).judged_from(of)
 
 
 def refuse_replaced(work: Work, table: str) -> None:
@@ -139,17 +164,26 @@ def refuse_replaced(work: Work, table: str) -> None:
     Raises:
         BadTable: some of its rows were not.
     """
-    now: dict[str, dict[str, str]] = {}
+    shards: dict[str, Earlier] = {}
     for place in work.places(table):
-        if place.shard not in now:
-            now[place.shard] = judged_from(work, place.shard, of=table)
-        made_from = work.store.entry(table, place).inputs
-        if any(made_from.get(name, digests) != digests for name, digests in now[place.shard].items()):
-            raise _replaced(work, place.stage, place.shard, "nodes or verdicts", of=table)
+        shards.setdefault(place.shard, Earlier(work, place.shard)).refuse_replaced(table, place.stage)
+
+
+def _annotations(made_from: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """The step labels and scores that credit says it was made from: table, labeller or name, digest."""
+    for key, said in made_from.items():
+        if key == "labels":
+            yield "step_labels", *said.split(" ", 1)
+        elif key.startswith("scores "):
+            yield "scores", key.removeprefix("scores "), said
 
 
 def _replaced(work: Work, stage: str, shard: str, what: str, *, of: str = "") -> BadTable:
-    command = {"credit": f"credit --method {stage}", "step_labels": f"step-labels --labeller {stage}"}.get(of, stage)
+    command = {
+        "credit": f"credit --method {stage}",
+        "step_labels": f"step-labels --labeller {stage}",
+        "scores": f"scores --name {stage} --file FILE",
+    }.get(of, stage)
     return BadTable(
         f"{stage} of {work.suite.name}, round {work.round}, {shard} were made before {what} changed",
         remedy=f"run `branchpoint {command} --suite {work.suite.name} --round {work.round}` again",

@@ -256,7 +256,12 @@ class Store:
 
     def ledger(self) -> Ledger:
         """The ledger of requests; close it when done."""
-        return Ledger(self.files.local / "ledger.sqlite")
+        return Ledger(self.ledger_path)
+
+    @property
+    def ledger_path(self) -> Path:
+        """Where the ledger lies: on this machine, also where the store does not."""
+        return self.files.local / "ledger.sqlite"
 
     @contextmanager
     def _parquet(self, entry: Entry, *, dictionary: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA
+from spoken_trees import credited, spoken_trees
 
 from pipeline.credit.adaptive_reasoning import (
     AdaptiveReasoningParams,
@@ -14,7 +16,6 @@ from pipeline.credit.adaptive_reasoning import (
 )
 from pipeline.errors import BadConfig
 
-NA = float("nan")
 PARAMS = AdaptiveReasoningParams(max_len=1000)
 ROWS = st.lists(
     st.tuples(st.integers(0, 2), st.booleans(), st.sampled_from([0.0, 1.0, NA]), st.integers(0, 1500)),
@@ -119,3 +120,21 @@ def test_switch_loss(short, long, simple, loss):
 def test_bad_parameters_are_named():
     with pytest.raises(BadConfig, match="max_len 0"):
         AdaptiveReasoningParams(max_len=0)
+
+
+#      0
+#   1 2 3 5 6     short right, short wrong, long right, unknown mode, no verdict
+#       4         3 is rendered
+def test_trajectories_of_trees():
+    trees = spoken_trees(
+        [-1, 0, 0, 0, 3, 0, 0],
+        [NA, 1, 0, NA, 1, 1, NA],
+        rendered=[3],
+        sizes=[9, 1, 1, 50, 9, 1, 1],
+        long_thinking=[NA, 0, 0, NA, 1, NA, 0],
+    )
+    found = credited("adaptive_reasoning", trees, max_len=10, len_soft_start=0.8)
+    total = np.array([1.5, -1.0, 1.0 - 0.5 * (9 - 8) / (10 - 8)])
+    np.testing.assert_allclose(found.value, [total.mean(), *total[:2], NA, total[2], NA, NA])
+    said = (total - total.mean()) / total.std(ddof=1)
+    np.testing.assert_allclose(found.advantage, [0, *said[:2], 0, said[2], NA, NA], atol=1e-5)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA
+from spoken_trees import credited, spoken_trees
 
 from pipeline.credit.adasearch import AdaSearchParams, adasearch, label_questions
 from pipeline.errors import BadConfig
@@ -131,3 +133,30 @@ def test_decisions_of_vectors(fields, counts):
 def test_a_question_without_samples_is_left_out():
     found = answer({}, {"nodes": [{"task": "q", "id": "r", "parent": None}, run("e", decision="search")]})
     assert (found["label"], found["decision_reward"], found["search_rate"]) == ({}, {}, 1)
+
+
+#             0                   8
+#    1 2    3 4 5 6             9   10     1, 2 and 9 are closed-book; 9 has no verdict
+#                 7
+@pytest.mark.parametrize(
+    ("threshold", "reward"),
+    [
+        pytest.param(1.0, (1, 0, 0), id="to be searched"),
+        pytest.param(0.5, (0, 1, 0), id="known from memory"),
+    ],
+)
+def test_a_tree_is_a_question(threshold, reward):
+    trees = spoken_trees(
+        [-1, 0, 0, 0, 0, 0, 0, 6, -1, 8, 8],
+        [NA, 1, 0, NA, NA, NA, NA, 1, NA, NA, 1],
+        tree=[0] * 8 + [1] * 3,
+        closed_book=[NA, 1, 1, 0, NA, 0, 0, 0, NA, 1, NA],
+        searched=[NA, NA, 1, 1, 0, NA, 0, -1, NA, NA, 1],
+    )
+    found = credited("adasearch", trees, solvable_threshold=threshold)
+    one, other, unread = reward
+    np.testing.assert_allclose(found.value, [1 / 3, NA, NA, one, other, NA, unread, unread, NA, NA, NA])
+    scale = np.sqrt(3)  # one right of three: deviation 1 / sqrt(3)
+    said = [(share - 1 / 3) * scale for share in reward]
+    expected = [0, NA, NA, said[0], said[1], NA, said[2], said[2], 0, NA, NA]
+    np.testing.assert_allclose(found.advantage, expected, atol=1e-5)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA, labelled_trees
 
+from pipeline.credit import METHODS
 from pipeline.credit.archer import (
     ArcherParams,
     CriticTargets,
@@ -89,3 +91,18 @@ def test_vectors_without_a_fresh_utterance_take_the_stored_one():
     assert found["advantage"]["a"] == pytest.approx(0.3)
     assert found["utterance_pg_term"]["a"] == 0
     assert found["mc_return"]["a"] == 0
+
+
+def test_trees_are_credited_step_by_step():
+    #     0
+    #   1   3     3 is rendered
+    #   2   4     of 4 the critic says nothing
+    kind = (0, 1, 1, 0, 1)
+    trees = labelled_trees(
+        (-1, 0, 1, 0, 3), (NA,) * 5, kind=kind, critic_q=(9, 0.5, 0.25, 0.75, NA), critic_v=(9, 0.25, 0.75, 0.5, 0.5)
+    )
+    found = METHODS["archer"].function(trees, ArcherParams())
+    np.testing.assert_array_equal(found.advantage, [0, 0.25, -0.5, 0, NA])
+    np.testing.assert_array_equal(found.value, [NA, 0.5, 0.25, NA, NA])
+    twins = advantages(np.array([[0.5, 0.25], [0.6, 0.9]]), np.array([[0.25, 0.75], [0.25, 0.8]]))
+    np.testing.assert_array_equal(found.advantage[1:3], twins)

@@ -1,10 +1,14 @@
 """Attention rhythm: look-backs, anchors, and what their advantages are multiplied by."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA, labelled_trees
 
+from pipeline.credit import METHODS
 from pipeline.credit.attention_rhythm import (
     STRATEGIES,
     RhythmParams,
@@ -12,6 +16,7 @@ from pipeline.credit.attention_rhythm import (
     attention_rhythm,
     group_heads,
     mean_map,
+    rhythm,
     rhythm_layers,
 )
 from pipeline.errors import BadConfig
@@ -174,3 +179,62 @@ class TestHeads:
 def test_bad_parameters_are_named(params):
     with pytest.raises(BadConfig, match=str(next(iter(params.values())))):
         RhythmParams(**params)
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=4),
+    st.integers(0, 2**31),
+    st.sampled_from(STRATEGIES),
+    st.sampled_from([None, 0.7]),
+)
+@settings(max_examples=60, deadline=None)
+def test_responses_together_are_as_apart(counts, seed, strategy, tau):
+    params = RhythmParams(strategy, window=3, nearest=1, farthest=3, tau_waad=tau, tau_delta=tau)
+    apart = [
+        attention_rhythm(causal(seed + place, count), causal(seed + 9 + place, count), 0, params)
+        for place, count in enumerate(counts)
+    ]
+    offsets = np.cumsum([0, *counts])
+    both = rhythm(*(np.concatenate([getattr(one, name) for one in apart]) for name in ("waad", "fai")), offsets, params)
+    np.testing.assert_array_equal(both.tau_waad, [one.tau_waad for one in apart])
+    np.testing.assert_array_equal(both.tau_delta, [one.tau_delta for one in apart])
+    for name in ("delta", "gamma"):
+        np.testing.assert_array_equal(getattr(both, name), np.concatenate([getattr(one, name) for one in apart]))
+    for name in ("preplan", "anchors", "dominated", "introductions"):
+        shifted = [getattr(one, name) + start for one, start in zip(apart, offsets, strict=False)]
+        np.testing.assert_array_equal(getattr(both, name), np.concatenate(shifted))
+
+
+class TestTrees:
+    #     0        the question
+    #   1   3  4   three answers; of 4 attention is not known
+    #   2
+    TREES = labelled_trees(
+        (-1, 0, 1, 0, 0),
+        (NA, NA, 1, 0, 0),
+        sizes=(1, 3, 1, 2, 1),
+        kind=(0, 1, 1, 1, 1),
+        waad=(NA, 1, 3, 3, 0, 2, 1, NA),
+        fai=(NA, 0.1, 0.4, 0.2, NA, 0.5, NA, NA),
+    )
+    GOOD, BAD = 2 / 3 / (np.sqrt(1 / 3) + 1e-6), -1 / 3 / (np.sqrt(1 / 3) + 1e-6)
+
+    @pytest.mark.parametrize(
+        ("strategy", "gamma"),
+        [
+            pytest.param("local", (1.5, 1, 1.5, 1), id="looks change by 2, 0, 3"),
+            pytest.param("global", (1, 1.5, 1.5, 1), id="the last is looked at by nobody"),
+            pytest.param("coupled", (1.25, 1.25, 1.5, 1), id="the second shares with the first"),
+        ],
+    )
+    def test_tokens_by_hand(self, strategy, gamma):
+        params = RhythmParams(strategy, nearest=1, top=0.5, tau_waad=3.0, tau_delta=1.0, reach=1)
+        found = METHODS["attention_rhythm"].function(self.TREES, params)
+        expected = [0, *np.multiply(gamma, self.GOOD), self.BAD, self.BAD, self.BAD]
+        np.testing.assert_allclose(found.token_advantages, expected, atol=1e-12)
+        np.testing.assert_allclose(found.advantage[[2, 3, 4]], [expected[4], self.BAD, self.BAD], atol=1e-12)
+
+    def test_what_may_have_to_grow_is_unknown_without_attention(self):
+        right = replace(self.TREES, reward=np.array([NA, NA, 0, 0, 1]))
+        found = METHODS["attention_rhythm"].function(right, RhythmParams(nearest=1))
+        assert np.isnan(found.advantage).tolist() == [False] * 4 + [True]

@@ -1,9 +1,13 @@
 """BRPO against its definition, trace by trace and budget by budget."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA
+from spoken_trees import credited, spoken_trees
 
 from pipeline.credit.brpo import (
     BrpoParams,
@@ -12,9 +16,10 @@ from pipeline.credit.brpo import (
     summary_scores,
     thinking_advantages,
 )
+from pipeline.credit.scored import BadScore
 from pipeline.errors import BadConfig, BadTable
+from schemas.words import ORIGINS
 
-NA = float("nan")
 TABLES = st.lists(
     st.tuples(st.integers(0, 2), st.lists(st.sampled_from([0.0, 0.25, 1.0]), min_size=4, max_size=4)),
     min_size=1,
@@ -161,3 +166,100 @@ def test_priors(prior, chance):
 def test_bad_parameters_are_named(options, said):
     with pytest.raises(BadConfig, match=said):
         BrpoParams(**options)
+
+
+S, B, P = ORIGINS.index("sample"), ORIGINS.index("branch"), ORIGINS.index("prompt")
+
+
+#              0
+#       1               2            thinking up to the first budget; there trace 2 has closed it
+#     3   4           5    16        3, 5 and 9: forced tokens; 16: what trace 2 says then
+#    6 7  8     12 13 14 15          summaries: 14 and 15 at the second budget
+#         9
+#       10 11
+def thought(**more):
+    given = {
+        "budget": [NA, 0, 0, NA, NA, NA, NA, NA, 1, *[NA] * 8],
+        "origin": [P, S, S, P, S, P, B, B, S, P, B, B, B, B, B, B, S],
+    } | more
+    parent = [-1, 0, 0, 1, 1, 2, 3, 3, 4, 8, 9, 9, 5, 5, 5, 5, 2]
+    reward = [NA] * 6 + [1, 0, NA, NA, 1, 1, 0, 1, 0, 0, 1]
+    return spoken_trees(parent, reward, **given)
+
+
+PAIR = {"budgets": (100, 200), "n_summary": 2}
+
+
+def test_thinking_and_summaries_of_trees():
+    found = credited("brpo", thought(), **PAIR)
+    # scores: 1/2 and 1; 1/2 and 0. returns: 3/4 and 1/2; 1/4 and 0. baselines: 1/2; (1/4 + 1/4) / 2
+    np.testing.assert_allclose(found.value, [NA, 3 / 4, 1 / 4, NA, 1 / 2, NA, NA, NA, 1 / 2, *[NA] * 8])
+    thinking = [0, 1 / 4, -1 / 4, 0, 1 / 4, 0]
+    summaries = [1 / 2, -1 / 2, 1 / 4, 0, 0, 0, -1 / 4, 3 / 4, -1 / 4, -1 / 4, NA]
+    np.testing.assert_allclose(found.advantage, thinking + summaries)
+
+
+@pytest.mark.parametrize(
+    ("params", "thinking", "summaries"),
+    [
+        pytest.param({"variance_reduction": "notrain"}, (0, 0, 0), (1 / 2, -1 / 2, -1 / 4, 3 / 4), id="no thinking"),
+        pytest.param({"summary_method": "grpo"}, (1 / 4, -1 / 4, 1 / 4), (0, 0, 0, 0), id="the last one alone"),
+        pytest.param({"prior": "base"}, (1 / 2, -1 / 2, 1 / 2), (1 / 2, -1 / 2, -1 / 4, 3 / 4), id="last budget"),
+    ],
+)
+def test_choices(params, thinking, summaries):
+    found = credited("brpo", thought(), **PAIR | params).advantage
+    np.testing.assert_allclose(found[[1, 2, 8]], thinking)
+    np.testing.assert_allclose(found[[6, 7, 12, 13]], summaries)
+
+
+def test_summaries_with_budgets_of_their_own():
+    turned = [NA, 0, 0, NA, NA, NA, NA, NA, 1, NA, NA, NA, 1, 1, 0, 0, NA]
+    found = credited("brpo", thought(budget=turned), **PAIR)
+    np.testing.assert_allclose(found.value[[1, 2, 8]], [3 / 4, 1 / 4, 1 / 2])
+    np.testing.assert_allclose(found.advantage[[1, 2, 8]], [1 / 4, -1 / 4, (1 / 2 - (1 / 4 + (1 / 2 + 1 / 4) / 2) / 2)])
+
+
+def test_one_summary_at_a_budget_is_held_against_those_of_other_traces():
+    #   0 - 1 - 2 | 3, each with a summary below forced tokens, the way to the first shared
+    trees = spoken_trees(
+        [-1, 0, 1, 1, 2, 3, 4, 5],
+        [NA] * 6 + [1, 0],
+        budget=[NA, NA, 0, 0, NA, NA, NA, NA],
+        origin=[P, S, S, S, P, P, B, B],
+    )
+    found = credited("brpo", trees, budgets=(100,), n_summary=1)
+    np.testing.assert_allclose(found.value, [NA, 1 / 2, 1, 0, NA, NA, NA, NA])
+    np.testing.assert_allclose(found.advantage, [0, 0, 1 / 2, -1 / 2, 0, 0, 1 / 2, -1 / 2])
+
+
+def test_what_nobody_judged_leaves_thinking_unknown():
+    trees = thought()
+    reward = trees.reward.copy()
+    reward[[10, 11]] = NA
+    found = credited("brpo", replace(trees, reward=reward), **PAIR)
+    np.testing.assert_allclose(found.value[[1, 2, 8]], [NA, 1 / 4, NA])
+    np.testing.assert_allclose(found.advantage[[1, 2, 8, 10, 12]], [NA, 0, NA, NA, -1 / 4])
+
+
+def test_a_trace_that_never_closed_its_thinking_scores_0_from_its_end_on():
+    short = spoken_trees([-1, 0, 1, 2, 1], [NA, NA, NA, 1, 1], budget=[NA, 0, NA, NA, 1], origin=[P, S, P, B, S])
+    found = credited("brpo", short, **PAIR)
+    np.testing.assert_allclose(found.value[[1, 4]], [1 / 2, 0])
+    np.testing.assert_allclose(found.advantage, [0, 1 / 2, 0, 0, -1 / 4])
+
+
+@pytest.mark.parametrize(
+    ("at", "budget", "said"),
+    [
+        pytest.param(8, 2, r"scores budget: 2 is not one of \(0, 1\)", id="not among the parameters"),
+        pytest.param(8, 0.5, "scores budget: 0.5 is not one of", id="no place"),
+        pytest.param(8, 0, "scores budget: 0 is not above that of the stretch before", id="does not rise"),
+    ],
+)
+def test_budgets_at_fault_are_named(at, budget, said):
+    trees = thought()
+    trees.given["budget"][at] = budget
+    with pytest.raises(BadScore, match=said) as raised:
+        credited("brpo", trees, **PAIR)
+    assert raised.value.row == at

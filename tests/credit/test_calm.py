@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA
+from spoken_trees import credited, spoken_trees
 
 from pipeline.credit.calm import CalmParams, annotator_quality, calm, subgoal_codes
+from pipeline.credit.scored import BadScore
 from pipeline.golden.calm import answer
 
 GOALS = ("a", "b", "c")
@@ -108,3 +111,49 @@ def test_annotator_quality():
     silent = annotator_quality(np.zeros(2, dtype=bool), np.zeros(2, dtype=bool))
     assert silent.accuracy == 1
     assert np.isnan(silent[1:]).all()
+
+
+#     0             5      without a list
+#     1             6
+#   2   3                  2 achieves key again, then door; 3 is rendered
+#       4
+def keys():
+    subgoals = {0: '["key", "door", "key"]', 1: '["key"]', 2: '["key", "door", "gold"]', 3: '["door"]', 6: '["key"]'}
+    return spoken_trees(
+        [-1, 0, 1, 1, 3, -1, 5],
+        [NA] * 7,
+        rendered=[3],
+        tree=[0] * 5 + [1] * 2,
+        subgoals=subgoals,
+        step_reward=[0, 0, 1, 9, -1, 0, 1],
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "second"),
+    [
+        pytest.param({}, 2, id="once"),
+        pytest.param({"once": False}, 3, id="every time"),
+        pytest.param({"bonus": 3.0}, 4, id="pay"),
+    ],
+)
+def test_steps_of_trees(params, second):
+    found = credited("calm", keys(), gamma=0.5, **params)
+    paid = params.get("bonus", 1.0)
+    np.testing.assert_allclose(found.advantage, [0, paid, second, 0, -1, 0, NA])
+    first = ((paid + second / 2) + (paid - 1 / 2)) / 2
+    np.testing.assert_allclose(found.value, [NA, first, second, NA, -1, NA, NA])
+
+
+def test_in_order():
+    turned = credited("calm", keys(), ordered=True).advantage
+    assert turned[[1, 2]].tolist() == [1, 2]
+    trees = spoken_trees([-1, 0, 1], [NA] * 3, subgoals={0: '["b", "a"]', 1: '["a"]', 2: '["b"]'}, step_reward=[0] * 3)
+    assert credited("calm", trees, ordered=True).advantage.tolist() == [0, 0, 1]
+
+
+def test_lists_that_are_none_are_named():
+    trees = spoken_trees([-1, 0], [NA] * 2, subgoals={0: '["a"]', 1: "[1]"}, step_reward=[0, 0])
+    with pytest.raises(BadScore, match=r"scores subgoals: '\[1\]' is not a list of texts") as raised:
+        credited("calm", trees)
+    assert raised.value.row == 1

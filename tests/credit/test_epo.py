@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA
+from spoken_trees import credited, spoken_trees
 
 from pipeline.credit.epo import EpoParams, episode_losses, turn_weights, turns_that_fit
 from pipeline.golden.epo import answer
@@ -112,3 +114,22 @@ def test_vectors_may_hold_turns_of_others():
     assert found["weight"] == {"a": 1}
     assert found["episode_loss"] == {"x": 1, "y": 0}
     assert found["batch_loss"] == 1
+
+
+#     0
+#     1
+#   2   5       2 is rendered: what the other said
+#   3
+#   4           3 is a key turn
+def test_turns_of_trees():
+    trees = spoken_trees(
+        [-1, 0, 1, 2, 3, 1, 0],
+        [NA, NA, NA, NA, 0.5, 0, NA],
+        rendered=[2],
+        key_turn=[NA, 0, 1, 1, 0, NA, 1],
+    )
+    found = credited("epo", trees, gamma=0.5)
+    np.testing.assert_allclose(found.value, [NA, 5 / 16, NA, 5 / 4, 1 / 2, 0, NA])
+    np.testing.assert_allclose(found.advantage, [0, 1 / 4, 0, 1, 2 / 5, 0, NA])
+    tens = credited("epo", trees, gamma=0.5, score_divisor=10.0)
+    np.testing.assert_allclose(tens.value[[1, 3, 4]], [0.5125 / 2, 1.025, 0.05])

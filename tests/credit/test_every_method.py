@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.credit import METHODS, in_every_round, labelled
+from pipeline.credit import METHODS, in_every_round, labelled, scored_by
 from pipeline.credit.columns import CreditColumns, Trees
 from pipeline.credit.inputs import INPUTS, NODE
 from pipeline.credit.tables import credit_frame
@@ -18,8 +18,9 @@ from schemas import Credit
 from schemas.words import FINISHES, KINDS, ORIGINS
 
 COLUMNS = tuple(field.name for field in fields(CreditColumns))
-OF_VERDICTS = [name for name in METHODS if "step_reward" not in METHODS[name].needs]
-"""The others look at what an environment paid."""
+OF_SCORES = ("sotopia_rl", "lare")
+OF_VERDICTS = [name for name in METHODS if "step_reward" not in METHODS[name].needs and name not in OF_SCORES]
+"""The others look at what an environment paid, or at scores alone."""
 OF_TASKS = [name for name in METHODS if not METHODS[name].across_tasks(METHODS[name].params())]
 
 
@@ -30,6 +31,7 @@ def draw_given(draw, name: str, count: int, tokens: int) -> np.ndarray | pl.Seri
         "scores.token_values": st.sampled_from([np.nan, 0.0, -0.5, -2.0]),
         "scores.text": st.sampled_from([None, "[]", "[1, 0]", '["a"]']),
     }
+    flag = st.sampled_from([np.nan, 0.0, 1.0])
     values = {
         **{name: scored.get(INPUTS[name].source)},
         "agent": st.integers(0, 2),
@@ -44,6 +46,11 @@ def draw_given(draw, name: str, count: int, tokens: int) -> np.ndarray | pl.Seri
         "origin": st.integers(0, len(ORIGINS) - 1),
         "finish": st.integers(-1, len(FINISHES) - 1),
         "turn": st.integers(0, 3),
+        "useful": st.sampled_from([None, "[]", "[1, 0]", "[1, 1]"]),
+        "subgoals": st.sampled_from([None, "[]", '["a"]', '["b", "a", "c"]']),
+        "reference_calls": st.sampled_from([None, "[]", '[{"name": "search", "arguments": {}}, {"name": "add"}]']),
+        "searched": st.sampled_from([np.nan, -1.0, 0.0, 1.0]),
+        **dict.fromkeys(("closed_book", "key_turn", "long_thinking", "budget"), flag),
     }[name]
     drawn = [draw(values) for _ in range(size)]
     if name in ("text", "tool_calls") or INPUTS[name].source == "scores.text":
@@ -68,6 +75,11 @@ def forests(draw, needs: tuple[str, ...]) -> list[Trees]:
             draw(st.sampled_from([np.nan, 1.0] if same else [np.nan, 0.0, 0.3, 1.0])) if end else np.nan for end in leaf
         ]
         lengths = [draw(st.integers(0, 2)) for _ in range(count)]
+        known = {name: draw_given(draw, name, count, sum(lengths)) for name in needs if name != "tokens"}
+        if "budget" in known:  # rises along every path
+            known["budget"] = np.where(
+                (known["budget"] == 1) & (np.array(depth) < 5), np.maximum(depth, 1) - 1.0, np.nan
+            )
         found.append(
             Trees(
                 parent=np.array(parent, np.int32),
@@ -76,7 +88,7 @@ def forests(draw, needs: tuple[str, ...]) -> list[Trees]:
                 reward=np.array(reward, np.float64),
                 tokens=np.array([draw(st.integers(0, 2)) for _ in range(sum(lengths))], np.int32),
                 token_offsets=np.cumsum([0, *lengths], dtype=np.int64),
-                given={name: draw_given(draw, name, count, sum(lengths)) for name in needs if name != "tokens"},
+                given=known,
             )
         )
     return found
@@ -115,6 +127,14 @@ def said(name: str, trees: Trees) -> CreditColumns:
     return METHODS[name].function(trees, METHODS[name].params())
 
 
+def rendered(trees: Trees) -> np.ndarray:
+    """Roots, and what else is a prompt where the method looks at kinds and origins."""
+    prompts = [
+        trees.given.get(name, -1) == words.index("prompt") for name, words in (("kind", KINDS), ("origin", ORIGINS))
+    ]
+    return (trees.parent < 0) | prompts[0] | prompts[1]
+
+
 def assert_same(one: CreditColumns, other: CreditColumns) -> None:
     for column in COLUMNS:
         mine, theirs = getattr(one, column), getattr(other, column)
@@ -134,7 +154,7 @@ class TestEveryMethod:
         assert is_dataclass(method.params())
         assert "Source:" in method.function.__doc__
         assert labelled(method) == any(need in ("step_soft", "step_hard") for need in method.needs)
-        assert in_every_round(method) == (name not in ("gigpo", "mars", "san"))
+        assert in_every_round(method) == (name not in ("gigpo", "mars", "san") and not scored_by(method))
 
     @settings(deadline=None, max_examples=30)
     @given(st.data())
@@ -146,7 +166,7 @@ class TestEveryMethod:
             if values is not None:
                 assert len(values) == (len(trees.tokens) if column == "token_advantages" else len(trees.parent))
                 assert not np.isinf(np.asarray(values, np.float64)).any()
-        assert (found.advantage[trees.parent < 0] == 0).all(), "nobody sampled the prompt"
+        assert (found.advantage[rendered(trees)] == 0).all(), "nobody sampled what was rendered"
         if found.token_advantages is not None:
             in_root = np.repeat(trees.parent < 0, np.diff(trees.token_offsets))
             assert (found.token_advantages[in_root] == 0).all()
@@ -182,7 +202,7 @@ class TestEveryMethod:
             tokens=np.zeros(0, np.int32),
             token_offsets=np.zeros(1, np.int64),
             given={
-                need: pl.Series([], dtype=pl.String) if need in ("text", "tool_calls") else np.zeros(0)
+                need: pl.Series([], dtype=pl.String) if INPUTS[need].description.startswith("polars") else np.zeros(0)
                 for need in METHODS[name].needs
                 if need != "tokens"
             },
@@ -220,4 +240,4 @@ def test_nothing_leaks_across_tasks(name, data):
 def test_what_nobody_judged_is_unknown(name, data):
     trees = together(data.draw(forests(METHODS[name].needs)))
     trees = replace(trees, reward=np.full(len(trees.parent), np.nan))
-    assert np.isnan(said(name, trees).advantage[trees.parent >= 0]).all()
+    assert np.isnan(said(name, trees).advantage[~rendered(trees)]).all()

@@ -5,6 +5,8 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA
+from spoken_trees import credited, spoken_trees
 
 from pipeline.credit.groundedprm import (
     GroundedprmParams,
@@ -23,8 +25,6 @@ from pipeline.credit.groundedprm import (
     uct_scores,
 )
 from pipeline.errors import BadConfig
-
-NA = float("nan")
 
 
 def direct(verdicts, outcome):
@@ -199,3 +199,46 @@ def test_terminal_steps_and_extracted_paths():
 def test_bad_parameters_are_named():
     with pytest.raises(BadConfig, match="greedy"):
         GroundedprmParams(selection="greedy")
+
+
+#     0
+#     1            expanded; 2, 4 and 6 are simulated
+#   2   3          3 is expanded too, and 5 is simulated
+#   4   5          5 is wrong
+#   6              6 is right, and was not judged
+def searched(hard):
+    return spoken_trees([-1, 0, 1, 1, 2, 3, 4], [NA, NA, NA, NA, NA, 0, 1], step_hard=hard)
+
+
+def test_steps_of_trees():
+    found = credited("groundedprm", searched([NA, 1, 1, 0, 1, 0, NA]))
+    first, second = (1 * 2 + 1 * 1) / 4 + 1 / 2, -1
+    value = [(0.9 * first + 0.81 * second) / 2, (first + 0.9 * second) / 2, NA, second, NA, NA, NA]
+    np.testing.assert_allclose(found.value, value)
+    np.testing.assert_array_equal(found.advantage, [0, 1, 1, -1, 1, -1, 1])
+    assert found.mask.tolist() == [False] + [True] * 6
+
+
+@pytest.mark.parametrize(
+    ("hard", "strict", "labels"),
+    [
+        pytest.param((1, 1, 1, 1, 0, NA), True, (1, 1, NA, 1, NA, 1), id="called true and of negative value"),
+        pytest.param((1, 1, 1, 1, 0, NA), False, (1, 1, -1, 1, -1, 1), id="the code keeps it"),
+        pytest.param((1, 1, 0, NA, 0, NA), True, (1, NA, -1, NA, -1, NA), id="a step without a verdict"),
+        pytest.param((1, 1, 0, 1, 0, 0), True, (1, NA, -1, NA, -1, NA), id="the last step was called false"),
+        pytest.param((1, NA, 0, 1, 0, NA), True, (NA,) * 6, id="what came up to 1 is below 0"),
+        pytest.param((NA,) * 6, True, (NA,) * 6, id="nothing was judged"),
+    ],
+)
+def test_paths_that_contradict_themselves_are_dropped(hard, strict, labels):
+    found = credited("groundedprm", searched([NA, *hard]), strict=strict)
+    np.testing.assert_array_equal(found.advantage, [0, *labels])
+
+
+def test_a_wrong_path_is_cut_where_it_turns_right_again():
+    trees = spoken_trees([-1, 0, 1, 2, 3], [NA, NA, NA, NA, 0], step_hard=[NA, 0, 0, 1, 0])
+    found = credited("groundedprm", trees)
+    # the only node that was expanded is 1: N = 2, u = (-1 * 2 + 1 * 1) / 4 - 1 / 2
+    np.testing.assert_allclose(found.value, [-0.75 * 0.9, -0.75, NA, NA, NA])
+    np.testing.assert_array_equal(found.advantage, [0, -1, -1, NA, NA])
+    assert found.mask.tolist() == [False, True, True, False, False]

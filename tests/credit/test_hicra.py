@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA, labelled_trees
 
+from pipeline.credit import METHODS
 from pipeline.credit.hicra import HicraParams, hicra
 from pipeline.credit.strategic_grams import GramMatcher, cluster_grams, count_grams, mine_grams, semantic_entropy
 
@@ -128,7 +130,8 @@ class TestCredit:
         np.testing.assert_array_equal(plain.token_advantages, base)
         np.testing.assert_array_equal(np.sign(found.token_advantages), np.sign(base))
         both = credit(*zip(*there, *here, strict=True), [1] * len(there) + [0] * len(here), **words)
-        np.testing.assert_array_equal(both.token_advantages[-len(base) or len(both.token_advantages) :], found[1])
+        mine = both.token_advantages[len(both.token_advantages) - len(base) :]
+        np.testing.assert_allclose(mine, found.token_advantages, atol=1e-12)
         turned = credit(*zip(*here[::-1], strict=True), **words)
         np.testing.assert_allclose(turned.base[::-1], found.base, atol=1e-6)
 
@@ -139,3 +142,21 @@ class TestCredit:
 
     def test_equal_rewards_give_nothing(self):
         assert not credit([0.1] * 3, [[1, 0]] * 3).token_advantages.any()
+
+
+def test_trees_grow_planning_tokens():
+    #     0        the question
+    #   1   3  4   three answers, of which 4 has no verdict; of a token of 3 nobody said whether it plans
+    #   2
+    trees = labelled_trees(
+        (-1, 0, 1, 0, 0),
+        (NA, NA, 1, 0, NA),
+        sizes=(1, 2, 1, 3, 1),
+        kind=(0, 1, 1, 1, 1),
+        planning=(1, 1, 0, 1, 1, 0, NA, 1),
+    )
+    found = METHODS["hicra"].function(trees, HicraParams())
+    np.testing.assert_allclose(found.token_advantages, [0, 0.6, 0.5, 0.6, -0.4, -0.5, NA, NA], atol=1e-12)
+    np.testing.assert_allclose(found.advantage, [0, 0.55, 0.6, -0.45, NA], atol=1e-12)
+    direct = credit([1, 0], [[1, 0, 1], [1, 0]])
+    np.testing.assert_allclose(found.token_advantages[1:6], direct.token_advantages, atol=1e-12)

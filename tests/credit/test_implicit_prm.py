@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA, labelled_trees
 
+from pipeline.credit import METHODS
 from pipeline.credit.implicit_prm import ImplicitPrmParams, implicit_prm, pairwise_accuracy, step_rewards
 from pipeline.credit.ragged import ragged, split
 from pipeline.errors import BadConfig, BadTable
@@ -128,3 +130,37 @@ def test_rows_that_do_not_fit_are_named():
 def test_an_unknown_normalisation_is_named():
     with pytest.raises(BadConfig, match="layer_norm"):
         ImplicitPrmParams(normalisation="layer_norm")
+
+
+class TestTrees:
+    #     0        the question
+    #   1   3  5   three answers; a token of 5 was not scored
+    #   2   4
+    TREES = labelled_trees(
+        (-1, 0, 1, 0, 3, 0),
+        (NA, NA, 1, NA, 0, 0),
+        sizes=(1, 2, 1, 1, 2, 2),
+        kind=(0, 1, 1, 1, 1, 1),
+        prm_logprobs=(NA, -0.7, -0.9, -1, -1.3, -1, -1, -1, NA),
+        reference_logprobs=(NA, *[-1] * 8),
+    )
+
+    def test_returns_by_hand(self):
+        # log-ratios (0.3, 0.1, 0) and (-0.3, 0, 0), their means 2/15 and -1/10: each twice, less the sum of both means
+        found = METHODS["implicit_prm"].function(self.TREES, ImplicitPrmParams(whiten=False))
+        means = (2 / 15 - 1 / 10) * np.array([3, 2, 1])
+        expected = [*(np.array([0.8, 0.2, 0.0]) - means + 1), *(np.array([-0.6, 0.0, 0.0]) - means - 1)]
+        np.testing.assert_allclose(found.token_advantages, [0, *expected, NA, NA], atol=1e-12)
+        np.testing.assert_allclose(found.advantage[2:4], [expected[2], expected[3]], atol=1e-12)
+        assert np.isnan(found.advantage[5])
+
+    def test_advantages_are_those_of_the_responses(self):
+        found = METHODS["implicit_prm"].function(self.TREES, ImplicitPrmParams())
+        direct = credit([[0.3, 0.1, 0.0], [-0.3, 0.0, 0.0]], [1, 0])
+        np.testing.assert_allclose(found.token_advantages[1:7], direct.advantages, atol=1e-12)
+
+    def test_only_plain_returns_keep_to_their_task(self):
+        across = METHODS["implicit_prm"].across_tasks
+        assert across(ImplicitPrmParams())
+        assert across(ImplicitPrmParams(whiten=False, normalisation="batch_norm"))
+        assert not across(ImplicitPrmParams(whiten=False))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA
+from spoken_trees import credited, spoken_trees
 
 from pipeline.credit.lare import (
     LaReParams,
@@ -128,3 +130,19 @@ def test_written_functions_are_sent_back():
     assert "no factor" in rejection([])
     assert rejection("ZeroDivisionError: division by zero") == "ZeroDivisionError: division by zero"
     assert rejection("") is not None
+
+
+#    0
+#    1
+#   2  3     3 has no reward
+#      4     and neither has the rendered 4
+def test_steps_of_trees():
+    trees = spoken_trees([-1, 0, 1, 1, 3], [NA] * 5, rendered=[4], latent_reward=[NA, 0.25, 0.5, NA, 9])
+    found = credited("lare", trees)
+    np.testing.assert_allclose(found.advantage, [0, 0.25, 0.5, NA, 0])
+    np.testing.assert_allclose(found.value, [0.75, 0.75, 0.75, NA, NA])
+
+
+def test_a_return_is_the_mean_over_episodes():
+    trees = spoken_trees([-1, 0, 1, 1], [NA] * 4, latent_reward=[NA, 1, 2, 4])
+    assert credited("lare", trees).value.tolist() == [4, 4, 3, 5]

@@ -1,13 +1,25 @@
 """MA-RLHF: where macro actions begin, and their generalised advantage."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA, labelled_trees
 
-from pipeline.credit.ma_rlhf import MaRlhfParams, ma_rlhf, macro_actions, policy_loss, token_rewards, value_loss
+from pipeline.credit import METHODS
+from pipeline.credit.ma_rlhf import (
+    MaRlhfParams,
+    _keys,
+    ma_rlhf,
+    macro_actions,
+    policy_loss,
+    token_rewards,
+    value_loss,
+)
 from pipeline.credit.macro_actions import Spans, split_sentences
-from pipeline.credit.ragged import ragged, split
+from pipeline.credit.ragged import Ragged, ragged, split
 from pipeline.errors import BadConfig, BadTable
 from pipeline.golden.ma_rlhf import answer
 
@@ -204,3 +216,60 @@ def test_unknown_words_are_named(name):
 def test_ngram_is_a_number_of_tokens():
     with pytest.raises(BadConfig, match="ngram 0"):
         cut([3], MaRlhfParams(ngram=0))
+
+
+class TestTrees:
+    #     0      the question
+    #   1   3    two answers of three tokens
+    #   2   4
+    TREES = replace(
+        labelled_trees(
+            (-1, 0, 1, 0, 3),
+            (NA, NA, 1, NA, 0),
+            sizes=(1, 2, 1, 1, 2),
+            kind=(0, 1, 1, 1, 1),
+            critic_values=(9, 0.2, 0.4, 0.5, 0.25, 0.25, 0.25),
+            logprobs=(NA, -1, -1, -1, -1, -1, -1),
+            reference_logprobs=(NA, -2, -1, -1, -1, -1, -1),
+        ),
+        tokens=np.array([5, 1, 2, 3, 1, 2, 4], np.int32),
+    )
+    PARAMS = MaRlhfParams(ngram=2, lam=1.0, kl_coef=0.1)
+
+    def test_tokens_by_hand(self):
+        # macro actions of two tokens and of the last; rewards (-0.1, 0, 1) and (0, 0, 0)
+        # values 0.3, 0.5: the first is paid -0.05 + 0.5 - 0.3, the second 1 - 0.5
+        found = METHODS["ma_rlhf"].function(self.TREES, self.PARAMS)
+        np.testing.assert_allclose(found.token_advantages, [0, 0.65, 0.65, 0.5, -0.25, -0.25, -0.25], atol=1e-12)
+        np.testing.assert_allclose(found.advantage, [0, 0.65, 0.5, -0.25, -0.25], atol=1e-12)
+
+    @pytest.mark.parametrize("termination", ["ppl", "randomized"])
+    def test_other_cuts(self, termination):
+        params = MaRlhfParams(termination, value_function="unit")
+        reference, policy = ragged([[-2, -1, -1], [-1, -1, -1]]), ragged([[-1, -1, -1], [-1, -1, -1]])
+        keys = _keys(Ragged(np.array([1, 2, 3, 1, 2, 4], np.int32), policy.offsets))
+        macros = macro_actions(
+            np.array([3, 3]), params, perplexities=Ragged(-reference.values, reference.offsets), keys=keys
+        )
+        rewards = token_rewards(policy, reference, np.array([1.0, 0.0]), params)
+        direct = ma_rlhf(self.TREES.given["critic_values"][1:], rewards, macros, params)
+        found = METHODS["ma_rlhf"].function(self.TREES, params)
+        np.testing.assert_allclose(found.token_advantages[1:], direct.token_advantages, atol=1e-12)
+
+    def test_what_was_not_sampled_is_no_part_of_the_response(self):
+        given = {**self.TREES.given, "logprobs": np.array([NA, NA, -1, -1, -1, -1, -1])}
+        found = METHODS["ma_rlhf"].function(replace(self.TREES, given=given), MaRlhfParams(ngram=1, lam=1.0))
+        np.testing.assert_allclose(found.token_advantages[:4], [0, 0, 0.6, 0.5], atol=1e-12)
+
+    def test_parses_are_not_stored(self):
+        with pytest.raises(BadConfig, match="parsing; use fixed"):
+            METHODS["ma_rlhf"].function(self.TREES, MaRlhfParams("parsing"))
+
+    @given(st.lists(st.lists(st.integers(0, 3), max_size=6), min_size=1, max_size=5))
+    @settings(max_examples=60, deadline=None)
+    def test_keys_tell_responses_apart_whatever_the_batch(self, responses):
+        def keys(some):
+            return _keys(ragged(some, np.int32)).tolist()
+
+        assert keys(responses) == [key for row in responses for key in keys([row])]
+        assert len(set(keys(responses))) == len(set(map(tuple, responses)))

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_trees import NA, labelled_trees
+from spoken_trees import credited, spoken_trees
 
 from pipeline.builders.malt import ROLES, by_role, depth_first, good_rows, pair_row, sft_row, sibling_pairs
-from pipeline.credit.malt import MaltParams, malt_credit, node_labels
+from pipeline.credit.malt import MaltParams, node_labels
 from pipeline.credit.spo_tree import node_values
 from pipeline.errors import BadConfig
 
@@ -55,12 +56,27 @@ def test_a_leaf_is_labelled_by_its_reward():
 #  2   4              verifiers; the second was never refined
 #  3
 def test_failed_calls_stay_unknown():
-    trees = labelled_trees([-1, 0, 1, 2, 1, 0], [NA, NA, NA, 1, NA, NA])
-    found = malt_credit(trees)
+    trees = spoken_trees([-1, 0, 1, 2, 1, 0], [NA, NA, NA, 1, NA, NA])
+    found = credited("malt", trees)
     np.testing.assert_array_equal(found.value, [1, 1, 1, 1, NA, NA])
+    np.testing.assert_array_equal(found.advantage, [0, 1, 1, 1, NA, NA])
     assert found.mask.tolist() == [False, True, True, True, False, False]
     assert sibling_pairs(trees, labels_of(trees)).tolist() == []
     assert good_rows(trees, labels_of(trees)).tolist() == [1, 2, 3]
+
+
+#        0
+#        1           a generator
+#        2           the verifier's prompt, rendered
+#      3   4         verifiers, each of them refined
+#    5 6   7 8
+def test_what_a_role_is_shown_is_not_imitated():
+    trees = spoken_trees([-1, 0, 1, 2, 2, 3, 3, 4, 4], [NA] * 5 + [1, 1, 0, 1], rendered=[2])
+    found = credited("malt", trees)
+    assert found.value.tolist() == [3 / 4, 3 / 4, 3 / 4, 1, 1 / 2, 1, 1, 0, 1]
+    assert found.advantage.tolist() == [0, 1, 0, 1, 0, 1, 1, 0, 1]
+    assert found.mask.tolist() == [False, True, False, True, False, True, True, False, True]
+    assert credited("malt", trees, comparison="greater or equal").advantage[4] == 1
 
 
 @pytest.mark.parametrize("reward", [0, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -9,10 +10,13 @@ import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA
+from spoken_trees import credited, spoken_trees
 
 from pipeline.credit.matching import greedy, optimal, transport
 from pipeline.credit.matchtir import MatchtirParams, answer_f1, turn_advantages
-from pipeline.credit.tool_calls import Call, call_columns, canonical, similarity
+from pipeline.credit.scored import BadScore
+from pipeline.credit.tool_calls import Call, call_columns, canonical, read_calls, similarity, take
 from pipeline.errors import BadConfig
 from pipeline.golden.matchtir import answer
 
@@ -261,3 +265,86 @@ def test_unknown_parameters_are_named():
         MatchtirParams("hungarian")
     with pytest.raises(BadConfig, match="sinkhorn_reg"):
         MatchtirParams(sinkhorn_reg=0)
+
+
+WANTED = '[{"name": "a", "arguments": {"x": 1}}, {"name": "b", "arguments": {}}]'
+
+
+#   0      4       7      10      four tasks of a trajectory each, so that rewards stand as they are
+#   1      5       8      11
+#   2      6       9              2 is rendered; 6 ends with a call and no answer
+#   3
+def calling():
+    return spoken_trees(
+        [-1, 0, 1, 2, -1, 4, 5, -1, 7, 8, -1, 10],
+        [NA, NA, NA, 1, NA, NA, 0, NA, NA, 0.5, NA, 1],
+        rendered=[2],
+        tree=[0] * 4 + [1] * 3 + [2] * 3 + [3] * 2,
+        tool_calls={
+            1: '[{"name": "a", "arguments": {"x": 1.0}}]',
+            2: '[{"name": "b"}]',
+            5: '[{"name": "A", "arguments": {"x": 2}}, {"name": "c", "arguments": "?"}]',
+            6: '[{"name": "b", "arguments": {}}]',
+            8: "[" * 50_000,
+            9: "[]",
+        },
+        reference_calls={0: WANTED, 4: WANTED, 7: "[]"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("params", "turns"),
+    [
+        pytest.param({}, (1, 1, 1 / 3, 1), id="one to one"),
+        pytest.param({"assignment": "greedy"}, (1, 1, 1 / 3, 1), id="best first"),
+        pytest.param({"unmatched": -0.5}, (1, 1, (2 / 3 - 1 / 2) / 2, 1), id="a fine"),
+    ],
+)
+def test_turns_of_trees(params, turns):
+    found = credited("matchtir", calling(), **params).advantage
+    expected = [0.0, 0, 0, 0, 0, 0, 0, 0, 1 / 2 * (0.5 + 0.9 * 0.5), 0.5, 0, NA]
+    for (first, last), rewards in zip(((1, 3), (5, 6)), (turns[:2], turns[2:]), strict=True):
+        total = sum(rewards)
+        expected[first] = (total + rewards[0] + 0.9 * rewards[1]) / 2
+        expected[last] = (total + rewards[1]) / 2
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_transport_pays_a_call_its_share_of_the_references():
+    found = credited("matchtir", calling(), assignment="soft").advantage
+    np.testing.assert_allclose(found[[1, 3]], [(1.5 + 0.5 + 0.9) / 2, (1.5 + 1) / 2], rtol=1e-5)
+
+
+def test_half_of_an_advantage_is_of_the_trajectory_and_half_of_the_turn():
+    trees = spoken_trees(
+        [-1, 0, 1, 0, 3],
+        [NA, NA, 1, NA, 1],
+        tool_calls={1: '[{"name": "b"}]', 3: '[{"name": "c"}]'},
+        reference_calls={0: WANTED},
+    )
+    found = credited("matchtir", trees).advantage
+    half = np.sqrt(0.5) / 2
+    np.testing.assert_allclose(found, [0, 2 * half, half, -2 * half, -half], atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[1]", '[{"arguments": {}}]'])
+def test_references_that_are_none_are_named(text):
+    trees = calling()
+    texts = pl.Series([text] + [None] * 11, dtype=pl.String)
+    with pytest.raises(BadScore, match=r"scores reference_calls: .* is not a list of named calls"):
+        credited("matchtir", replace(trees, given={**trees.given, "reference_calls": texts}))
+
+
+def test_calls_nested_beyond_what_can_be_compared():
+    nested = '[{"name": "a", "arguments": {"x": ' + "[" * 600 + "]" * 600 + "}}]"
+    assert read_calls(nested) is None or len(read_calls(nested)) == 1
+    assert read_calls("[1]") == [Call(None, None)]
+    assert read_calls("{}") is None
+
+
+def test_take():
+    calls, _ = call_columns([Call("a", {"x": 1, "y": 2}), Call("b", {}), Call("c", {"x": 3})], [])
+    found = take(calls, np.array([2, 0, 2]))
+    assert found.name.tolist() == [2, 0, 2]
+    assert found.key.tolist() == [0, 0, 1, 0]
+    assert found.offsets.tolist() == [0, 1, 3, 4]

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA, labelled_trees
 
+from pipeline.credit import METHODS
 from pipeline.credit.oprl import (
     BASELINES,
     ESTIMATORS,
@@ -185,3 +187,34 @@ def test_vector_fields_may_be_absent_and_success_have_a_bar():
 def test_unknown_words_are_named(name):
     with pytest.raises(BadConfig, match="typo"):
         OprlParams(**{name: "typo"})
+
+
+class TestTrees:
+    #     0        the question
+    #   1   3  5   three answers; 5 was not scored
+    #   2   4
+    TREES = labelled_trees(
+        (-1, 0, 1, 0, 3, 0),
+        (NA, NA, 1, NA, 0, 1),
+        sizes=(1, 2, 1, 1, 2, 1),
+        kind=(0, 1, 1, 1, 1, 1),
+        prm_logprobs=(NA, -0.75, -0.75, -0.9, -1.3, -0.9, 9, NA),
+        logprobs=(NA, -1, -1, -1, -1, -1, NA, -1),
+    )
+
+    def test_steps_by_hand(self):
+        # log-ratios 0.5, 0.1, -0.3, 0.1, of which 0.1 is the mean; outcomes 1 and 0
+        found = METHODS["oprl"].function(self.TREES, OprlParams(beta=1.0, step_norm="none"))
+        np.testing.assert_allclose(found.advantage, [0, 0.9, 0.5, -0.9, -0.5, NA], atol=1e-12)
+
+    def test_steps_are_those_of_the_trajectories(self):
+        params = OprlParams(estimator="rloo", baseline="first_steps")
+        _, direct = run([(0, 1.0, [[0.25, 0.25], [0.1]]), (0, 0.0, [[-0.3], [0.1]])], params)
+        found = METHODS["oprl"].function(self.TREES, params)
+        np.testing.assert_allclose(found.advantage[1:5], direct.advantage, atol=1e-9)
+
+    def test_what_depends_on_the_batch(self):
+        across = METHODS["oprl"].across_tasks
+        assert across(OprlParams())
+        assert across(OprlParams(step_norm="none", estimator="reinforce_pp"))
+        assert not across(OprlParams(step_norm="none"))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA, labelled_trees
 
+from pipeline.credit import METHODS
 from pipeline.credit.poad import VARIANTS, PoadParams, normalise_tokens, poad
 from pipeline.credit.ragged import ragged
 from pipeline.errors import BadConfig
@@ -134,3 +138,47 @@ def test_vector_fields_may_be_absent():
 def test_unknown_variant_is_named():
     with pytest.raises(BadConfig, match="gae"):
         PoadParams("gae")
+
+
+class TestTrees:
+    #     0      the question
+    #   1   3    two episodes; 1 has two tokens, 4 two
+    #   2   4    2 is paid for
+    VALUES = (9, 9, 0.2, 0.4, 0.6, 0.5, 0.5, 0.5)
+    TREES = labelled_trees(
+        (-1, 0, 1, 0, 3),
+        (NA,) * 5,
+        sizes=(2, 2, 1, 1, 2),
+        kind=(0, 1, 1, 1, 1),
+        step_reward=(0, 0, 1, 0, 0),
+        critic_values=VALUES,
+    )
+
+    @pytest.mark.parametrize(
+        ("gae_lambda", "tokens"),
+        [
+            pytest.param(1.0, (0, 0, 0.3, 0.1, 0.4, -0.5, -0.5, -0.5), id="traces over all that follows"),
+            pytest.param(0.0, (0, 0, 0.2, -0.1, 0.4, -0.25, 0, -0.5), id="BAD: the plain backup"),
+        ],
+    )
+    def test_tokens_by_hand(self, gae_lambda, tokens):
+        found = METHODS["poad"].function(self.TREES, PoadParams(gamma=0.5, gae_lambda=gae_lambda))
+        np.testing.assert_allclose(found.token_advantages, tokens, atol=1e-12)
+        means = [0, (tokens[2] + tokens[3]) / 2, tokens[4], tokens[5], (tokens[6] + tokens[7]) / 2]
+        np.testing.assert_allclose(found.advantage, means, atol=1e-12)
+
+    def test_a_mini_batch_is_all_there_is(self):
+        params = PoadParams(normalise=True)
+        assert METHODS["poad"].across_tasks(params)
+        assert not METHODS["poad"].across_tasks(PoadParams())
+        episodes = [
+            (0.0, [(0.0, False, [0.2, 0.4]), (1.0, True, [0.6])]),
+            (0.0, [(0.0, False, [0.5]), (0.0, True, [0.5] * 2)]),
+        ]
+        found = METHODS["poad"].function(self.TREES, params)
+        np.testing.assert_allclose(found.token_advantages[2:], run(episodes, params).normalised, atol=1e-12)
+
+    def test_an_unknown_value_spoils_what_rests_on_it(self):
+        given = {**self.TREES.given, "critic_values": np.array((*self.VALUES[:4], NA, *self.VALUES[5:]))}
+        found = METHODS["poad"].function(replace(self.TREES, given=given), PoadParams())
+        assert np.isnan(found.token_advantages).tolist() == [False] * 2 + [True] * 3 + [False] * 3

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA, labelled_trees
 
+from pipeline.credit import METHODS
 from pipeline.credit.r_to_q import RToQParams, implicit_rewards, q_from_logits
 from pipeline.credit.ragged import ragged
 from pipeline.errors import BadConfig, BadTable
@@ -89,3 +91,24 @@ class TestSoftQ:
 def test_beta_is_a_weight(beta):
     with pytest.raises(BadConfig, match="r_to_q beta"):
         RToQParams(beta)
+
+
+def test_trees_are_rewarded_token_by_token():
+    #     0      the question
+    #     1
+    #   2   3    of 3 a token is unknown
+    trees = labelled_trees(
+        (-1, 0, 1, 1),
+        (NA,) * 4,
+        sizes=(1, 2, 1, 2),
+        kind=(0, 1, 1, 1),
+        tuned_logprobs=(NA, -1, -2.5, -1, -3, NA),
+        reference_logprobs=(NA, -2, -2, -2, -2, -2),
+    )
+    found = METHODS["r_to_q"].function(trees, RToQParams(0.5))
+    np.testing.assert_allclose(found.token_advantages, [0, 0.5, -0.25, 0.5, -0.5, NA], atol=1e-12)
+    np.testing.assert_allclose(found.advantage, [0, 0.25, 0.5, NA], atol=1e-12)
+    np.testing.assert_allclose(found.value, [NA, 0.25, 0.75, NA], atol=1e-12)
+    direct = rewards_of([[(-1, -2), (-2.5, -2)], [(-1, -2)]], beta=0.5)
+    np.testing.assert_allclose(found.token_advantages[1:4], direct.token_rewards, atol=1e-12)
+    np.testing.assert_allclose(found.value[1:3], direct.step_end_value_change, atol=1e-12)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA
+from spoken_trees import credited, spoken_trees
 
 from pipeline.credit.search_r2 import SearchR2Params, acceptance, exact_match, normalise_answer, search_r2
 from pipeline.errors import BadConfig
@@ -129,3 +131,27 @@ def test_whose_answer_counts(last, outcome):
     found = answer({}, {"nodes": nodes, "reference_answers": {"q": ["X"]}})
     assert found["outcome"] == {"t": outcome}
     assert found["accepted_without_revision"] == found["revisions_used"] == {}
+
+
+#       0                7
+#     1    2           8   9     8 is not quite right, 9 has no verdict
+#     3    4                     3 is rendered: what 1 found
+#    5 6                         5, 6 and 4 are right
+def test_trees_are_their_judged_paths():
+    trees = spoken_trees(
+        [-1, 0, 0, 1, 2, 3, 3, -1, 7, 7],
+        [NA, NA, NA, NA, 1, 1, 1, NA, 0.9, NA],
+        rendered=[3],
+        tree=[0] * 7 + [1] * 3,
+        useful={1: "[0]", 4: "[1]", 6: "[1]", 8: "[1]"},
+    )
+    found = credited("search_r2", trees)
+    np.testing.assert_allclose(found.value, [3 / 2, 5 / 4, 2, NA, 2, 1, 3 / 2, 0, 0, NA])
+    np.testing.assert_allclose(found.advantage, [0, -1 / 2, 1, 0, 1, -1, 0, 0, 0, NA], atol=1e-5)
+    weighed = credited("search_r2", trees, process_weight=3.0)
+    np.testing.assert_allclose(weighed.value[[4, 5, 6]], [4, 1, 5 / 2])
+
+
+def test_passages_stand_with_the_step_or_where_they_are_rendered():
+    trees = spoken_trees([-1, 0, 1, 2], [NA, NA, NA, 1], rendered=[2], useful={1: "[1]", 2: "[1, 0, true]"})
+    assert credited("search_r2", trees).value[3] == 7 / 4

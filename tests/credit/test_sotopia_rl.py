@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import NA
+from spoken_trees import credited, spoken_trees
 
+from pipeline.credit.scored import BadScore
 from pipeline.credit.sotopia_rl import ATTRIBUTIONS, Dimension, SotopiaRLParams, combine, utterance_rewards
 from pipeline.errors import BadConfig
 from pipeline.golden.sotopia_rl import answer
-
-NA = float("nan")
 
 
 def reward(attribution, annotated, score, *, lengths=None, **params):
@@ -111,3 +112,52 @@ def test_vectors():
     assert found["per_dimension"] == {"goal": {"a": 0, "c": 5}}
     assert found["key_utterance_goal"] == {"a": 4.5, "c": 5}
     assert found["combined"] == {"a": 0, "c": 0.5}
+
+
+#     0                   6
+#     1                   7     7 was not annotated
+#   2     5               8     8 has no score
+#   3                           2 and 4 are the other speaker's
+#   4
+def dialogues(**more):
+    given = {
+        "attribution_goal": [NA, 3, 3, NA, NA, 1, NA, NA, 3],
+        "attribution_relationship": [NA, 0, NA, -1, NA, NA, NA, NA, 3],
+        "attribution_knowledge": [NA, 0, NA, 3, NA, NA, NA, NA, 3],
+        "score_goal": [NA, NA, NA, NA, 8, 6, NA, NA, NA],
+        "score_relationship": [NA, NA, NA, NA, 4, NA, NA, NA, 1],
+        "score_knowledge": [NA, NA, NA, NA, 5, NA, NA, NA, 1],
+    } | more
+    parent = [-1, 0, 1, 2, 3, 1, -1, 6, 7]
+    return spoken_trees(parent, [NA] * 9, rendered=[2, 4], tree=[0] * 6 + [1] * 3, **given)
+
+
+def test_utterances_of_trees():
+    found = credited("sotopia_rl", dialogues()).advantage
+    first = (8 / 10 + (0 + 5) / 10 + 0) / 3
+    third = (0 + (-1 + 5) / 10 + 5 / 10) / 3
+    np.testing.assert_allclose(found, [0, first, 0, third, 0, NA, 0, NA, NA])
+
+
+def test_goal_alone():
+    goal = (Dimension("goal", 0, 10, 1.0),)
+    found = credited("sotopia_rl", dialogues(), dimensions=goal).advantage
+    np.testing.assert_allclose(found, [0, (8 / 10 + 6 / 10) / 2, 0, 0, 0, 2 / 10, 0, NA, NA])
+    shared = credited("sotopia_rl", dialogues(), dimensions=goal, attribution="discounting", discount=0.5).advantage
+    np.testing.assert_allclose(shared, [0, (4 / 10 + 3 / 10) / 2, 0, 8 / 10, 0, 6 / 10, 0, NA, NA])
+
+
+def test_what_is_not_of_the_scale_is_named():
+    wrong = dialogues(attribution_goal=[NA, 4] + [NA] * 7)
+    with pytest.raises(BadScore, match="scores attribution_goal: 4 is not -1 or from 0 to 3"):
+        credited("sotopia_rl", wrong)
+    assert np.isnan(credited("sotopia_rl", wrong, scale="5_scale").advantage[5])
+    with pytest.raises(BadConfig, match="no scores for 'secret'"):
+        credited("sotopia_rl", dialogues(), dimensions=(Dimension("secret", -10, 0),))
+
+
+def test_dimensions_as_json_has_them():
+    assert SotopiaRLParams(dimensions=[["goal", 0, 10, 1.0]]).dimensions == (Dimension("goal", 0, 10, 1.0),)
+    for wrong in ([["goal"]], [], [["goal", "0", 10]], [1]):
+        with pytest.raises(BadConfig, match="dimensions"):
+            SotopiaRLParams(dimensions=wrong)

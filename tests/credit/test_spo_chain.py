@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from labelled_trees import labelled_trees
 
+from pipeline.credit import METHODS
 from pipeline.credit.spo_chain import Cuts, SpoChainParams, cut_points, cut_values, distinct_prefixes, spo_chain
 from pipeline.errors import BadConfig
 
@@ -134,3 +136,39 @@ def test_bad_parameters_are_named():
         SpoChainParams(cutpoint_interval=0)
     with pytest.raises(BadConfig, match="rho"):
         SpoChainParams(rho=1.5)
+
+
+class TestTrees:
+    #     0      the question; half of the answers are right
+    #   1   3    labels 0.75 and 0.25
+    #   2   4
+    CHANCES = (NA, 0.5, 0.95, 0.5, 0.9, 0.95, 0.99)
+
+    def trees(self, soft):
+        shape = {"sizes": (1, 2, 1, 1, 2), "kind": (0, 1, 1, 1, 1), "logprobs": np.log(self.CHANCES)}
+        return labelled_trees((-1, 0, 1, 0, 3), (NA, NA, 1, NA, 0), step_soft=soft, **shape)
+
+    def test_steps_by_hand(self):
+        found = METHODS["spo_chain"].function(self.trees((NA, 0.75, NA, 0.25, NA)), SpoChainParams())
+        np.testing.assert_allclose(found.value, [0.5, 0.75, 1, 0.25, 0], atol=1e-12)
+        np.testing.assert_allclose(found.advantage, [0, 0.25, 0.25, -0.25, -0.25], atol=1e-12)
+        np.testing.assert_allclose(found.token_advantages, [0, 0.25, 0, 0.25, -0.25, 0, 0], atol=1e-12)
+        assert found.mask.tolist() == [False, True, True, False, False]
+        direct = spo_chain(
+            np.log(self.CHANCES[1:4]),
+            np.array([0, 3]),
+            scores=np.ones(1),
+            values=np.array([0.5, 0.75]),
+            params=SpoChainParams(cutpoint_interval=1),
+        )
+        np.testing.assert_allclose(found.token_advantages[1:4], direct.advantages, atol=1e-12)
+
+    def test_a_label_of_the_root_stands_and_what_has_none_is_unknown(self):
+        found = METHODS["spo_chain"].function(self.trees((0.6, 0.75, NA, NA, NA)), SpoChainParams())
+        np.testing.assert_allclose(found.advantage, [0, 0.15, 0.25, NA, NA], atol=1e-12)
+
+    def test_what_is_rendered_moves_no_value(self):
+        kind = {"kind": (0, 1, 0, 1), "logprobs": np.log([NA, 0.5, NA, 0.5])}
+        trees = labelled_trees((-1, 0, 1, 2), (NA, NA, NA, 1), step_soft=(0.5, 0.75, NA, NA), **kind)
+        found = METHODS["spo_chain"].function(trees, SpoChainParams())
+        np.testing.assert_allclose(found.token_advantages, [0, 0.25, 0, 0.25], atol=1e-12)
