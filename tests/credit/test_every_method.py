@@ -18,7 +18,7 @@ from schemas import Credit
 from schemas.words import FINISHES, KINDS, ORIGINS
 
 COLUMNS = tuple(field.name for field in fields(CreditColumns))
-OF_SCORES = ("sotopia_rl", "lare")
+OF_SCORES = ("sotopia_rl", "lare", "archer", "r_to_q", "t_reg")
 OF_VERDICTS = [name for name in METHODS if "step_reward" not in METHODS[name].needs and name not in OF_SCORES]
 """The others look at what an environment paid, or at scores alone."""
 OF_TASKS = [name for name in METHODS if not METHODS[name].across_tasks(METHODS[name].params())]
