@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from pipeline import show
-from pipeline.bench import BENCHES
+from pipeline.bench import BENCHES, ON_ENGINES
 from pipeline.bench.shape import SHAPES, Shape, Sizes
 from pipeline.cli_options import check_choice
 from pipeline.cli_progress import progress_on
@@ -231,6 +231,8 @@ def _bench(options: argparse.Namespace) -> None:
     for name in options.names:
         check_choice("bench", name, BENCHES)
     check_choice("shape", options.shape, SHAPES)
+    if options.engine:
+        check_choice("engine", options.engine, _ENGINES)
     given = {name: value for name in ("tasks", "shard_tasks") if (value := getattr(options, name)) is not None}
     shape = replace(SHAPES[options.shape], seed=options.seed, **given)
     sizes = Sizes(**{name: getattr(options, name) for name in _SIZES})
@@ -239,7 +241,7 @@ def _bench(options: argparse.Namespace) -> None:
 
     with progress_on(sys.stderr) as on_progress:
         names = tuple(dict.fromkeys(options.names)) or tuple(BENCHES)
-        metrics = run_benches(names, shape, on_progress, sizes=sizes)
+        metrics = run_benches(names, shape, on_progress, sizes=sizes, engine=options.engine)
         if options.json:
             show.print_json(Metric._fields, metrics, to=sys.stdout)
             return
@@ -249,6 +251,7 @@ def _bench(options: argparse.Namespace) -> None:
 
 REPORTS = ("credit", "cost")
 _SHAPE = Shape()
+_ENGINES = tuple(sorted({engine for engines in ON_ENGINES.values() for engine in engines}))
 _SIZES = {
     "nodes": "of the forest that is queried",
     "leaves": "put together from disk",
@@ -333,6 +336,7 @@ QUESTIONS: dict[str, Question] = {
         {
             "names": {"metavar": "NAME", "nargs": "*", "help": f"{'|'.join(BENCHES)}; default all"},
             "--shape": {"metavar": "NAME", "default": "mixed", "help": f"{'|'.join(SHAPES)}; default mixed"},
+            "--engine": {"metavar": "NAME", "default": "", "help": f"measured too, by gen: {'|'.join(_ENGINES)}"},
             "--tasks": {"type": int, "help": f"trees to draw; default {_SHAPE.tasks}"},
             "--shard-tasks": {"type": int, "help": f"tasks in a shard; default {_SHAPE.shard_tasks}"},
             "--seed": {"type": int, "default": _SHAPE.seed, "help": f"of what is drawn; default {_SHAPE.seed}"},

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from pipeline import cli
-from pipeline.bench import BENCHES
+from pipeline.bench import BENCHES, gen
 from pipeline.bench import cli as cli_bench
 from pipeline.bench.clock import median_seconds
 from pipeline.bench.credit import Large, largest_difference
@@ -50,6 +50,7 @@ NAMES = {
         "query.stream_rows_per_s",
         "query.stream_peak_mib",
     },
+    "gen": {"gen.decode_waste", "gen.prefill_waste", "gen.makespan_over_bound"},
     "cli": {"cli.help_ms", "cli.modules_loaded", "cli.definitions_s"},
 }
 
@@ -71,8 +72,16 @@ def few_changes(monkeypatch):
     monkeypatch.setattr("pipeline.bench.reupload.TASKS", 40)
 
 
+@pytest.fixture
+def few_trees(monkeypatch):
+    small = replace(gen.MATH, trees=2, prompt=40, answer=20, slots=4)
+    monkeypatch.setattr(gen, "LOADS", (small,))
+    monkeypatch.setattr(gen, "OURS", (small,))
+    monkeypatch.setattr(gen, "STRATEGIES", replace(gen.STRATEGIES, trees=1, answer=60))
+
+
 @pytest.mark.parametrize("name", BENCHES)
-def test_metrics_are_named_and_divided(name, few_processes, few_changes):
+def test_metrics_are_named_and_divided(name, few_processes, few_changes, few_trees):
     if name == "cli":
         pytest.importorskip("dagster")
     metrics = list(run_benches([name], SMALL, silent, sizes=FEW))
@@ -288,7 +297,7 @@ def test_command_prints_json_lines(tmp_path, monkeypatch, capsys):
 def test_command_chooses(monkeypatch, arguments, names, shape, sizes):
     ran = []
 
-    def run(names, shape, on_progress, *, sizes):
+    def run(names, shape, on_progress, *, sizes, engine):
         ran.append((names, shape, sizes))
         return iter(())
 

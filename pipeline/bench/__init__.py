@@ -2,8 +2,11 @@
 
 BENCHES: dict[str, str] = {
     "forest": "pipeline.bench.forest",
+    "gen": "pipeline.bench.gen",
     "credit": "pipeline.bench.credit",
     "store": "pipeline.bench.store",
     "query": "pipeline.bench.query",
     "cli": "pipeline.bench.cli",
 }
+ON_ENGINES: dict[str, dict[str, str]] = {"gen": {"vllm": "pipeline.bench.gen_vllm"}}
+"""What a bench measures besides where an engine is named."""

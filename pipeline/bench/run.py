@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.bench import BENCHES
+from pipeline.bench import BENCHES, ON_ENGINES
 from pipeline.bench.forest import StoredForest
 from pipeline.bench.metric import Metric, Params
 from pipeline.bench.shape import Shape, Sizes
@@ -24,7 +24,7 @@ PRINTED_WIDTH = 160
 
 
 def run_benches(
-    names: Sequence[str], shape: Shape, on_progress: OnProgress, *, sizes: Sizes = Sizes()
+    names: Sequence[str], shape: Shape, on_progress: OnProgress, *, sizes: Sizes = Sizes(), engine: str = ""
 ) -> Iterator[Metric]:
     """The metrics of some benches, in turn, each as soon as it is known.
 
@@ -33,13 +33,16 @@ def run_benches(
         shape: the forest that all of them see.
         on_progress: told before every bench.
         sizes: of what else they draw.
+        engine: measured too by the benches that can ask it; key of ON_ENGINES' values. Empty: none.
     """
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="branchpoint-bench-") as folder:
         forest = StoredForest(Path(folder), shape, sizes)
         for done, name in enumerate(names):
             on_progress(Progress("bench", "benches", done, len(names), 0, 0, time.monotonic() - start))
-            yield from import_module(BENCHES[name]).measure(forest)
+            for module in (BENCHES[name], ON_ENGINES.get(name, {}).get(engine)):
+                if module is not None:
+                    yield from import_module(module).measure(forest)
 
 
 def print_metrics(metrics: Sequence[Metric], shape: Shape, *, to: TextIO) -> None:

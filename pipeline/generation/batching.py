@@ -15,7 +15,9 @@ from pipeline.generation.engine import Completion, Request, failed
 from schemas.words import FINISHES
 
 IN_FLIGHT = 256
-WAITING = 2 * IN_FLIGHT
+IN_HAND = IN_FLIGHT + IN_FLIGHT // 8
+"""Requests that an engine is given at most: enough to fill what a step frees, few enough that what is asked next can be
+chosen late."""
 END = object()
 """What stands for the end of the requests."""
 
@@ -37,7 +39,7 @@ def drive(
     length: int,
     params: Callable[[Request], Any],
     refusals: tuple[type[Exception], ...] = (ValueError,),
-    most: int = WAITING,
+    most: int = IN_HAND,
 ) -> Generator[Completion, None, None]:
     """Yield each completion as it ends; a request that cannot be served is a completion with an error.
 

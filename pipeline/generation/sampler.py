@@ -16,7 +16,10 @@ from pipeline.generation.engine import Completion, Engine, Request, Sampling, ma
 from pipeline.store.ledger import Entry, Ledger
 
 LOOKED_UP = 256
-"""Requests looked up in the ledger at a time."""
+"""Requests looked up in the ledger at a time, while it has some of them. Else they are looked up one by one, so that
+whoever gives them can choose as late as may be which is next."""
+LOOKED_UP_FIRST = 16
+"""Before it is known whether the ledger has some of them."""
 FOUND_MOST = 4096
 """Entries that wait to be seen, when more requests could be looked up."""
 END = object()
@@ -76,12 +79,12 @@ class Sampler:
         """
         looked = _Looked(self.ledger, requests)
         while True:
-            yield from self._found(looked)
             missing = looked.next_missing()
             if missing is None and not looked.found:
                 if looked.ended:
                     return
                 raise RuntimeError("no request is under way, and none is given")
+            yield from self._found(looked)
             if missing is not None:
                 yield from self._pay(looked, missing)
 
@@ -151,6 +154,7 @@ class _Looked:
     def __init__(self, ledger: Ledger, requests: Iterator[Request | None]):
         self._ledger, self._requests = ledger, requests
         self._missing: deque[Request] = deque()
+        self._at_once = LOOKED_UP_FIRST
         self.tries: dict[str, int] = {}
         self.found: deque[Entry] = deque()
         self.ended = False
@@ -162,6 +166,7 @@ class _Looked:
             if not some:
                 break
             known = self._ledger.get([request.key for request in some])
+            self._at_once = LOOKED_UP if known else 1
             for request in some:
                 entry = known.get(request.key)
                 if entry is None or entry.completion.error:
@@ -177,7 +182,7 @@ class _Looked:
     def _some(self) -> list[Request]:
         """The next requests, as many as are known and may be looked up at once."""
         some: list[Request] = []
-        while len(some) < LOOKED_UP:
+        while len(some) < self._at_once:
             request = next(self._requests, END)
             if request is END:
                 self.ended = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -21,10 +21,13 @@ from pipeline.trees.draft import Answer, Ask, Draft
 from pipeline.trees.strategy import Growing, Strategy
 
 READY = 768
-"""Asks that should be ready at any time: three times what an engine has in hand, so that no slot waits for a tree."""
+"""Asks from which the longest are chosen: three times what an engine has in hand."""
 ORDERS = ("first", "longest")
-"""first: in the order they are known. longest: first those whose task's answers were the longest so far, which ends
-sooner where lengths are alike within a task."""
+"""first: tree by tree, so that what an engine caches of a tree is still there when it is needed again, and trees are
+done early; once all are begun, the least advanced goes first, so that all end together. longest: first the trees whose
+answers were the longest so far, which ends sooner where lengths are alike within a task."""
+_DOUBT = 2
+"""Answers of mean length that a tree is taken to have had before its first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +53,21 @@ class Grown(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class _Tree:
-    """A tree under way. number: in the order they were begun. growing: None once the strategy has said its last."""
+    """A tree under way.
+
+    number:  in the order they were begun.
+    growing: None once the strategy has said its last.
+    asks:    that are ready; sent: how many were.
+    rank:    its place among trees with asks that are ready; None: it has none.
+    tokens:  of its answers so far.
+    """
 
     number: int
     draft: Draft
     growing: Growing | None
+    asks: deque[Ask] = field(default_factory=deque)
+    sent: int = 0
+    rank: tuple[float, int] | None = None
     under_way: int = 0
     failed: int = 0
     answered: int = 0
@@ -79,11 +92,15 @@ class Scheduler:
     caps: Caps = NO_CAPS
     ready: int = READY
     stopped: str = ""
-    _ready: list[tuple] = field(default_factory=list)
+    _places: list[tuple[tuple[float, int], int, int, _Tree]] = field(default_factory=list)
+    _placed: int = 0
+    _ready: int = 0
     _asked: dict[str, list[tuple[_Tree, Ask]]] = field(default_factory=lambda: defaultdict(list))
     _done: list[Grown] = field(default_factory=list)
-    _count: int = 0
     _begun: int = 0
+    _all_begun: bool = False
+    _answered: int = 0
+    _tokens: int = 0
 
     def __post_init__(self):
         if self.order not in ORDERS:
@@ -112,14 +129,14 @@ class Scheduler:
 
     def _requests(self, drafts: Iterator[Draft], started: float, decoded: int) -> Iterator[Request | None]:
         """What to ask next, whenever there is room for more."""
-        exhausted = False
+        ahead = self.ready if self.order == "longest" else 1
         while True:
             self.stopped = self.stopped or self._cap(time.monotonic() - started, self.sampler.spent.decoded - decoded)
             if self.stopped:
                 return
-            while not exhausted and len(self._ready) < self.ready:
+            while not self._all_begun and self._ready < ahead:
                 draft = next(drafts, None)
-                exhausted = draft is None
+                self._all_begun = draft is None
                 if draft is not None:
                     self._begin(draft)
             request = self._next()
@@ -140,7 +157,11 @@ class Scheduler:
     def _next(self) -> Request | None:
         """The next request that is not under way already; None where no ask is ready."""
         while self._ready:
-            *_, tree, ask = heapq.heappop(self._ready)
+            tree = self._foremost()
+            ask = tree.asks.popleft()
+            self._ready -= 1
+            tree.sent += 1
+            self._place(tree)
             request = self.sampler.request(tree.draft.prefix(ask.at), ask.sampling, sample=ask.sample)
             self.on_request(tree.draft.task, request)
             self._asked[request.key].append((tree, ask))
@@ -159,25 +180,49 @@ class Scheduler:
             asks = next(tree.growing) if answer is None else tree.growing.send(answer)
         except StopIteration:
             asks, tree.growing = (), None
-        for ask in asks:
-            tree.under_way += 1
-            self._count += 1
-            heapq.heappush(self._ready, (self._priority(tree), self._count, tree, ask))
+        tree.asks += asks
+        tree.under_way += len(asks)
+        self._ready += len(asks)
+        self._place(tree)
         if not tree.under_way:
             if tree.growing is not None:
                 raise RuntimeError(f"the strategy of tree {tree.draft.tree} waits, and nothing is under way")
             self._done.append(Grown(tree.draft, tree.failed))
 
-    def _priority(self, tree: _Tree) -> float:
-        if self.order == "first" or not tree.answered:
-            return 0.0
-        return -tree.tokens / tree.answered
+    def _foremost(self) -> _Tree:
+        """The tree whose ask goes next."""
+        while True:
+            rank, *_, tree = self._places[0]
+            if rank == tree.rank and tree.asks:
+                return tree
+            heapq.heappop(self._places)
+            if rank == tree.rank:
+                tree.rank = None
+
+    def _place(self, tree: _Tree) -> None:
+        """Give a tree its place among those with asks; a former one no longer counts."""
+        rank = self._rank(tree)
+        if tree.asks and rank != tree.rank:
+            tree.rank = rank
+            self._placed += 1
+            heapq.heappush(self._places, (rank, tree.number, self._placed, tree))
+
+    def _rank(self, tree: _Tree) -> tuple[float, int]:
+        """The least goes first. Of trees that nothing is known of yet, each sends one ask before one sends more."""
+        if self.order == "first":
+            return 0.0, tree.sent if self._all_begun else 0
+        if not tree.answered:
+            return -1.0, tree.sent
+        mean = self._tokens / self._answered
+        return -(tree.tokens / mean + _DOUBT) / (tree.answered + _DOUBT), 0
 
     def _hang(self, tree: _Tree, ask: Ask, entry) -> int:
         draft = tree.draft
         piece = draft.add(ask, entry)
         tree.answered += 1
         tree.tokens += len(entry.completion.token_ids)
+        self._answered += 1
+        self._tokens += len(entry.completion.token_ids)
         if self.strategy.needs_rewards and ask.kind == "step":
             draft.pieces[piece].reward = self.reward_of(draft, piece)
         return piece
