@@ -159,7 +159,12 @@ def _add_stage_options(parser: Parser, stage: Stage) -> None:
     add("--suite", default=SUITE, help=f"name, or path of a .toml file; default {SUITE}")
     add("--round", default=ROUND, help=f"one policy version's worth of data; default {ROUND}")
     add("--policy", default=policy, help=f"name, or folder of a model; default {policy}")
-    add("--engine", default=engine, metavar="NAME", help=f"{'|'.join(choices('engine'))}; default {engine}")
+    add(
+        "--engine",
+        default=engine,
+        metavar="NAME",
+        help=f"{'|'.join(choices('engine'))}, served:URL,...; default {engine}",
+    )
     add("--quiet", action="store_true", help="show no progress")
     if stage.config:
         add_config_options(parser, getattr(import_module(stage.module), stage.config))
@@ -171,7 +176,7 @@ def _run_stage(stage: Stage, options: argparse.Namespace) -> None:
 
     module, settings = import_module(stage.module), settings_of(options)
     check_suite(options.suite, folder=settings.suites)
-    check_choice("engine", options.engine, choices("engine"))
+    check_choice("engine", options.engine.partition(":")[0], choices("engine"))
     configs = (read_config(options, getattr(module, stage.config)),) if stage.config else ()
     check_store(settings.store)
     with progress_on(sys.stderr, quiet=options.quiet) as on_progress:

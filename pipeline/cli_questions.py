@@ -227,6 +227,15 @@ def _golden(options: argparse.Namespace) -> int:
     return FAILED if any(one.failed for one in ran) else 0
 
 
+def _serve(options: argparse.Namespace) -> None:
+    from pipeline.generation.policies import find_policy
+    from pipeline.generation.serve import serve
+
+    policy = find_policy(options.policy, policies=Settings.from_environment().policies)
+    print(f"loading {policy.name}; about a minute on a CPU", file=sys.stderr, flush=True)
+    serve(policy, port=options.port, host=options.host)
+
+
 def _bench(options: argparse.Namespace) -> None:
     for name in options.names:
         check_choice("bench", name, BENCHES)
@@ -328,6 +337,16 @@ QUESTIONS: dict[str, Question] = {
         _golden,
         "run reference vectors through the methods",
         {"folder": {"metavar": "DIR", "type": Path, "help": "of JSON files with a method and its cases"}},
+        of_store=False,
+    ),
+    "serve": Question(
+        _serve,
+        "start a vLLM server on a policy, for --engine served:URL",
+        {
+            "--policy": {"default": "tiny", "help": "name, or folder of a model; default tiny"},
+            "--host": {"default": "127.0.0.1", "help": "default 127.0.0.1"},
+            "--port": {"type": int, "default": 8000, "help": "0: any that is free; default 8000"},
+        },
         of_store=False,
     ),
     "bench": Question(

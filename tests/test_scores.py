@@ -268,7 +268,7 @@ class TestStanding:
         with pytest.raises(BadTable, match=stale):
             credited_and_read(work)
         self.scored(work, tmp_path)
-        credited_and_read(work)
+        refuse_replaced(work, "scores")
 
     def test_the_command(self, work, tmp_path, monkeypatch, capsys):
         row = {"tree": nodes_of(work)["tree"][0], "node": 1, "value": 0.5}

@@ -122,46 +122,54 @@ METHODS: dict[str, Method] = {
         adaptive_reasoning_credit, origins=_ATTEMPTS, params=AdaptiveReasoningParams, needs=("kind", "long_thinking")
     ),
     "brpo": Method(brpo_credit, origins=_BRANCHED, params=BrpoParams, needs=("kind", "origin", "budget")),
-    "archer": Method(archer_credit, origins=_BRANCHED, params=ArcherParams, needs=("kind", "critic_q", "critic_v")),
+    "archer": Method(
+        archer_credit, origins=_BRANCHED, params=ArcherParams, needs=("kind", "origin", "critic_q", "critic_v")
+    ),
     "poad": Method(
         poad_credit,
         origins=_ATTEMPTS,
         params=PoadParams,
-        needs=("kind", "step_reward", "critic_values"),
+        needs=("kind", "origin", "step_reward", "critic_values"),
         across_tasks=lambda params: params.normalise,
     ),
     "ma_rlhf": Method(
         ma_rlhf_credit,
         origins=_ATTEMPTS,
         params=MaRlhfParams,
-        needs=("kind", "tokens", "logprobs", "reference_logprobs", "critic_values"),
+        needs=("kind", "origin", "tokens", "logprobs", "reference_logprobs", "critic_values"),
     ),
     "implicit_prm": Method(
         implicit_prm_credit,
         origins=_ATTEMPTS,
         params=ImplicitPrmParams,
-        needs=("kind", "prm_logprobs", "reference_logprobs"),
+        needs=("kind", "origin", "prm_logprobs", "reference_logprobs"),
         across_tasks=lambda params: params.whiten or params.normalisation == "batch_norm",
     ),
     "oprl": Method(
         oprl_credit,
         origins=_ATTEMPTS,
         params=OprlParams,
-        needs=("kind", "logprobs", "prm_logprobs"),
+        needs=("kind", "origin", "logprobs", "prm_logprobs"),
         across_tasks=lambda params: params.step_norm == "batch_norm" or params.estimator == "reinforce_pp",
     ),
     "r_to_q": Method(
-        r_to_q_credit, origins=_BRANCHED, params=RToQParams, needs=("kind", "tuned_logprobs", "reference_logprobs")
+        r_to_q_credit,
+        origins=_BRANCHED,
+        params=RToQParams,
+        needs=("kind", "origin", "tuned_logprobs", "reference_logprobs"),
     ),
     "t_reg": Method(
-        t_reg_credit, origins=_BRANCHED, params=TRegRewardParams, needs=("kind", "better_logprobs", "worse_logprobs")
+        t_reg_credit,
+        origins=_BRANCHED,
+        params=TRegRewardParams,
+        needs=("kind", "origin", "better_logprobs", "worse_logprobs"),
     ),
     "attention_rhythm": Method(
-        attention_rhythm_credit, origins=_ATTEMPTS, params=RhythmParams, needs=("kind", "waad", "fai")
+        attention_rhythm_credit, origins=_ATTEMPTS, params=RhythmParams, needs=("kind", "origin", "waad", "fai")
     ),
-    "hicra": Method(hicra_credit, origins=_ATTEMPTS, params=HicraParams, needs=("kind", "planning")),
+    "hicra": Method(hicra_credit, origins=_ATTEMPTS, params=HicraParams, needs=("kind", "origin", "planning")),
     "spo_chain": Method(
-        spo_chain_credit, origins=_ATTEMPTS, params=SpoChainParams, needs=("kind", "step_soft", "logprobs")
+        spo_chain_credit, origins=_ATTEMPTS, params=SpoChainParams, needs=("kind", "origin", "step_soft", "logprobs")
     ),
 }
 """Each under the name that the literature has for it. `spo_tree` and `treeps_rag` see the branches of trees too."""

@@ -147,7 +147,7 @@ def archer_credit(trees: Trees, params: ArcherParams = DEFAULTS) -> CreditColumn
     A step is an utterance. Verdicts are not looked at: the critic has seen the rewards.
 
     Args:
-        trees: `N` nodes, given `kind`, `critic_q` and `critic_v`, of twins the lower each.
+        trees: `N` nodes, given `kind`, `origin`, `critic_q` and `critic_v`, of twins the lower each.
         params: the critic was trained with them; they are not looked at.
 
     Returns:

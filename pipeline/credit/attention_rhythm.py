@@ -221,8 +221,8 @@ def attention_rhythm_credit(trees: Trees, params: RhythmParams = DEFAULTS) -> Cr
     is negative, and so not amplified.
 
     Args:
-        trees: `N` nodes, given `kind`, `waad` and `fai`; the latter is not looked at where no later token is far
-            enough away.
+        trees: `N` nodes, given `kind`, `origin`, `waad` and `fai`; the latter is not looked at where no later token is
+            far enough away.
         params: strategy, shares; of the horizons the nearest.
 
     Returns:

@@ -75,7 +75,7 @@ def hicra_credit(trees: Trees, params: HicraParams = DEFAULTS) -> CreditColumns:
     """Credit the tokens of the judged trajectories of trees, the verdicts being the rewards.
 
     Args:
-        trees: `N` nodes, given `kind` and `planning`.
+        trees: `N` nodes, given `kind`, `origin` and `planning`.
         params: alpha, and whether to divide by the group's spread.
 
     Returns:

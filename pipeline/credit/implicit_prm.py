@@ -160,7 +160,7 @@ def implicit_prm_credit(trees: Trees, params: ImplicitPrmParams = DEFAULTS) -> C
     models takes no part in its group.
 
     Args:
-        trees: `N` nodes, given `kind`, `prm_logprobs` and `reference_logprobs`. The batch is all of them.
+        trees: `N` nodes, given `kind`, `origin`, `prm_logprobs` and `reference_logprobs`. The batch is all of them.
         params: see there.
 
     Returns:

@@ -215,7 +215,7 @@ def ma_rlhf_credit(trees: Trees, params: MaRlhfParams = DEFAULTS) -> CreditColum
     under `ppl` their log-probabilities under the reference.
 
     Args:
-        trees: `N` nodes with tokens, given `kind`, `critic_values`, `reference_logprobs` and `logprobs`.
+        trees: `N` nodes with tokens, given `kind`, `origin`, `critic_values`, `reference_logprobs` and `logprobs`.
         params: any termination but `parsing`.
 
     Returns:

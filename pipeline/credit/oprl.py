@@ -202,7 +202,7 @@ def oprl_credit(trees: Trees, params: OprlParams = DEFAULTS) -> CreditColumns:
     every sampled token takes no part in its group.
 
     Args:
-        trees: `N` nodes, given `kind`, `prm_logprobs` and `logprobs`. The batch is all of them.
+        trees: `N` nodes, given `kind`, `origin`, `prm_logprobs` and `logprobs`. The batch is all of them.
         params: see there.
 
     Returns:

@@ -147,7 +147,7 @@ def poad_credit(trees: Trees, params: PoadParams = DEFAULTS) -> CreditColumns:
     Rewards are what the environment paid; verdicts are not looked at.
 
     Args:
-        trees: `N` nodes, given `kind`, `critic_values` and `step_reward`.
+        trees: `N` nodes, given `kind`, `origin`, `critic_values` and `step_reward`.
         params: see there.
 
     Returns:

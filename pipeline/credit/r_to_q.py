@@ -171,7 +171,7 @@ def r_to_q_credit(trees: Trees, params: RToQParams = DEFAULTS) -> CreditColumns:
     Verdicts are not looked at. Values order siblings that branch off the same state.
 
     Args:
-        trees: `N` nodes, given `kind`, `tuned_logprobs` and `reference_logprobs`.
+        trees: `N` nodes, given `kind`, `origin`, `tuned_logprobs` and `reference_logprobs`.
         params: beta.
 
     Returns:

