@@ -160,9 +160,10 @@ class _Listening:
             talk.reset()
 
     async def close(self) -> None:
-        """Accept no more; a connection that is being accepted becomes one of the talks first."""
-        self._server.close()
+        """Accept no more; asyncio's server would lose a connection that it is accepting, so that is let finish."""
+        asyncio.get_running_loop().remove_reader(self._server.sockets[0].fileno())
         await asyncio.sleep(0.01)
+        self._server.close()
 
 
 class _Talk(asyncio.Protocol):
