@@ -39,3 +39,17 @@ class BadTable(BranchpointError):
 
 class StoreFull(BranchpointError):
     """The store could not be written, the disk being full or read-only."""
+
+
+def check_counts(config: object, *, of: str = "", **least: int) -> None:
+    """Refuse counts below their least.
+
+    Args:
+        of: whose they are, for print.
+
+    Raises:
+        BadConfig: names the field.
+    """
+    for name, minimum in least.items():
+        if getattr(config, name) < minimum:
+            raise BadConfig(f"{of} {name} is {getattr(config, name)}".lstrip(), remedy=f"give at least {minimum}")

@@ -22,6 +22,41 @@ END = object()
 """What stands for the end of the requests."""
 
 
+class Intake:
+    """Requests as an engine has room for them.
+
+    ended: there are no more.
+    """
+
+    def __init__(self, requests: Iterable[Request | None], *, length: int):
+        """length: positions the engine has for prompt and answer."""
+        self._source, self._length = iter(requests), length
+        self.ended = False
+
+    def take(self, *, in_hand: int) -> Request | Completion | None:
+        """The next request, or the failure of one whose prompt is too long; None where none is known at the moment.
+
+        Args:
+            in_hand: requests whose answers may bring more.
+
+        Raises:
+            RuntimeError: none is known, and none is in hand.
+        """
+        request = None if self.ended else next(self._source, END)
+        if request is END:
+            self.ended = True
+            return None
+        if request is None:
+            if not in_hand and not self.ended:
+                raise RuntimeError("no request is in hand, and none is given")
+            return None
+        if len(request.prompt) >= self._length:
+            return failed(
+                request, f"prompt has {len(request.prompt)} tokens, the model takes at most {self._length - 1}"
+            )
+        return request
+
+
 class StepEngine(Protocol):
     """An engine that is told of requests and then asked, step by step, what came of them."""
 
@@ -53,28 +88,19 @@ def drive(
         most:     requests the engine has in hand.
     """
     pending: dict[str, tuple[Request, float]] = {}
-    source, exhausted = iter(requests), False
+    intake = Intake(requests, length=length)
     try:
-        while pending or not exhausted:
-            while not exhausted and len(pending) < most:
-                request = next(source, END)
-                if request is END:
-                    exhausted = True
-                elif request is None:
-                    if not pending:
-                        raise RuntimeError("no request is in hand, and none is given")
-                    break
-                elif len(request.prompt) >= length:
-                    yield failed(
-                        request, f"prompt has {len(request.prompt)} tokens, the model takes at most {length - 1}"
-                    )
-                else:
-                    pending[request.key] = (request, time.monotonic())
-                    try:
-                        engine.add_request(request.key, {"prompt_token_ids": request.prompt.tolist()}, params(request))
-                    except refusals as error:
-                        del pending[request.key]
-                        yield failed(request, f"the engine refused it: {reason(error)}")
+        while pending or not intake.ended:
+            while len(pending) < most and (request := intake.take(in_hand=len(pending))) is not None:
+                if isinstance(request, Completion):
+                    yield request
+                    continue
+                pending[request.key] = (request, time.monotonic())
+                try:
+                    engine.add_request(request.key, {"prompt_token_ids": request.prompt.tolist()}, params(request))
+                except refusals as error:
+                    del pending[request.key]
+                    yield failed(request, f"the engine refused it: {reason(error)}")
             for output in engine.step() if pending else ():
                 if output.finished and output.request_id in pending:
                     request, sent = pending.pop(output.request_id)

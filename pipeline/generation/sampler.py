@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pipeline.generation.batching import END
 from pipeline.generation.engine import Completion, Engine, Request, Sampling, make_request
 from pipeline.store.ledger import Entry, Ledger
 
@@ -22,8 +23,6 @@ LOOKED_UP_FIRST = 16
 """Before it is known whether the ledger has some of them."""
 FOUND_MOST = 4096
 """Entries that wait to be seen, when more requests could be looked up."""
-END = object()
-"""What stands for the end of the requests."""
 
 
 @dataclass(slots=True)

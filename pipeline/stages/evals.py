@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
+from pipeline.errors import check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.generation.engines import engine_fingerprint, open_tokens
 from pipeline.report import Report
 from pipeline.stages.tasks import note_empty
-from pipeline.stages.work import Shards, Work, check_counts, inputs
+from pipeline.stages.work import Shards, Work, inputs
 from pipeline.statistics import MeanInterval, difference_interval, pass_at_k, share_interval
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
 from pipeline.tasks.verifiers import Question, verify

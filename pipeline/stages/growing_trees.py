@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Protocol
+
+import polars as pl
 
 from pipeline.errors import BadConfig
 from pipeline.generation.engine import Request
@@ -35,7 +38,6 @@ class Making:
     """A strategy at work on a stage.
 
     draft_of: the draft of a task's tree to begin with; gives it a tree in the growth where it has none.
-    by_step: whether answers are cut into steps; else only where others hang on them.
     stopped: why it ended before all shards were made; empty where it did not.
     failed: asks whose requests failed for good.
     """
@@ -44,7 +46,6 @@ class Making:
     sampler: Sampler
     strategy: Strategy
     draft_of: Callable[[Growth, str], Draft]
-    by_step: bool
     order: str = "first"
     caps: Caps = NO_CAPS
     stopped: str = ""
@@ -69,7 +70,7 @@ class Making:
         try:
             for draft, failed in scheduler.grow(self._drafts(tasks, version=version, config=config)):
                 one = self._open[draft.task]
-                lay_out(draft, one.growth.trees[draft.task], by_step=self.by_step)
+                lay_out(draft, one.growth.trees[draft.task], by_step=self.strategy.by_step)
                 self.failed += failed
                 done += 1
                 one.left -= 1
@@ -120,6 +121,38 @@ class Making:
         spent, work = self.sampler.spent, self.shards.work
         seconds = self.shards.seconds
         work.on_progress(Progress(self.shards.stage, "trees", done, total, spent.decoded, 0, seconds))
+
+
+class Run(Protocol):
+    """What the configurations of growing stages share. most_tokens, most_seconds: caps; 0: none."""
+
+    order: str
+    most_tokens: int
+    most_seconds: float
+
+
+def make_trees(
+    shards: Shards,
+    tasks: dict[str, pl.DataFrame],
+    strategy: Strategy,
+    draft_of: Callable[[Growth, str], Draft],
+    *,
+    version: str,
+    run: Run,
+) -> Making:
+    """Make every stale shard of a stage by a strategy.
+
+    Returns:
+        What came of it; its `finish` gives the report.
+
+    Raises:
+        BadConfig, BadTable: see `held_shards`.
+    """
+    caps = Caps(run.most_tokens or None, run.most_seconds or None)
+    with shards.work.sampler(shards.stage) as sampler:
+        making = Making(shards, sampler, strategy, draft_of, order=run.order, caps=caps)
+        making.make(tasks, version=version, config=strategy)
+    return making
 
 
 def reading_of(growth: Growth) -> Reading:

@@ -8,10 +8,11 @@ from itertools import chain
 import polars as pl
 
 from pipeline.builders.pairs import distinct, fork_pairs, outcome_pairs, retry_pairs
+from pipeline.errors import check_counts
 from pipeline.report import Report
 from pipeline.stages.judging import rewards_by_node
 from pipeline.stages.verdicts import judged_shards, variants_by_task
-from pipeline.stages.work import Shards, Work, check_counts, inputs
+from pipeline.stages.work import Shards, Work, inputs
 from pipeline.trees.grow import read_trees
 from schemas import Pairs
 from schemas.base import column_types

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import polars as pl
 
 from pipeline.builders.patches import best_interventions, patch
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_counts
 from pipeline.report import Report
 from pipeline.stages.judging import rewards_by_node
 from pipeline.stages.verdicts import judged_shards, variants_by_task
-from pipeline.stages.work import Shards, Work, check_counts, inputs
+from pipeline.stages.work import Shards, Work, inputs
 from pipeline.trees.grow import read_trees
 from pipeline.variants.intervene import CLONES
 from schemas import Patches

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import polars as pl
 
+from pipeline.errors import check_counts
 from pipeline.generation.engines import engine_fingerprint
 from pipeline.generation.reuse import Answered, least_prefill, unique_tokens
 from pipeline.plan import FIGURES
@@ -28,7 +29,7 @@ from pipeline.stages.rollouts import RolloutConfig, write_rollouts
 from pipeline.stages.step_labels import StepLabelConfig, write_step_labels
 from pipeline.stages.trees import STAGE as TREES
 from pipeline.stages.trees import TreeConfig, write_trees
-from pipeline.stages.work import Shards, Work, check_counts, inputs, shards_of
+from pipeline.stages.work import Shards, Work, inputs, shards_of
 from pipeline.statistics import MeanInterval
 from pipeline.store.layout import EVERY_ROUND, Place
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.errors import check_counts
 from pipeline.generation.engine import Request, Sampling
 from pipeline.report import Report
 from pipeline.stages.growing import Grower
@@ -23,7 +24,7 @@ from pipeline.stages.varying import (
     sampled_tokens,
     write_variants,
 )
-from pipeline.stages.work import Work, check_counts
+from pipeline.stages.work import Work
 from pipeline.trees.grow import Tree
 from pipeline.variants.reflect import Reflection, read_reflection
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pipeline.generation.scheduler import Caps
+from pipeline.errors import check_counts
 from pipeline.report import Report
 from pipeline.stages.growing import Growth
-from pipeline.stages.growing_trees import Making, reading_of, strategy_of
+from pipeline.stages.growing_trees import make_trees, reading_of, strategy_of
 from pipeline.stages.judging import pass_rate
-from pipeline.stages.work import Shards, Work, check_counts
+from pipeline.stages.work import Shards, Work
 from pipeline.trees.draft import Draft, new_draft
 from pipeline.trees.grow import Tree
 from pipeline.trees.growth import FROM_PROMPT
@@ -48,18 +48,7 @@ def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Repor
     common = {"group": config.group, "temperature": config.temperature, "top_p": config.top_p}
     strategy = strategy_of(FROM_PROMPT, config.strategy, config.params, **common)
     shards = Shards(work, STAGE, TABLES)
-    by_shard = work.shards()
-    with work.sampler(STAGE) as sampler:
-        making = Making(
-            shards,
-            sampler,
-            strategy,
-            _begin,
-            by_step=strategy.by_step,
-            order=config.order,
-            caps=Caps(config.most_tokens or None, config.most_seconds or None),
-        )
-        making.make(by_shard, version=VERSION, config=strategy)
+    making = make_trees(shards, work.shards(), strategy, _begin, version=VERSION, run=config)
     return making.finish(**_numbers(shards))
 
 

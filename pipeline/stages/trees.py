@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.generation.scheduler import Caps
+from pipeline.errors import check_counts
 from pipeline.report import Report
 from pipeline.stages.earlier import rollout_shards
 from pipeline.stages.growing import Growth
-from pipeline.stages.growing_trees import Making, reading_of, strategy_of
+from pipeline.stages.growing_trees import make_trees, reading_of, strategy_of
 from pipeline.stages.judging import pass_rate
-from pipeline.stages.work import Shards, Work, check_counts
+from pipeline.stages.work import Shards, Work
 from pipeline.trees.draft import Draft
 from pipeline.trees.growth import FROM_TREE
 from pipeline.trees.known import known_draft
@@ -54,18 +54,7 @@ def write_trees(work: Work, config: TreeConfig = TreeConfig()) -> Report:
     sampling = {"temperature": config.temperature, "top_p": config.top_p}
     strategy = strategy_of(FROM_TREE, config.rule, config.params, **common, **sampling)
     shards = Shards(work, STAGE, TABLES)
-    by_shard = rollout_shards(work)
-    with work.sampler(STAGE) as sampler:
-        making = Making(
-            shards,
-            sampler,
-            strategy,
-            _go_on,
-            by_step=strategy.by_step,
-            order=config.order,
-            caps=Caps(config.most_tokens or None, config.most_seconds or None),
-        )
-        making.make(by_shard, version=VERSION, config=strategy)
+    making = make_trees(shards, rollout_shards(work), strategy, _go_on, version=VERSION, run=config)
     nodes, verdicts = shards.read("nodes"), shards.read("verdicts")
     return making.finish(
         pass_rate=pass_rate(verdicts),

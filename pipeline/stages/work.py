@@ -134,17 +134,6 @@ def make_work(
     return work
 
 
-def check_counts(config: Any, **least: int) -> None:
-    """Refuse counts below their least.
-
-    Raises:
-        BadConfig: names the field.
-    """
-    for name, minimum in least.items():
-        if getattr(config, name) < minimum:
-            raise BadConfig(f"{name} is {getattr(config, name)}", remedy=f"give at least {minimum}")
-
-
 def shards_of(tasks: pl.DataFrame, *, size: int) -> dict[str, pl.DataFrame]:
     """Tasks by shard, named after the split and numbered: slices of some tasks in their order."""
     found = {}

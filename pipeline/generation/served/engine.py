@@ -9,7 +9,8 @@ from collections.abc import Generator, Iterable
 from concurrent.futures import Future
 from queue import SimpleQueue
 
-from pipeline.generation.engine import Completion, Request, failed
+from pipeline.generation.batching import Intake
+from pipeline.generation.engine import Completion, Request
 from pipeline.generation.policies import Policy
 from pipeline.generation.served.background import background
 from pipeline.generation.served.fleet import Fleet
@@ -17,9 +18,6 @@ from pipeline.generation.served.identity import agreed_fingerprint
 from pipeline.generation.served.limits import Limits
 from pipeline.generation.served.listing import DEFAULT, Listing
 from pipeline.generation.served.pinning import Pins
-
-END = object()
-"""What stands for the end of the requests."""
 
 
 class ServedEngine:
@@ -51,22 +49,12 @@ class ServedEngine:
     def generate(self, requests: Iterable[Request | None]) -> Generator[Completion, None, None]:
         fleet = Fleet(self._listing, self._policy, self._fingerprint, self._length, self._limits)
         ended: SimpleQueue[Future[Completion]] = SimpleQueue()
-        source, exhausted, pins, pending = iter(requests), False, Pins(), 0
+        intake, pins, pending = Intake(requests, length=self._length), Pins(), 0
         with background(fleet) as submit:
-            while pending or not exhausted:
-                while not exhausted and pending < fleet.room:
-                    request = next(source, END)
-                    if request is END:
-                        exhausted = True
-                    elif request is None:
-                        if not pending:
-                            raise RuntimeError("no request is in hand, and none is given")
-                        break
-                    elif len(request.prompt) >= self._length:
-                        yield failed(
-                            request,
-                            f"prompt has {len(request.prompt)} tokens, the model takes at most {self._length - 1}",
-                        )
+            while pending or not intake.ended:
+                while pending < fleet.room and (request := intake.take(in_hand=pending)) is not None:
+                    if isinstance(request, Completion):
+                        yield request
                     else:
                         submit(fleet.answer(request, pins.pin(request.prompt))).add_done_callback(ended.put)
                         pending += 1

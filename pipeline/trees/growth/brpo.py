@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.trees.draft import Answer, Ask, Draft, Piece, Spot
 from pipeline.trees.strategy import Growing, spread
@@ -41,9 +41,7 @@ class Brpo:
     by_step = False
 
     def __post_init__(self):
-        for name in ("traces", "summaries", "summary_tokens"):
-            if getattr(self, name) < 1:
-                raise BadConfig(f"brpo {name} is {getattr(self, name)}", remedy="give at least 1")
+        check_counts(self, of="brpo", traces=1, summaries=1, summary_tokens=1)
         if not self.budgets or min(self.budgets) < 1 or (np.diff(self.budgets) <= 0).any():
             raise BadConfig(f"brpo budgets {self.budgets} do not rise from above 0", remedy="give rising numbers")
 

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.trees.draft import Ask, Draft, Spot
 from pipeline.trees.prefixes import common_tokens, distinct_places
@@ -46,9 +46,7 @@ class Forks:
     by_step = False
 
     def __post_init__(self):
-        for name in ("group", "top", "branches", "block"):
-            if getattr(self, name) < 1:
-                raise BadConfig(f"forks {name} is {getattr(self, name)}", remedy="give at least 1")
+        check_counts(self, of="forks", group=1, top=1, branches=1, block=1)
         if self.rule not in RULES:
             raise BadConfig(f"forks rule {self.rule!r} does not exist", remedy=f"choose one of {', '.join(RULES)}")
 

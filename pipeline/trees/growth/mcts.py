@@ -20,7 +20,7 @@ from pipeline.credit.groundedprm import (
     select_child,
     uct_scores,
 )
-from pipeline.errors import BadConfig
+from pipeline.errors import check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.trees.draft import Ask, Draft, Spot
 from pipeline.trees.strategy import Growing, gather
@@ -73,9 +73,7 @@ class Mcts:
     by_step = True
 
     def __post_init__(self):
-        for name, least in (("rounds", 1), ("children", 1), ("depth", 0), ("enough", 1)):
-            if getattr(self, name) < least:
-                raise BadConfig(f"{name} is {getattr(self, name)}", remedy=f"give at least {least}")
+        check_counts(self, rounds=1, children=1, depth=0, enough=1)
         self.params()
 
     def params(self) -> GroundedprmParams:

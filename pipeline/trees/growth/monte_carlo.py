@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.trees.draft import Answer, Ask, Draft, Spot
 from pipeline.trees.growth.steps import mixed
@@ -50,9 +50,7 @@ class MonteCarlo:
     by_step = True
 
     def __post_init__(self):
-        for name in ("attempts", "most", "batch"):
-            if getattr(self, name) < 1:
-                raise BadConfig(f"{name} is {getattr(self, name)}", remedy="give at least 1")
+        check_counts(self, attempts=1, most=1, batch=1)
         if not (0 <= self.threshold < 1 and 0 < self.level < 1):
             raise BadConfig(
                 f"threshold {self.threshold}, level {self.level}",

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.credit.omegaprm import OmegaprmParams, priorities, select
-from pipeline.errors import BadConfig
+from pipeline.errors import check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.trees.draft import Ask, Draft
 from pipeline.trees.strategy import Growing, gather
@@ -82,8 +82,7 @@ class OmegaPrm:
     by_step = True
 
     def __post_init__(self):
-        if self.searches < 1:
-            raise BadConfig(f"searches is {self.searches}", remedy="give at least 1")
+        check_counts(self, searches=1)
         self._params()
 
     def _params(self) -> OmegaprmParams:

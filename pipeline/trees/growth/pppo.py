@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.credit.pppo import prefix_tokens
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.trees.draft import Answer, Ask, Draft, Spot
 from pipeline.trees.strategy import Growing, spread
@@ -31,9 +31,7 @@ class Pppo:
     by_step = False
 
     def __post_init__(self):
-        for name in ("group", "continuations"):
-            if getattr(self, name) < 1:
-                raise BadConfig(f"pppo {name} is {getattr(self, name)}", remedy="give at least 1")
+        check_counts(self, of="pppo", group=1, continuations=1)
         if not 0 <= self.eta <= 1:
             raise BadConfig(f"pppo eta {self.eta} is no share", remedy="use a number from 0 to 1")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.credit.spo_chain import SpoChainParams, cut_points
-from pipeline.errors import BadConfig
+from pipeline.errors import check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.trees.draft import Ask, Draft, Spot
 from pipeline.trees.prefixes import distinct_places
@@ -35,9 +35,7 @@ class SpoChain:
     by_step = False
 
     def __post_init__(self):
-        for name in ("group", "continuations"):
-            if getattr(self, name) < 1:
-                raise BadConfig(f"spo_chain {name} is {getattr(self, name)}", remedy="give at least 1")
+        check_counts(self, of="spo_chain", group=1, continuations=1)
         self._params()
 
     def grow(self, draft: Draft) -> Growing:

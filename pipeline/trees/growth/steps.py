@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.errors import BadConfig
+from pipeline.errors import check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.trees.draft import Ask, Draft
 from pipeline.trees.strategy import Growing, gather
@@ -23,9 +23,7 @@ class Steps:
     by_step = True
 
     def __post_init__(self):
-        for name in ("attempts", "branches"):
-            if getattr(self, name) < 1:
-                raise BadConfig(f"{name} is {getattr(self, name)}", remedy="give at least 1")
+        check_counts(self, attempts=1, branches=1)
 
     def grow(self, draft: Draft) -> Growing:
         """Branch wherever something is still to be said."""

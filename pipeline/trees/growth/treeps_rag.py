@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.credit.treeps_rag import prune_siblings
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.trees.draft import Answer, Ask, Draft, Spot
 from pipeline.trees.strategy import Growing, gather
@@ -45,9 +45,7 @@ class TreepsRag:
     by_step = False
 
     def __post_init__(self):
-        for name in ("candidates", "width", "depth", "step"):
-            if getattr(self, name) < 1:
-                raise BadConfig(f"treeps_rag {name} is {getattr(self, name)}", remedy="give at least 1")
+        check_counts(self, of="treeps_rag", candidates=1, width=1, depth=1, step=1)
         if not 0 < self.threshold <= 1:
             raise BadConfig(f"treeps_rag threshold {self.threshold} is no overlap", remedy="use more than 0, at most 1")
 
