@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from pipeline.errors import BadConfig
-from pipeline.generation.engine import Completion, Request, failed
+from pipeline.generation.engine import Completion, Request, Sampling, failed
 from pipeline.generation.sampler import Sampler
 from pipeline.generation.scheduler import Caps, Scheduler
 from pipeline.store.ledger import Ledger
-from pipeline.trees.draft import Draft, Reading, new_draft
+from pipeline.trees.draft import Ask, Draft, Reading, new_draft
 from pipeline.trees.grow import Tree, nodes_frame
 from pipeline.trees.growth.flat import Flat
 from pipeline.trees.growth.spo_tree import SpoTree
@@ -172,6 +172,19 @@ def test_what_fails_is_counted_and_the_rest_goes_on(ledger):
     found = list(scheduler.grow(iter(drafts())))
     assert [grown.failed for grown in found] == [1, 1, 1]
     assert [len(grown.draft.pieces) for grown in found] == [4, 4, 4]
+
+
+def test_a_strategy_may_end_before_its_asks_have(ledger):
+    class First:
+        needs_rewards, by_step = False, True
+
+        def grow(self, draft):
+            yield [Ask(draft.root, sample, Sampling(max_tokens=20)) for sample in range(4)]
+
+    engine = Answering()
+    scheduler = Scheduler(Sampler(ledger, "answering", "p", lambda: engine), First())
+    found = list(scheduler.grow(iter(drafts(2))))
+    assert [len(one.draft.pieces) for one in found] == [5, 5]
 
 
 def test_rewards_are_asked_for_only_where_they_are_needed(ledger):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -176,10 +176,12 @@ class Scheduler:
 
     def _go_on(self, tree: _Tree, answer: Answer | None) -> None:
         """Send a strategy an answer and take its asks; a tree nothing is under way for is done."""
-        try:
-            asks = next(tree.growing) if answer is None else tree.growing.send(answer)
-        except StopIteration:
-            asks, tree.growing = (), None
+        asks: Sequence[Ask] = ()
+        if tree.growing is not None:
+            try:
+                asks = next(tree.growing) if answer is None else tree.growing.send(answer)
+            except StopIteration:
+                tree.growing = None
         tree.asks += asks
         tree.under_way += len(asks)
         self._ready += len(asks)

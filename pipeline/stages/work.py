@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.errors import BadConfig
-from pipeline.generation.engines import engine_fingerprint, open_engine
+from pipeline.generation.engines import engine_fingerprint, engine_kind, open_engine
 from pipeline.generation.policies import Policy, find_policy
 from pipeline.generation.sampler import Sampler
 from pipeline.prompts import PromptPack, load_pack
@@ -87,7 +87,7 @@ class Work:
         with self.store.ledger() as ledger:
             sampler = Sampler(
                 ledger,
-                self.engine,
+                engine_kind(self.engine),
                 engine_fingerprint(self.engine, policy),
                 lambda: open_engine(self.engine, policy),
                 asked_by=f"{self.suite.name}/{self.round}/{stage}",
