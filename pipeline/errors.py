@@ -5,6 +5,8 @@ The commands print these in one line and exit with 2; anything else is a bug and
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class BranchpointError(Exception):
     """A failure with a culprit and a remedy, both for print."""
@@ -53,3 +55,18 @@ def check_counts(config: object, *, of: str = "", **least: int) -> None:
     for name, minimum in least.items():
         if getattr(config, name) < minimum:
             raise BadConfig(f"{of} {name} is {getattr(config, name)}".lstrip(), remedy=f"give at least {minimum}")
+
+
+def check_words(config: object, *, of: str = "", **known: Collection[str]) -> None:
+    """Refuse words that are none of those known.
+
+    Args:
+        of: whose they are, for print.
+
+    Raises:
+        BadConfig: names the field.
+    """
+    for name, words in known.items():
+        if getattr(config, name) not in words:
+            culprit = f"{of} {name} {getattr(config, name)!r} is not known".lstrip()
+            raise BadConfig(culprit, remedy=f"use one of {', '.join(words)}")

@@ -19,3 +19,8 @@ class Credit(Table):
     token_advantages = dy.List(
         dy.Float32(nullable=True), nullable=True, description="As long as token_ids. Null: advantage on every token."
     )
+    degenerate = dy.Bool(
+        nullable=True,
+        description="True: all judged leaves of the tree that the method sees have one reward, so that their "
+        "comparison says nothing. Null: none is judged.",
+    )

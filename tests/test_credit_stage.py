@@ -71,6 +71,17 @@ def needing(*needs: str) -> Method:
 
 
 class TestStage:
+    def test_a_tree_of_equal_rewards_is_flagged(self, work):
+        (batch,) = batches(work, METHODS["grpo"], work.places("verdicts")[0].shard)
+        alike, unjudged = batch.verdicts["tree"].unique().sort()[:2]
+        rewards = pl.when(tree=alike).then(1.0).when(tree=unjudged).then(None).otherwise("reward")
+        verdicts = batch.verdicts.with_columns(reward=rewards.cast(pl.Float32))
+        rows = credited("grpo", METHODS["grpo"], METHODS["grpo"].params(), batch._replace(verdicts=verdicts))
+        assert set(rows.filter(tree=alike)["degenerate"]) == {True}
+        assert set(rows.filter(tree=alike)["advantage"].drop_nulls()) == {0.0}
+        assert set(rows.filter(tree=unjudged)["degenerate"]) == {None}
+        assert False in set(rows["degenerate"])
+
     def test_a_report_a_method_and_nothing_else_is_touched(self, work, tmp_path):
         mine = copied(work, tmp_path)
         before = {

@@ -13,7 +13,7 @@ from scipy.special import ndtr
 
 from pipeline.credit.columns import mean_by
 from pipeline.credit.ragged import rows_of
-from pipeline.errors import BadConfig
+from pipeline.errors import check_words
 
 HEURISTICS = ("reciprank", "normscore", "kdescore")
 """Easiness of a positive from a weak scorer: one over its rank; its score within the range of its list; the share of a
@@ -43,9 +43,7 @@ class CurriculumParams:
     weighting: str = "item"
 
     def __post_init__(self) -> None:
-        for name, known in (("heuristic", HEURISTICS), ("weighting", WEIGHTINGS)):
-            if getattr(self, name) not in known:
-                raise BadConfig(f"curriculum {name} {getattr(self, name)!r} is not known", remedy=f"use one of {known}")
+        check_words(self, of="curriculum", heuristic=HEURISTICS, weighting=WEIGHTINGS)
 
 
 DEFAULTS = CurriculumParams()

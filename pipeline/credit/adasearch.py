@@ -14,7 +14,7 @@ from pipeline.credit.columns import ZERO, CreditColumns, Trees, mean_by
 from pipeline.credit.group import GroupParams, group_advantages
 from pipeline.credit.scored import one_of
 from pipeline.credit.spoken import chosen, expected, lay_trajectories, spoken
-from pipeline.errors import BadConfig
+from pipeline.errors import check_words
 
 DECISIONS = ("no_search", "search")
 """What a run decides and what is right for a question; codes are places in this tuple, `UNPARSED` stands for neither.
@@ -37,10 +37,7 @@ class AdaSearchParams:
     positive_class: str = "no_search"
 
     def __post_init__(self) -> None:
-        if self.positive_class not in DECISIONS:
-            raise BadConfig(
-                f"adasearch positive class {self.positive_class!r} is not known", remedy=f"use one of {DECISIONS}"
-            )
+        check_words(self, of="adasearch", positive_class=DECISIONS)
 
 
 DEFAULTS = AdaSearchParams()

@@ -17,7 +17,7 @@ from pipeline.credit.group import group_advantages
 from pipeline.credit.ragged import row_sums, rows_of
 from pipeline.credit.spoken import spoken
 from pipeline.credit.token_rows import credit_of_tokens, token_rows
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_words
 
 STRATEGIES = ("local", "global", "coupled")
 """More for preplan tokens; for anchors; for anchors, part of which goes to the token that introduced them."""
@@ -54,10 +54,7 @@ class RhythmParams:
     tau_delta: float | None = None
 
     def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise BadConfig(
-                f"attention_rhythm strategy {self.strategy!r} is not known", remedy=f"use one of {STRATEGIES}"
-            )
+        check_words(self, of="attention_rhythm", strategy=STRATEGIES)
         if self.reach < 1 or self.nearest < 0 or not 0 <= self.top <= 1:
             culprit = f"attention_rhythm reach {self.reach}, nearest {self.nearest} or top {self.top} is out of range"
             raise BadConfig(culprit, remedy="reach is 1 to 3, nearest not negative, top a share")

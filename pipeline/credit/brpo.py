@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.credit.columns import CreditColumns, Paths, Trees, drop_rounding, mean_by, moments, ranges
 from pipeline.credit.scored import one_of, refuse
 from pipeline.credit.spoken import lay_steps, only, said_by_policy
-from pipeline.errors import BadConfig, BadTable
+from pipeline.errors import BadConfig, BadTable, check_words
 from schemas.words import ORIGINS
 
 VARIANCE_REDUCTIONS = ("brpo", "v1only", "v2only", "none", "notrain")
@@ -57,13 +57,13 @@ class BrpoParams:
     discount: float = 2.0
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("prior", PRIORS),
-            ("variance_reduction", VARIANCE_REDUCTIONS),
-            ("summary_method", SUMMARY_METHODS),
-        ):
-            if getattr(self, name) not in known:
-                raise BadConfig(f"brpo {name} {getattr(self, name)!r} is not known", remedy=f"use one of {known}")
+        check_words(
+            self,
+            of="brpo",
+            prior=PRIORS,
+            variance_reduction=VARIANCE_REDUCTIONS,
+            summary_method=SUMMARY_METHODS,
+        )
         if not self.budgets or min(self.budgets) <= 0 or (np.diff(self.budgets) <= 0).any():
             raise BadConfig(f"brpo budgets {self.budgets} do not rise from above 0", remedy="give rising numbers")
         probs = self.budget_probs

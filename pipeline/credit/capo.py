@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, mean_by, moments
 from pipeline.credit.ragged import rows_of
-from pipeline.errors import BadConfig
+from pipeline.errors import check_words
 
 VOTES = ("intersection", "majority", "union", "greedy", "average")
 """A step is wrong that all critiques name; at least half of them; any; the first valid one, when but one was asked for;
@@ -40,8 +40,7 @@ class CapoParams:
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        if self.vote not in VOTES:
-            raise BadConfig(f"capo vote {self.vote!r} is not known", remedy=f"use one of {VOTES}")
+        check_words(self, of="capo", vote=VOTES)
 
 
 DEFAULTS = CapoParams()

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, mean_by
 from pipeline.credit.ragged import last_places, suffix_sums
-from pipeline.errors import BadConfig
+from pipeline.errors import check_words
 
 MODES = ("raw", "clip", "delta", "clip_delta")
 """The scores as they are; cut off at the threshold; each less the next; cut off, then each less the next."""
@@ -39,10 +39,7 @@ class ClipDeltaParams:
     baseline: str = "group"
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise BadConfig(f"clip_delta mode {self.mode!r} is not known", remedy=f"use one of {MODES}")
-        if self.baseline not in BASELINES:
-            raise BadConfig(f"clip_delta baseline {self.baseline!r} is not known", remedy=f"use one of {BASELINES}")
+        check_words(self, of="clip_delta", mode=MODES, baseline=BASELINES)
 
 
 DEFAULTS = ClipDeltaParams()

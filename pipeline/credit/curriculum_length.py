@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, moments
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_words
 
 SCHEDULES = ("exp", "exp_points", "linear_points")
 """A factor every so many steps; from first to last budget in equal factors, or in equal differences."""
@@ -43,8 +43,7 @@ class ScheduleParams:
     total_steps: int = 600
 
     def __post_init__(self) -> None:
-        if self.kind not in SCHEDULES:
-            raise BadConfig(f"curriculum_length kind {self.kind!r} is not known", remedy=f"use one of {SCHEDULES}")
+        check_words(self, of="curriculum_length", kind=SCHEDULES)
         if min(self.start, self.gamma, self.interval, self.end, self.total_steps) <= 0 or self.decays < 0:
             raise BadConfig(f"{self} is no schedule", remedy="use numbers above 0, and decays from 0")
 
@@ -78,11 +77,7 @@ class CurriculumLengthParams:
     budget: float = 256.0
 
     def __post_init__(self) -> None:
-        if self.length_shape not in LENGTH_SHAPES:
-            raise BadConfig(
-                f"curriculum_length length_shape {self.length_shape!r} is not known",
-                remedy=f"use one of {LENGTH_SHAPES}",
-            )
+        check_words(self, of="curriculum_length", length_shape=LENGTH_SHAPES)
         if not self.budget > 0:
             raise BadConfig(f"curriculum_length budget is {self.budget}", remedy="give tokens above 0")
 

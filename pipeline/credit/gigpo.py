@@ -16,7 +16,7 @@ from pipeline.credit.columns import CreditColumns, Trees
 from pipeline.credit.normalise import lone, normalise
 from pipeline.credit.ragged import row_sums, rows_of, suffix_sums
 from pipeline.credit.trajectories import node_means, trajectories
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_words
 
 MODES = ("mean_std_norm", "mean_norm")
 """Less the mean and over the deviation; less the mean alone."""
@@ -52,12 +52,7 @@ class GigpoParams:
     ddof: int = 1
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise BadConfig(f"gigpo mode {self.mode!r} is not known", remedy=f"use one of {MODES}")
-        if self.baseline_over not in BASELINES:
-            raise BadConfig(
-                f"gigpo baseline_over {self.baseline_over!r} is not known", remedy=f"use one of {BASELINES}"
-            )
+        check_words(self, of="gigpo", mode=MODES, baseline_over=BASELINES)
         if self.enable_similarity and not 0 < self.similarity_thresh < 1:
             raise BadConfig(
                 f"gigpo similarity_thresh {self.similarity_thresh} is not between 0 and 1",

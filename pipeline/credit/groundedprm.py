@@ -14,7 +14,7 @@ import polars as pl
 from pipeline.credit.columns import ZERO, CreditColumns, Trees, mean_by, rows_by_depth
 from pipeline.credit.ragged import rows_of
 from pipeline.credit.trajectories import trajectories
-from pipeline.errors import BadConfig
+from pipeline.errors import check_words
 
 SELECTIONS = ("uct", "random")
 """The paper's rule; what the released code does."""
@@ -51,8 +51,7 @@ class GroundedprmParams:
     strict: bool = True
 
     def __post_init__(self) -> None:
-        if self.selection not in SELECTIONS:
-            raise BadConfig(f"groundedprm selection {self.selection!r} is not known", remedy=f"use one of {SELECTIONS}")
+        check_words(self, of="groundedprm", selection=SELECTIONS)
 
 
 DEFAULTS = GroundedprmParams()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, moments, rows_by_depth
-from pipeline.errors import BadConfig
+from pipeline.errors import check_words
 
 CONVENTIONS = (
     "grpo_verl",
@@ -43,10 +43,7 @@ class GroupParams:
     ddof: int = 1
 
     def __post_init__(self) -> None:
-        if self.convention not in CONVENTIONS:
-            raise BadConfig(
-                f"group advantage convention {self.convention!r} is not known", remedy=f"use one of {CONVENTIONS}"
-            )
+        check_words(self, of="group", convention=CONVENTIONS)
 
 
 DEFAULTS = GroupParams()

@@ -14,7 +14,7 @@ import polars as pl
 
 from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, moments
 from pipeline.credit.payoff import CELLS, Payoff, block, payoff_array, read_payoff, well_formed
-from pipeline.errors import BadConfig
+from pipeline.errors import check_words
 
 WELFARES = ("mutual", "linear", "user", "llm")
 """Square root of the product of both rewards; their mean; one of them."""
@@ -44,12 +44,7 @@ class GTAlignParams:
     normalisation: str = "zscore"
 
     def __post_init__(self) -> None:
-        if self.welfare not in WELFARES:
-            raise BadConfig(f"gtalign welfare {self.welfare!r} is not known", remedy=f"use one of {WELFARES}")
-        if self.normalisation not in NORMALISATIONS:
-            raise BadConfig(
-                f"gtalign normalisation {self.normalisation!r} is not known", remedy=f"use one of {NORMALISATIONS}"
-            )
+        check_words(self, of="gtalign", welfare=WELFARES, normalisation=NORMALISATIONS)
 
 
 DEFAULTS = GTAlignParams()

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.credit.columns import CreditColumns, Trees, moments
 from pipeline.credit.ragged import row_sums, rows_of
 from pipeline.credit.spoken import expected, lay_steps, spoken
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_words
 
 LOSSES = ("rd", "rrd", "rrd_unbiased")
 """Over all steps of an episode; over some; the same less the variance that drawing them adds."""
@@ -37,8 +37,7 @@ class LaReParams:
     verified_rows: int = 2
 
     def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise BadConfig(f"lare loss {self.loss!r} is not known", remedy=f"use one of {LOSSES}")
+        check_words(self, of="lare", loss=LOSSES)
         if self.sampled < 1:
             raise BadConfig(f"lare draws {self.sampled} steps", remedy="draw one or more")
 

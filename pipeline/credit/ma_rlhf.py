@@ -15,7 +15,7 @@ from pipeline.credit.macro_actions import Macros, Spans, at_random, at_rises, at
 from pipeline.credit.ragged import Ragged, last_places, log_ratios, suffix_sums
 from pipeline.credit.spoken import spoken
 from pipeline.credit.token_rows import credit_of_tokens, token_rows
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_words
 
 TERMINATIONS = ("fixed", "randomized", "ppl", "parsing")
 """A macro action ends after so many tokens; after a random number; where perplexity rises; with a constituent."""
@@ -61,13 +61,13 @@ class MaRlhfParams:
     clip: float = 0.2
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("termination", TERMINATIONS),
-            ("value_function", VALUE_FUNCTIONS),
-            ("reward_aggregation", AGGREGATIONS),
-        ):
-            if getattr(self, name) not in known:
-                raise BadConfig(f"ma_rlhf {name} {getattr(self, name)!r} is not known", remedy=f"use one of {known}")
+        check_words(
+            self,
+            of="ma_rlhf",
+            termination=TERMINATIONS,
+            value_function=VALUE_FUNCTIONS,
+            reward_aggregation=AGGREGATIONS,
+        )
 
 
 DEFAULTS = MaRlhfParams()

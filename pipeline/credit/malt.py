@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.credit.columns import ZERO, CreditColumns, Trees
 from pipeline.credit.spo_tree import node_values
 from pipeline.credit.spoken import said_by_policy
-from pipeline.errors import BadConfig
+from pipeline.errors import check_words
 
 COMPARISONS = ("strictly greater", "greater or equal")
 """How a value must stand to the threshold for a good label."""
@@ -30,8 +30,7 @@ class MaltParams:
     comparison: str = "strictly greater"
 
     def __post_init__(self) -> None:
-        if self.comparison not in COMPARISONS:
-            raise BadConfig(f"malt comparison {self.comparison!r} is not known", remedy=f"use one of {COMPARISONS}")
+        check_words(self, of="malt", comparison=COMPARISONS)
 
 
 DEFAULTS = MaltParams()

@@ -14,7 +14,7 @@ from pipeline.credit.columns import CreditColumns, Trees, drop_rounding
 from pipeline.credit.normalise import normalise, whiten
 from pipeline.credit.ragged import row_sums, rows_of, suffix_sums
 from pipeline.credit.trajectories import node_means, trajectories
-from pipeline.errors import BadConfig
+from pipeline.errors import check_words
 
 FORMS = ("paper", "official")
 """Sum, then centre; the pipeline of the official code, which centres twice and whitens."""
@@ -42,8 +42,7 @@ class MarsParams:
     ddof: int = 1
 
     def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise BadConfig(f"mars form {self.form!r} is not known", remedy=f"use one of {FORMS}")
+        check_words(self, of="mars", form=FORMS)
 
 
 DEFAULTS = MarsParams()

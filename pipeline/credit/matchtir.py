@@ -18,7 +18,7 @@ from pipeline.credit.ragged import last_places, row_sums, rows_of, suffix_sums
 from pipeline.credit.scored import read_lists
 from pipeline.credit.spoken import chosen, lay_steps, roots, spoken
 from pipeline.credit.tool_calls import Call, Calls, call_columns, read_calls, similarity, take
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_words
 
 ASSIGNMENTS = ("optimal", "greedy", "soft")
 """One to one with the highest total, as the paper has it; one to one, best pair first, as the code has it; optimal
@@ -48,8 +48,7 @@ class MatchtirParams:
     sinkhorn_reg: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.assignment not in ASSIGNMENTS:
-            raise BadConfig(f"matchtir assignment {self.assignment!r} is not known", remedy=f"use one of {ASSIGNMENTS}")
+        check_words(self, of="matchtir", assignment=ASSIGNMENTS)
         if not self.sinkhorn_reg > 0:
             raise BadConfig(f"matchtir sinkhorn_reg {self.sinkhorn_reg} is not positive", remedy="the paper has 0.1")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.credit.columns import ZERO, mean_by
 from pipeline.credit.ragged import rows_of
-from pipeline.errors import BadConfig
+from pipeline.errors import check_words
 
 AGGREGATES = ("minimum", "product")
 """How the scores of steps become one of a solution."""
@@ -33,10 +33,7 @@ class MathShepherdParams:
     aggregate: str = "minimum"
 
     def __post_init__(self) -> None:
-        if self.aggregate not in AGGREGATES:
-            raise BadConfig(
-                f"math_shepherd aggregate {self.aggregate!r} is not known", remedy=f"use one of {AGGREGATES}"
-            )
+        check_words(self, of="math_shepherd", aggregate=AGGREGATES)
 
 
 DEFAULTS = MathShepherdParams()

@@ -15,7 +15,7 @@ from pipeline.credit.normalise import FORMS, lone, normalise, whiten
 from pipeline.credit.ragged import Ragged, row_sums, rows_of
 from pipeline.credit.spoken import lay_steps, spoken
 from pipeline.credit.token_rows import known_throughout, token_rows
-from pipeline.errors import BadConfig
+from pipeline.errors import check_words
 
 ESTIMATORS = (*FORMS, "reinforce_pp")
 """Those of `normalise`; and less the mean, the sum then whitened over all tokens."""
@@ -60,10 +60,7 @@ class OprlParams:
     success_above: float = 0.0
 
     def __post_init__(self) -> None:
-        known = {"estimator": ESTIMATORS, "baseline": BASELINES, "step_norm": STEP_NORMS, "score": SCORES}
-        for name, words in known.items():
-            if (word := getattr(self, name)) not in words:
-                raise BadConfig(f"oprl {name} {word!r} is not known", remedy=f"use one of {words}")
+        check_words(self, of="oprl", estimator=ESTIMATORS, baseline=BASELINES, step_norm=STEP_NORMS, score=SCORES)
 
 
 DEFAULTS = OprlParams()

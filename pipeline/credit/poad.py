@@ -14,7 +14,7 @@ from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, moments
 from pipeline.credit.ragged import Ragged, last_places
 from pipeline.credit.spoken import spoken
 from pipeline.credit.token_rows import credit_of_tokens, token_rows
-from pipeline.errors import BadConfig
+from pipeline.errors import check_words
 
 VARIANTS = ("poad", "ntpo", "archer")
 """The method; discounting between any two tokens; that, with the value at the last token of the next action in place of
@@ -43,8 +43,7 @@ class PoadParams:
     norm_ddof: int = 0
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise BadConfig(f"poad variant {self.variant!r} is not known", remedy=f"use one of {VARIANTS}")
+        check_words(self, of="poad", variant=VARIANTS)
 
 
 DEFAULTS = PoadParams()

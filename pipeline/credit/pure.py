@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, mean_by, moments, ranges
 from pipeline.credit.ragged import Ragged, last_places, require_same_rows, row_sums, rows_of, suffix_minima, suffix_sums
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_words
 
 MODES = ("PRM", "VR", "PRMVR")
 """Step rewards; the verdict; both."""
@@ -48,10 +48,7 @@ class PureParams:
     advantage_whitening: bool = True
 
     def __post_init__(self) -> None:
-        if self.reward_mode not in MODES:
-            raise BadConfig(f"pure reward_mode {self.reward_mode!r} is not known", remedy=f"use one of {MODES}")
-        if self.baseline not in BASELINES:
-            raise BadConfig(f"pure baseline {self.baseline!r} is not known", remedy=f"use one of {BASELINES}")
+        check_words(self, of="pure", reward_mode=MODES, baseline=BASELINES)
         if not self.temperature > 0:
             raise BadConfig(f"pure temperature {self.temperature} is not above 0", remedy="use 0.1")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, mean_by
 from pipeline.credit.ragged import row_sums, rows_of
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_words
 
 BASELINES = ("mean", "logavgexp")
 """What a reward is held against: the mean of the group, or `tau * log(mean(exp(r / tau)))`."""
@@ -39,8 +39,7 @@ class R3lParams:
     tau: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.baseline not in BASELINES:
-            raise BadConfig(f"r3l baseline {self.baseline!r} is not known", remedy=f"use one of {BASELINES}")
+        check_words(self, of="r3l", baseline=BASELINES)
         if not self.tau > 0:
             raise BadConfig(f"r3l tau {self.tau} is not positive", remedy="give one above 0; 1 is the published one")
 

@@ -14,7 +14,7 @@ from pipeline.credit.columns import CreditColumns, Trees
 from pipeline.credit.ragged import row_sums, rows_of, suffix_sums
 from pipeline.credit.scored import refuse
 from pipeline.credit.spoken import chosen, lay_steps, spoken
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_words
 
 
 class Dimension(NamedTuple):
@@ -82,12 +82,7 @@ class SotopiaRLParams:
     observed_ranges: bool = False
 
     def __post_init__(self) -> None:
-        if self.attribution not in ATTRIBUTIONS:
-            raise BadConfig(
-                f"sotopia_rl attribution {self.attribution!r} is not known", remedy=f"use one of {ATTRIBUTIONS}"
-            )
-        if self.scale not in SCALES:
-            raise BadConfig(f"sotopia_rl scale {self.scale!r} is not known", remedy=f"use one of {tuple(SCALES)}")
+        check_words(self, of="sotopia_rl", attribution=ATTRIBUTIONS, scale=SCALES)
         try:
             dimensions = tuple(Dimension(*dimension) for dimension in self.dimensions)
         except TypeError:

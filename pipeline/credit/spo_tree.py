@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.credit.columns import ZERO, CreditColumns, Trees, drop_rounding, moments
-from pipeline.errors import BadConfig
+from pipeline.errors import check_words
 
 ADVANTAGES = ("centred", "std")
 """Value less the parent's; the same over the standard deviation of the siblings' values."""
@@ -32,8 +32,7 @@ class SpoTreeParams:
     std_eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        if self.advantage not in ADVANTAGES:
-            raise BadConfig(f"spo_tree advantage {self.advantage!r} is not known", remedy=f"use one of {ADVANTAGES}")
+        check_words(self, of="spo_tree", advantage=ADVANTAGES)
 
 
 DEFAULTS = SpoTreeParams()

@@ -185,8 +185,25 @@ def credit_frame(nodes: pl.DataFrame, trees: Trees, columns: CreditColumns, meth
     if columns.token_advantages is not None:
         lists = _lists(columns.token_advantages, trees.token_offsets)
     return nodes.select(
-        "task", "tree", "node", method=pl.lit(method), **numbers, mask=mask, token_advantages=lists
+        "task",
+        "tree",
+        "node",
+        method=pl.lit(method),
+        **numbers,
+        mask=mask,
+        token_advantages=lists,
+        degenerate=_degenerate(trees),
     ).cast(types)
+
+
+def _degenerate(trees: Trees) -> pl.Series:
+    """`[N]` bool: the judged leaves of the node's tree have one reward; null where there is none."""
+    ends, count = trees.judged(), int(trees.tree.max(initial=-1)) + 1
+    lowest, highest = np.full(count, np.inf), np.full(count, -np.inf)
+    np.minimum.at(lowest, trees.tree[ends], trees.reward[ends])
+    np.maximum.at(highest, trees.tree[ends], trees.reward[ends])
+    flags = pl.Series(lowest == highest, dtype=pl.Boolean).set(pl.Series(lowest > highest), None)
+    return flags.gather(pl.Series(trees.tree, dtype=pl.UInt32))
 
 
 def _given(

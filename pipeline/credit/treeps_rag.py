@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from pipeline.credit.columns import ZERO, CreditColumns, Trees, drop_rounding, moments, rows_by_depth
 from pipeline.credit.ragged import rows_of
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_words
 
 MODES = ("local", "global", "combined", "combined_sqrt_leaves")
 """Value less the parent's; less the root's; the sum of both; that over the square root of the leaves below."""
@@ -37,8 +37,7 @@ class TreepsRagParams:
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise BadConfig(f"treeps_rag mode {self.mode!r} is not known", remedy=f"use one of {MODES}")
+        check_words(self, of="treeps_rag", mode=MODES)
 
 
 DEFAULTS = TreepsRagParams()

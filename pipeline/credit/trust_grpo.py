@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, mean_by
 from pipeline.credit.group import GroupParams, group_advantages
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_words
 
 VARIANTS = ("paper", "code")
 """Every answer has its thinking score; or as the authors' code does: none for a bad answer, none for anyone where all
@@ -44,8 +44,7 @@ class TrustParams:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise BadConfig(f"trust_grpo variant {self.variant!r} is not known", remedy=f"use one of {VARIANTS}")
+        check_words(self, of="trust_grpo", variant=VARIANTS)
         if not self.total_steps > 0:
             raise BadConfig(f"trust_grpo total_steps {self.total_steps} is not above 0", remedy="give those of the run")
 

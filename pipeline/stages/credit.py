@@ -29,7 +29,7 @@ from pipeline.store.batches import beside
 from schemas import Scores, StepLabels, Verdicts
 from schemas.base import column_types
 
-VERSION = "2"
+VERSION = "3"
 BATCH_ROWS = 200_000
 _VERDICTS = ("task", "tree", "node", "version", "reward")
 

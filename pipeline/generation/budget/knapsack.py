@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_words
 
 SOLVERS = ("greedy", "dp")
 """One rollout at a time where it adds most, which is optimal; the programme of the official code."""
@@ -48,12 +48,7 @@ class KnapsackParams:
     total_budget: int | None = None
 
     def __post_init__(self) -> None:
-        if self.solver not in SOLVERS:
-            raise BadConfig(f"knapsack solver {self.solver!r} is not known", remedy=f"use one of {SOLVERS}")
-        if self.cost_estimation not in COSTS:
-            raise BadConfig(
-                f"knapsack cost estimation {self.cost_estimation!r} is not known", remedy=f"use one of {COSTS}"
-            )
+        check_words(self, of="knapsack", solver=SOLVERS, cost_estimation=COSTS)
         if self.max_n is None or self.max_n < self.min_n:
             raise BadConfig(
                 f"knapsack max_n {self.max_n} is no limit above min_n {self.min_n}", remedy="give one, such as 128"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.credit.ragged import row_sums
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_words
 
 MODES = ("none", "fixed", "dynamic")
 """Until it finishes; up to a limit; up to a limit that is raised once on demand."""
@@ -37,8 +37,7 @@ class TurnParams:
     unrestricted_cap: int = 200
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise BadConfig(f"turn mode {self.mode!r} is not known", remedy=f"use one of {MODES}")
+        check_words(self, of="turn", mode=MODES)
         if self.mode == "none":
             return
         extended = self.percentile if self.extended_percentile is None else self.extended_percentile
