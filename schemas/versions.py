@@ -15,6 +15,7 @@ UPGRADES: dict[str, tuple[dict[str, pl.Expr], ...]] = {
     "nodes": ({"token_count": pl.col("token_ids").list.len()}, {"step_reward": _NULL}),
     "requests": ({"reused": _NULL},),
     "verdicts": ({"components": _NULL},),
+    "credit": ({"degenerate": _NULL},),
     "step_labels": ({"tool_exit": _NULL, "created": _NULL},),
 }
 """By table, the columns that each version after the first added, and what they are in a file of an older one."""
