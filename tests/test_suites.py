@@ -129,8 +129,8 @@ class TestSuites:
         with pytest.raises(BadConfig, match=r"suite '?none"):
             load_suite(name, folder=tmp_path)
 
-    @pytest.mark.parametrize("name", SUITES)
-    def test_embedded(self, name, caplog):
+    @pytest.mark.parametrize("name", ["chain_sum", "calculator"])
+    def test_sums_are_solved_as_their_solutions_say(self, name, caplog):
         tasks = Tasks.validate(suite_tasks(load_suite(name)))
         assert caplog.messages == []
         problems = [read_sum(question) for question in tasks["question"]]

@@ -67,6 +67,18 @@ class TestVerifiers:
     def test_math(self, answer, text, verdict):
         assert verify("math", Question(answer, None), text) == verdict
 
+    @pytest.mark.parametrize(
+        ("text", "reward"),
+        [
+            ("#### the Grey  Quill guild.", 1.0),
+            ("#### Grey Quill", 0.0),
+            ("#### grey quill guild hall", 0.0),
+            ("#### ...", 0.0),
+        ],
+    )
+    def test_words(self, text, reward):
+        assert verify("words", Question("Grey Quill Guild", None), text).reward == reward
+
     @pytest.mark.parametrize("text", ["#### 5", "#### 15", "#### 5 or 6"])
     def test_reasoning_gym_pays_the_whole_answer_alone(self, text):
         question = Question("5", json.dumps({"dataset": "chain_sum", "metadata": {}}))
@@ -324,11 +336,12 @@ class TestPromptPacks:
         speakers = [message["role"] for message in messages]
         assert speakers in (["user"], ["system", "user"])
         text = "\n".join(message["content"] for message in messages)
-        used = {"solve": (), "reflect": ("steps", "outcome"), "retry": ("report",), "judge": ("steps",)}
-        for hole in ("question", *used.get(role, ("steps", "reference"))):
+        used = {"solve": (), "reflect": ("steps", "outcome"), "retry": ("report",), "intervene": ("steps", "reference")}
+        used |= {"generate": (), "refine": ("report",)}
+        for hole in ("question", *used.get(role, ("steps",))):
             assert holes[hole] in text
             text = text.replace(holes[hole], "")
-        assert "$" not in text
+        assert "$" not in text.replace(holes["steps"], "")
 
     def test_transcript_counts_from_zero(self, name):
         assert load_pack(name).transcript(["1 + 1 = 2", "$index"]) == "Step 0: 1 + 1 = 2\nStep 1: $index\n"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from pipeline.errors import BadConfig
 from pipeline.generation.engine import Request, Sampling
 from pipeline.generation.engines import open_tokens
 from pipeline.generation.sampler import Sampler
@@ -57,13 +58,13 @@ class Grower:
         entries = self.sampler.run(requests)
         return {key: entry for key, entry in entries.items() if entry.completion.error is None}
 
-    def add(self, tree: Tree, parent: int, entry: Entry, *, origin: str) -> int:
-        """Append a solver's answer, a node a step. Returns the leaf."""
+    def add(self, tree: Tree, parent: int, entry: Entry, *, origin: str, agent: str = "solver") -> int:
+        """Append an answer to the task, a node a step. Returns the leaf."""
         separator = self.work.suite.separator
         steps = cut_steps(
             entry.completion.token_ids, separator, closers=self.tokens.closers(separator), decode=self.tokens.decode
         )
-        return tree.add_answer(parent, entry, steps, kind="step", origin=origin)
+        return tree.add_answer(parent, entry, steps, kind="step", origin=origin, agent=agent)
 
     def add_whole(self, tree: Tree, parent: int, entry: Entry, *, kind: str, origin: str, agent: str) -> int:
         """Append an answer as one node: a reflection, a critique. Returns it."""
@@ -132,6 +133,11 @@ def held_shards(
         BadConfig, BadTable: see `grown_from`.
     """
     work, stage = shards.work, shards.stage
+    if work.suite.environment is not None and BEFORE[stage]:
+        raise BadConfig(
+            f"suite {work.suite.name} is played in an environment, which {stage} does not know",
+            remedy="leave the stage out; credit and datasets take the episodes as they are",
+        )
 
     def made_from(shard: str) -> dict[str, str]:
         return grown_from(work, shard, stage, version, config=config, policy=sampler.fingerprint)

@@ -30,7 +30,7 @@ def judge(trees: Iterable[Tree], tasks: dict[str, dict], *, known: bool = False)
         for node in tree.known.values() if known else tree.nodes:
             if not is_answer(node):
                 continue
-            verdict = verify(task["verifier"], question, "\n".join(tree.texts(node["node"])))
+            verdict = verify(task["verifier"], question, "\n".join(tree.last_turn(node["node"])))
             rows.append(
                 {
                     "task": tree.task,

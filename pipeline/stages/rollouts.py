@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pipeline.errors import check_counts
+from pipeline.errors import BadConfig, check_counts
 from pipeline.report import Report
 from pipeline.stages.growing import Growth
 from pipeline.stages.growing_trees import make_trees, reading_of, strategy_of
@@ -45,6 +45,8 @@ def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Repor
         BadConfig: there is no such strategy, or a parameter is not one of its.
     """
     check_counts(config, group=1)
+    if work.suite.environment is not None:
+        raise BadConfig(f"suite {work.suite.name} is played in an environment", remedy="run `branchpoint episodes`")
     common = {"group": config.group, "temperature": config.temperature, "top_p": config.top_p}
     strategy = strategy_of(FROM_PROMPT, config.strategy, config.params, **common)
     shards = Shards(work, STAGE, TABLES)

@@ -16,6 +16,7 @@ from pipeline.report import Report
 from pipeline.stages.earlier import GENERATING, JUDGING, Earlier, judged_from, rollout_shards
 from pipeline.stages.judging import judge, pass_rate
 from pipeline.stages.work import Shards, Work, inputs
+from pipeline.tasks.verifiers import UNVERIFIED
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
 from pipeline.trees.grow import read_trees
 
@@ -44,9 +45,10 @@ def write_verdicts(work: Work) -> Report:
     for name, tasks, parts in shards.stale(by_shard, made_from):
         by_task = {row["task"]: row for row in tasks.iter_rows(named=True)}
         places = [work.place(stage, name) for stage in GENERATING]
-        trees = read_trees(work.store.read("nodes", places))
+        trees = read_trees(work.store.read("nodes", places), by="tree")
         known = present(work.store.read("verdicts", places))
-        fresh = judge(trees.values(), by_task, known=True).join(known, on=["tree", "node"], how="anti")
+        ours = [tree for tree in trees.values() if by_task[tree.task]["verifier"] not in UNVERIFIED]
+        fresh = judge(ours, by_task, known=True).join(known, on=["tree", "node"], how="anti")
         shards.write(name, parts, verdicts=fresh)
     verdicts = present(work.store.read("verdicts", work.places("verdicts")))
     failed = shards.read("verdicts").filter(pl.col("reward").is_null()).height

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_HASHES = re.compile(r"####[ \t]*([^\n]+)")
+_HASHES = re.compile(r"####[ \t]*\n?[ \t]*([^\n]+)")
 _FINAL = re.compile(r"final answer(?: is)?[ \t]*:?[ \t]*([^\n]+)", re.IGNORECASE)
 LONGEST = 200
 

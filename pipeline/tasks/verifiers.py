@@ -6,6 +6,7 @@ A verifier that fails says so; it never turns a failure into a zero.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
@@ -13,8 +14,9 @@ from typing import NamedTuple
 from pipeline.errors import BadConfig
 from pipeline.tasks.answers import find_answer
 
-VERSION = "1"
+VERSION = "2"
 _SECONDS = 5
+_WORD, _ARTICLES = re.compile(r"[^\W_]+"), frozenset(("a", "an", "the"))
 _MISHAPS = (ValueError, ArithmeticError, TypeError, LookupError, RecursionError, AttributeError, TimeoutError)
 
 
@@ -56,14 +58,33 @@ def _math(question: Question, answer: str) -> bool:
     return equal(question.answer, answer, seconds=_SECONDS)
 
 
-VERIFIERS: dict[str, Callable[[Question, str], bool]] = {"reasoning_gym": _reasoning_gym, "math": _math}
+def _words(question: Question, answer: str) -> bool:
+    """The same words, without case, articles and punctuation, as SQuAD compares them (Rajpurkar et al., 2016)."""
+    return _bare(answer) == _bare(question.answer)
+
+
+def _bare(text: str) -> list[str]:
+    return [word for word in _WORD.findall(text.lower()) if word not in _ARTICLES]
+
+
+VERIFIERS: dict[str, Callable[[Question, str], bool]] = {
+    "reasoning_gym": _reasoning_gym,
+    "math": _math,
+    "words": _words,
+}
+
+UNVERIFIED = {"none": "the task has no answer to compare with", "environment": "its environment alone can judge it"}
+"""Verifiers that say of no text whether it is right, and why."""
 
 
 def verify(verifier: str, question: Question, text: str) -> Verdict:
     """Judge the final answer of a text. A text without an answer is wrong."""
-    if verifier not in VERIFIERS:
-        raise BadConfig(f"verifier {verifier!r} does not exist", remedy=f"choose one of {', '.join(VERIFIERS)}")
     answer = find_answer(text)
+    if verifier in UNVERIFIED:
+        return Verdict(None, answer, UNVERIFIED[verifier])
+    if verifier not in VERIFIERS:
+        known = ", ".join((*VERIFIERS, *UNVERIFIED))
+        raise BadConfig(f"verifier {verifier!r} does not exist", remedy=f"choose one of {known}")
     if answer is None:
         return Verdict(0.0, None, None)
     try:

@@ -60,6 +60,12 @@ class Tree:
         """Texts of the path's steps, prompt left out."""
         return [self[step]["text"] for step in self.path(node)[1:]]
 
+    def last_turn(self, node: int) -> list[str]:
+        """Texts of the path's steps after all that the model was shown, be it the prompt or an observation."""
+        steps = [self[step] for step in self.path(node)]
+        shown = max((place for place, step in enumerate(steps) if step["kind"] == "prompt"), default=-1)
+        return [step["text"] for step in steps[shown + 1 :]]
+
     def add(self, parent: int | None, **columns: Any) -> int:
         """Append one node; columns not named are null. A prompt node is its own context.
 
@@ -115,14 +121,17 @@ class Tree:
             )
         return node
 
-    def copy_chain(self, leaf: int, onto: int, *, origin: str) -> int:
+    def copy_chain(self, leaf: int, onto: int, *, origin: str, after: int = 0) -> int:
         """Put the sampled steps of a path under another node, in that node's context.
+
+        Args:
+            after: steps at its beginning that are left out.
 
         Returns:
             The new leaf. The copies name their originals, whose log-probabilities they carry.
         """
         node = onto
-        for step in self.path(leaf)[1:]:
+        for step in self.path(leaf)[1 + after :]:
             source = self[step]
             carried = ("kind", "agent", "token_ids", "logprobs", "text", "finish", "request", "policy")
             node = self.add(node, origin=origin, copied_from=step, **{name: source[name] for name in carried})
@@ -135,10 +144,14 @@ def nodes_frame(trees: Sequence[Tree]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_TYPES, orient="row") if rows else pl.DataFrame(schema=_TYPES)
 
 
-def read_trees(nodes: pl.DataFrame) -> dict[str, Tree]:
-    """Trees as stored, by task, ready to be appended to."""
+def read_trees(nodes: pl.DataFrame, *, by: str = "task") -> dict[str, Tree]:
+    """Trees as stored, ready to be appended to.
+
+    Args:
+        by: task, of which each has one tree; tree, where a task may have several, as a game has.
+    """
     trees: dict[str, Tree] = {}
     for row in nodes.iter_rows(named=True):
-        tree = trees.setdefault(row["task"], Tree(row["task"], row["tree"]))
+        tree = trees.setdefault(row[by], Tree(row["task"], row["tree"]))
         tree.known[row["node"]] = row
     return trees

@@ -1,5 +1,5 @@
 """Where tasks come from. A source reads one band of a suite; each has its own options and refuses others."""
 
-from pipeline.tasks.sources import file, gym
+from pipeline.tasks.sources import file, gym, imported, multi_hop, seeds
 
-SOURCES = {"reasoning_gym": gym, "file": file}
+SOURCES = {"reasoning_gym": gym, "file": file, "imported": imported, "seeds": seeds, "multi_hop": multi_hop}

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 import polars as pl
 
+from pipeline.environments import ENVIRONMENTS, Surroundings
 from pipeline.errors import BadConfig
 from pipeline.prompts import PACKS
 from pipeline.tasks.sources import SOURCES
@@ -22,7 +23,7 @@ from schemas import Tasks
 from schemas.base import column_types
 from schemas.words import SPLITS
 
-SUITES = ("chain_sum",)
+SUITES = ("chain_sum", "calculator", "number_path", "tic_tac_toe", "kuhn_poker", "mini_hanabi", "bargains", "multi_hop")
 _LOG = logging.getLogger(__name__)
 
 
@@ -46,6 +47,7 @@ class Suite:
     base:       folder that paths in the bands start from.
     shard_tasks: tasks in a shard, the unit of work and one file a table. Another number makes the round anew, out of
         the ledger; for a hundred thousand tasks some thousands keep queries fast.
+    environment: what tasks are played in; None: they are answered at once.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Suite:
     bands: tuple[Band, ...]
     base: Path
     shard_tasks: int = 64
+    environment: Surroundings | None = None
 
 
 def suite_names(folder: Path = Path("suites")) -> tuple[str, ...]:
@@ -94,7 +97,9 @@ def load_suite(name: str, *, folder: Path = Path("suites")) -> Suite:
     if not isinstance(bands, list) or not bands or not all(isinstance(band, dict) for band in bands):
         raise BadConfig(f"suite {name} has no [[bands]]", remedy="add at least one, in double brackets")
     bands = tuple(_band(name, band) for band in bands)
+    environment = _environment(name, content.pop("environment", None))
     suite = _fill(Suite, {**content, "bands": bands, "base": base}, where=f"suite {name}")
+    suite = replace(suite, environment=environment)
     _check(suite, where=f"suite {name}", file=path)
     return suite
 
@@ -139,6 +144,17 @@ def _band(suite: str, content: dict[str, Any]) -> Band:
         )
     options = _fill(SOURCES[source].Options, content, where=f"suite {suite}, band {name!r}")
     return _fill(Band, {"name": name, "source": source, "options": options}, where=f"suite {suite}")
+
+
+def _environment(suite: str, content: Any) -> Surroundings | None:
+    if content is None:
+        return None
+    name = content.pop("name", None) if isinstance(content, dict) else None
+    if name not in ENVIRONMENTS:
+        raise BadConfig(
+            f"suite {suite}: environment {name!r} does not exist", remedy=f"choose one of {', '.join(ENVIRONMENTS)}"
+        )
+    return Surroundings(name, _fill(ENVIRONMENTS[name].Options, content, where=f"suite {suite}, environment"))
 
 
 def _fill(kind: type, content: dict[str, Any], *, where: str) -> Any:

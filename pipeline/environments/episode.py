@@ -1,0 +1,301 @@
+"""One episode as a generator: it asks for turns of a policy and for steps of its environment, and keeps what was said.
+
+Each seat has a dialogue of its own, in tokens exactly as they were sent and sampled. Knows no engine and no file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pipeline.environments.protocol import Environment, Observation, Step, Task, checked_observation, checked_step
+from pipeline.generation.budget.turn_control import Limits, reminder
+from pipeline.generation.engine import Sampling
+from pipeline.prompts import Messages
+from pipeline.store.ledger import Entry
+from pipeline.tasks.verifiers import Verdict
+from pipeline.trees.draft import Ask, Draft, Reading, Spot, new_draft
+
+if TYPE_CHECKING:
+    from pipeline.environments.chat import Chat
+
+
+UNLIMITED = Limits(None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When an episode ends that its environment does not end.
+
+    limits:     turns of a seat before it is stopped or, once, granted more; it is told what is left.
+    most_turns: of a seat, where there are no limits.
+    loops:      times that the same may be done in the same state; the last of them ends the episode.
+    invalid:    actions in a row that could not be taken; the last of them ends the episode.
+    most_tokens: of one turn. length: positions that the policy has.
+    """
+
+    limits: Limits = UNLIMITED
+    most_turns: int = 20
+    loops: int = 3
+    invalid: int = 3
+    temperature: float = 1.0
+    top_p: float = 1.0
+    most_tokens: int = 128
+    length: int = 1024
+
+
+class Turn(NamedTuple):
+    """What a policy is asked. prompt: `[P]` int32."""
+
+    prompt: np.ndarray
+    sampling: Sampling
+    sample: int
+
+
+class Act(NamedTuple):
+    """What is to be done where it may take its time."""
+
+    run: Callable[[], Any]
+
+
+class Done(NamedTuple):
+    """What came of an act. error: what it raised, in words; None where it did not."""
+
+    value: Any
+    error: str | None = None
+
+
+Playing = Generator[Turn | Act, Entry | Done, None]
+"""Yields a turn and is sent its entry in the ledger, or an act and is sent what came of it."""
+
+
+class Ending(NamedTuple):
+    """How a seat's part ended.
+
+    piece:  its last turn; 0 where it had none.
+    finish: word of FINISHES.
+    verdict: None where nobody judges it here.
+    """
+
+    piece: int
+    finish: str
+    verdict: Verdict | None
+
+
+@dataclass(slots=True, eq=False)
+class Story:
+    """What becomes one tree: a draft, what its nodes say beside tokens, and how its episodes ended.
+
+    task, tree, episode: their names. agent: whose it is. text: of the task, for people.
+    draft:  None before the first turn. unopened: the root where none comes, since no episode could begin.
+    marks:  by piece, columns of its node.
+    begins: pieces at which a new context begins, since the template wrote the history anew.
+    """
+
+    task: str
+    tree: str
+    episode: str
+    agent: str
+    text: str
+    reading: Reading
+    draft: Draft | None = None
+    unopened: np.ndarray | None = None
+    marks: dict[int, dict[str, Any]] = field(default_factory=dict)
+    begins: set[int] = field(default_factory=set)
+    endings: list[Ending] = field(default_factory=list)
+
+    def begin(self, prompt: np.ndarray) -> None:
+        """Put the prompt at its root."""
+        self.draft = new_draft(self.task, self.tree, prompt, text=self.text, max_tokens=0, reading=self.reading)
+        self.marks[0] = {"agent": self.agent}
+
+
+@dataclass(slots=True, eq=False)
+class Seat:
+    """Who takes turns in an episode.
+
+    messages: what was said so far, as a chat template takes it.
+    sent:     `[T]` int32, the context up to the last turn and with it.
+    spot:     where that stands in the story; None before the first turn.
+    turns:    pieces of its turns. unpaid: what it was paid before its first.
+    """
+
+    story: Story
+    messages: Messages
+    sent: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    said: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
+    spot: Spot | None = None
+    turns: list[int] = field(default_factory=list)
+    unpaid: float = 0.0
+
+    def pay(self, reward: float) -> None:
+        """Add a reward to the latest turn, or to the first one to come."""
+        if self.turns:
+            self.story.marks[self.turns[-1]]["step_reward"] += reward
+        else:
+            self.unpaid += reward
+
+
+class _Shown(NamedTuple):
+    """A message on its way to a seat. token_ids: what it adds; with `begins`, all of a new context."""
+
+    message: dict[str, str]
+    token_ids: np.ndarray
+    begins: bool
+
+
+@dataclass(slots=True, eq=False)
+class Episode:
+    """An episode of a task.
+
+    sample: index of its turns; no two episodes of a task share one.
+    judge:  the task's verifier.
+    """
+
+    sample: int
+    environment: Environment
+    task: Task
+    seed: int
+    seats: list[Seat]
+    chat: Chat
+    rules: Rules
+    judge: Callable[[str], Verdict]
+
+    def play(self) -> Playing:
+        """Play from the beginning to the end."""
+        rules, seats, count = self.rules, self.seats, len(self.seats)
+        done = yield Act(lambda: checked_observation(self.environment.reset(self.task, self.seed), seats=count))
+        if done.error:
+            return self._fail(done.error)
+        seen: Observation = done.value
+        times: Counter[tuple[int, str, str]] = Counter()
+        invalid, turn = 0, 0
+        while True:
+            seat = seats[seen.seat]
+            limit = self._limit(seat)
+            if len(seat.turns) >= limit:
+                return self._stop(seat, "turns")
+            shown = self._show(seat, self._reminded(seen.text, seat, limit))
+            prompt = shown.token_ids if shown.begins else np.concatenate([seat.sent, shown.token_ids])
+            room = rules.length - len(prompt)
+            if room < 1:
+                return self._stop(seat, "length")
+            sampling = Sampling(rules.temperature, rules.top_p, min(rules.most_tokens, room))
+            entry = yield Turn(prompt, sampling, self.sample)
+            if entry.completion.error:
+                return self._fail(f"the request failed: {entry.completion.error}")
+            self._take(seat, shown, prompt, entry, sampling, turn=turn, state_key=seen.state_key)
+            turn += 1
+            if entry.completion.finish == "length":
+                return self._stop(seat, "length")
+            action = self.chat.text(entry.completion.token_ids.tolist())
+            times[seen.seat, seen.state_key, action] += 1
+            if times[seen.seat, seen.state_key, action] >= rules.loops:
+                return self._stop(seat, "loop")
+            done = yield Act(lambda action=action: checked_step(self.environment.step(action), seats=count))
+            if done.error:
+                return self._fail(done.error)
+            step: Step = done.value
+            seat.story.marks[seat.turns[-1]]["tool_calls"] = step.calls
+            if self.environment.judge != "nobody":
+                for one, reward in zip(seats, step.rewards, strict=True):
+                    one.pay(reward)
+            if step.done:
+                return self._finish(seat, step)
+            invalid = invalid + 1 if step.invalid else 0
+            if invalid >= rules.invalid:
+                return self._stop(seat, "invalid")
+            seen = step.observation
+
+    def _limit(self, seat: Seat) -> int:
+        """Turns that a seat may have; more are granted when the first ones are used up."""
+        first, last = self.rules.limits
+        if first is None:
+            return self.rules.most_turns
+        return last if len(seat.turns) >= first else first
+
+    def _reminded(self, text: str, seat: Seat, limit: int) -> str:
+        return text if self.rules.limits.first is None else f"{text}\n{reminder(limit - len(seat.turns))}"
+
+    def _show(self, seat: Seat, text: str) -> _Shown:
+        message = {"role": "user", "content": text}
+        if seat.spot is None:
+            return _Shown(message, self.chat.opening([*seat.messages, message]), begins=True)
+        before = seat.messages[:-1]
+        ids, rewritten = self.chat.following(before, seat.said.tolist(), message)
+        return _Shown(message, ids, begins=rewritten)
+
+    def _take(
+        self,
+        seat: Seat,
+        shown: _Shown,
+        prompt: np.ndarray,
+        entry: Entry,
+        sampling: Sampling,
+        *,
+        turn: int,
+        state_key: str,
+    ) -> None:
+        """Hang what was shown and what was said on the story."""
+        story, answer = seat.story, entry.completion
+        if story.draft is None:
+            story.begin(prompt)
+        root = story.draft.root
+        if seat.spot is None and np.array_equal(prompt, story.draft.pieces[0].token_ids):
+            at = root
+        else:
+            piece = story.draft.write(
+                seat.spot or root, shown.token_ids, origin="sample", kind="prompt", sample=self.sample
+            )
+            story.marks[piece] = {"turn": turn, "agent": story.agent, "text": shown.message["content"]}
+            story.begins |= {piece} if shown.begins else set()
+            at = story.draft.end_of(piece)
+        piece = story.draft.add(Ask(at, self.sample, sampling), entry)
+        paid = None if self.environment.judge == "nobody" else seat.unpaid
+        story.marks[piece] = {"turn": turn, "agent": story.agent, "state_key": state_key, "step_reward": paid}
+        said = {"role": "assistant", "content": self.chat.text(answer.token_ids.tolist())}
+        seat.messages = [*seat.messages, shown.message, said]
+        seat.said, seat.sent = answer.token_ids, np.concatenate([prompt, answer.token_ids])
+        seat.spot, seat.unpaid = story.draft.end_of(piece), 0.0
+        seat.turns.append(piece)
+
+    def _finish(self, seat: Seat, step: Step) -> None:
+        """The environment has ended it."""
+        finish = "invalid" if step.invalid else "stop"
+        if self.environment.judge == "verifier":
+            return self._judged(seat, finish, step.answer or "")
+        for place, one in enumerate(self.seats):
+            verdict = None if step.scores is None else Verdict(float(step.scores[place]), None, None)
+            self._end(one, finish if one is seat else "stop", verdict)
+        return None
+
+    def _stop(self, seat: Seat, finish: str) -> None:
+        """A rule has ended it: what there is is judged as it is; an unfinished game is worth 0 to who ended it."""
+        if self.environment.judge == "verifier":
+            return self._judged(seat, finish, seat.messages[-1]["content"] if seat.turns else "")
+        for one in self.seats:
+            lost = one is seat and self.environment.judge == "environment"
+            self._end(one, finish if one is seat else "stop", Verdict(0.0, None, None) if lost else None)
+        return None
+
+    def _judged(self, seat: Seat, finish: str, text: str) -> None:
+        verdict = self.judge(text)
+        if verdict.reward is not None and seat.turns:
+            seat.pay(verdict.reward)
+        self._end(seat, finish, verdict)
+
+    def _fail(self, error: str) -> None:
+        """It cannot go on: no verdict but why."""
+        for seat in self.seats:
+            self._end(seat, "failed", Verdict(None, None, error[:200]))
+
+    def _end(self, seat: Seat, finish: str, verdict: Verdict | None) -> None:
+        if not seat.turns:
+            if finish != "failed" or seat is not self.seats[0]:
+                return  # it never had a turn
+            seat.story.unopened = self.chat.opening([*seat.messages, {"role": "user", "content": self.task.question}])
+        seat.story.endings.append(Ending(seat.turns[-1] if seat.turns else 0, finish, verdict))

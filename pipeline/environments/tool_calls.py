@@ -1,0 +1,65 @@
+"""Finds the tool calls in a turn, in the shape that OpenAI gave them; tolerant of what models make of it.
+
+    <tool_call>{"name": "search", "arguments": {"query": "..."}}</tool_call>
+
+Knows no tool.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NamedTuple
+
+from pipeline.variants.answers import read_object
+
+MOST_CALLS = 8
+"""Of a turn; the others are not looked at."""
+_TAGGED = re.compile(r"<tool_call>(.*?)(?:</tool_call>|(?=<tool_call>)|\Z)", re.DOTALL)
+_FENCED = re.compile(r"```(?:json|tool_call)?\s*(\{.*?\})\s*```", re.DOTALL)
+
+
+class ToolCall(NamedTuple):
+    """A call as it was made. name: None where it cannot be read; problem: why it cannot be made; empty: it can."""
+
+    name: str | None
+    arguments: dict[str, Any]
+    problem: str = ""
+
+
+def find_calls(text: str) -> list[ToolCall]:
+    """The calls of a turn in their order; none where it makes none.
+
+    A call is what stands between tags, or in a fenced block, or is the whole text, the latter two only if they name
+    something to call.
+    """
+    tagged = _TAGGED.findall(text)
+    if tagged:
+        return [_read(said) for said in tagged[:MOST_CALLS]]
+    fenced = _FENCED.findall(text) or ([text] if text.lstrip().startswith("{") else [])
+    found = [_read(said) for said in fenced[:MOST_CALLS]]
+    return [call for call in found if call.name is not None]
+
+
+def calls_json(calls: list[ToolCall], worked: list[bool]) -> str:
+    """Calls as `nodes.tool_calls` has them: a JSON list of objects with name, arguments and ok."""
+    rows = [
+        {"name": call.name, "arguments": call.arguments, "ok": ok} | ({"error": call.problem} if call.problem else {})
+        for call, ok in zip(calls, worked, strict=True)
+    ]
+    return json.dumps(rows, ensure_ascii=False)
+
+
+def _read(text: str) -> ToolCall:
+    found = read_object(text)
+    if found is None:
+        return ToolCall(None, {}, "the call is no JSON object")
+    call = found.get("function") if isinstance(found.get("function"), dict) else found
+    name, given = call.get("name"), call.get("arguments", call.get("parameters", {}))
+    if not isinstance(name, str) or not name:
+        return ToolCall(None, {}, "the call names no tool")
+    if isinstance(given, str):
+        given = read_object(given)
+    if not isinstance(given, dict):
+        return ToolCall(name, {}, "the arguments are no JSON object")
+    return ToolCall(name, given)

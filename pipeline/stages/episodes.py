@@ -1,0 +1,237 @@
+"""Stage: plays every training task of a suite in its environment. These are the suite's rollouts: what reads those of
+other suites reads them.
+
+A task played by one seat is one tree, an episode being a path from the task's first prompt; a game or dialogue of
+several is a tree a seat, which share `episode`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+import polars as pl
+
+from pipeline.environments.driver import Driver
+from pipeline.environments.episode import Episode, Rules, Seat, Story
+from pipeline.environments.protocol import Opened, Task
+from pipeline.environments.trees import told, verdict_rows
+from pipeline.errors import BadConfig, check_counts
+from pipeline.generation.budget.turn_control import Limits, TurnParams, turn_limits
+from pipeline.generation.engines import MAX_LENGTH
+from pipeline.generation.scheduler import Caps
+from pipeline.report import Progress, Report
+from pipeline.stages.earlier import ROLLOUTS
+from pipeline.stages.growing import Growth, held_shards
+from pipeline.stages.growing_trees import reading_of
+from pipeline.stages.judging import pass_rate
+from pipeline.stages.work import Shards, Work
+from pipeline.tasks.verifiers import Question, verify
+
+VERSION = "1"
+TABLES = ("nodes", "verdicts", "requests")
+_CALLS = pl.List(pl.Struct({"error": pl.String}))
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeConfig:
+    """group: episodes a task. temperature, top_p: of its turns. most_turns: of a seat, where there is no limit. loops:
+    times that a seat may do the same in the same state. invalid: actions in a row that cannot be taken. turns: word of
+    turn_control.MODES. baseline: round whose episodes say how many turns are needed. percentile: of those, the limit.
+    extended_percentile: the limit once more is granted, with `dynamic`; 0: no more is. most_tokens: decoded, after
+    which the run ends cleanly; 0: no end. most_seconds: likewise.
+    """
+
+    group: int = 8
+    temperature: float = 1.0
+    top_p: float = 1.0
+    most_turns: int = 20
+    loops: int = 3
+    invalid: int = 3
+    turns: str = "none"
+    baseline: str = ""
+    percentile: float = 75.0
+    extended_percentile: float = 0.0
+    most_tokens: int = 0
+    most_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Played:
+    """What a shard is made from beside its tasks and its policy. environment: its name, version and options."""
+
+    environment: str
+    group: int
+    rules: Rules
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """A shard that is being made. left: episodes that have not ended."""
+
+    growth: Growth
+    held: ExitStack
+    left: int
+    stories: dict[str, Story] = field(default_factory=dict)
+
+
+def write_episodes(work: Work, config: EpisodeConfig = EpisodeConfig()) -> Report:
+    """Play every training task of the suite.
+
+    Raises:
+        BadConfig: the suite has no environment, or a rule or the environment cannot be.
+    """
+    check_counts(config, group=1, most_turns=1, loops=1, invalid=1)
+    if work.suite.environment is None:
+        raise BadConfig(
+            f"suite {work.suite.name} has no environment",
+            remedy=f"give it an [environment], or run `branchpoint rollouts --suite {work.suite.name}`",
+        )
+    opened = work.suite.environment.open()
+    played = _Played(
+        json.dumps([work.suite.environment.name, opened.version, asdict(work.suite.environment.options)]),
+        config.group,
+        Rules(
+            limits=_limits(work, config),
+            most_turns=config.most_turns,
+            loops=config.loops,
+            invalid=config.invalid,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            most_tokens=work.suite.max_tokens,
+            length=min(MAX_LENGTH, work.policy.max_length),
+        ),
+    )
+    shards = Shards(work, ROLLOUTS, TABLES)
+    stage = _Stage(shards, opened, played)
+    return stage.make(Caps(config.most_tokens or None, config.most_seconds or None))
+
+
+@dataclass(slots=True, eq=False)
+class _Stage:
+    shards: Shards
+    opened: Opened
+    played: _Played
+    _open: dict[str, _Open] = field(default_factory=dict)
+
+    def make(self, caps: Caps) -> Report:
+        """Make every stale shard; those that a cap leaves unfinished are not written."""
+        work = self.shards.work
+        tasks = work.shards()
+        done, total = 0, sum(map(len, tasks.values())) * self.played.group
+        with work.sampler("episodes") as sampler:
+            driver = Driver(sampler, on_request=self._on_request, caps=caps)
+            try:
+                for episode in driver.run(self._episodes(tasks, sampler)):
+                    episode.environment.close()
+                    one = self._open[episode.seats[0].story.task]
+                    done, one.left = done + 1, one.left - 1
+                    work.on_progress(
+                        Progress("episodes", "episodes", done, total, sampler.spent.decoded, 0, self.shards.seconds)
+                    )
+                    if not one.left:
+                        self._close(one)
+            finally:
+                for one in self._open.values():
+                    one.held.close()
+        report = self.shards.finish(**self._numbers())
+        if driver.stopped:
+            again = "what was asked is in the ledger; the same command without the cap goes on from there"
+            report.notes = (*report.notes, f"{driver.stopped}: {again}")
+        return report
+
+    def _episodes(self, tasks: dict[str, pl.DataFrame], sampler) -> Iterator[Episode]:
+        from pipeline.environments.chat import chat_of
+
+        work = self.shards.work
+        for growth, held in held_shards(self.shards, tasks, sampler, version=VERSION, config=self.played):
+            one = _Open(growth, held, len(growth.tasks) * self.played.group)
+            self._open |= dict.fromkeys(growth.tasks, one)
+            chat, reading = chat_of(work.policy), reading_of(growth)
+            for row in growth.tasks.values():
+                for number in range(self.played.group):
+                    yield self._episode(one, row, number, chat, reading)
+
+    def _episode(self, one: _Open, row: dict, number: int, chat, reading) -> Episode:
+        environment, task = self.opened.make(), row["task"]
+        alone = len(environment.seats) == 1
+        tree = f"{task}@{self.shards.work.round}"
+        episode = tree if alone else f"{tree}/{number}"
+        seats = []
+        for place, (agent, told_first) in enumerate(zip(environment.seats, environment.instructions, strict=True)):
+            name = tree if alone else f"{episode}/{place}"
+            story = one.stories.setdefault(name, Story(task, name, episode, agent, row["question"], reading))
+            seats.append(Seat(story, [{"role": "system", "content": told_first}] if told_first else []))
+        question = Question(row["answer"], row["info"])
+        seed = _seed(row, None if alone else number)
+        return Episode(
+            number if environment.judge == "verifier" else _seed(row, number),  # games begin alike, yet are not one
+            environment,
+            Task(row["question"], row["info"]),
+            seed,
+            seats,
+            chat,
+            self.played.rules,
+            lambda text: verify(row["verifier"], question, text),
+        )
+
+    def _close(self, one: _Open) -> None:
+        laid = [(story, *told(story)) for story in one.stories.values() if story.draft is not None or story.endings]
+        growth = one.growth
+        growth.trees = {tree.tree: tree for _, tree, _ in laid}
+        verifier = {row["task"]: row["verifier"] for row in growth.tasks.values()}
+        with one.held:
+            growth.write(verdict_rows([(story, nodes) for story, _, nodes in laid], verifier=verifier))
+            self.shards.report.fresh += 1
+        for task in growth.tasks:
+            del self._open[task]
+
+    def _on_request(self, episode: Episode, request) -> None:
+        task = episode.seats[0].story.task
+        self._open[task].growth.grower.asked[request.key] = task
+
+    def _numbers(self) -> dict[str, float | int | None]:
+        nodes, verdicts = self.shards.read("nodes"), self.shards.read("verdicts")
+        turns, ends = nodes.filter("sampled"), nodes.filter(pl.col("finish").is_not_null())
+        calls, unread = turns["tool_calls"].drop_nulls(), pl.element().struct.field("error").is_not_null()
+        return {
+            "pass_rate": pass_rate(verdicts),
+            "ends": ends.height,
+            "sampled_turns": turns.height,
+            "tokens": int(nodes["token_count"].sum()),
+            "calling_turns": calls.len(),
+            "unread_call_turns": calls.str.json_decode(_CALLS).list.eval(unread).list.any().sum(),
+            **{f"ended_by_{name}": ends.filter(finish=name).height for name in ("length", "turns", "loop", "invalid")},
+            "failed": verdicts["error"].count(),
+        }
+
+
+def _seed(row: dict, number: int | None) -> int:
+    """Of an episode: the task's own, or one from its name. Episodes of several seats have one each."""
+    own = json.loads(row["info"] or "{}")
+    own = own.get("seed") if isinstance(own, dict) else None
+    if number is None and isinstance(own, int):
+        return own
+    digest = hashlib.blake2b(f"{row['task'] if own is None else own}/{number}".encode(), digest_size=4)
+    return int(digest.hexdigest(), 16) & 0x7FFFFFFF
+
+
+def _limits(work: Work, config: EpisodeConfig) -> Limits:
+    """Limits of turns, from those that a seat took in the episodes of another round that ended by themselves.
+
+    Raises:
+        BadConfig: that round has none.
+    """
+    params = TurnParams(config.turns, config.percentile, config.extended_percentile or None)
+    if config.turns == "none":
+        return Limits(None, None)
+    baseline = replace(work, round=config.baseline) if config.baseline else None
+    if baseline is None:
+        raise BadConfig(f"turns {config.turns} need a baseline", remedy="give the round of episodes without limits")
+    nodes = work.store.read("nodes", baseline.places("nodes", stage=ROLLOUTS), columns=["depth", "finish"])
+    depths = nodes.filter(finish="stop")["depth"].to_numpy()
+    return turn_limits((depths + 1) // 2 if len(depths) else np.empty(0, np.int64), params)
