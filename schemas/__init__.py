@@ -3,12 +3,13 @@
 from schemas.base import Table
 from schemas.credit import Credit
 from schemas.evals import Evals
+from schemas.hygiene import Hygiene
 from schemas.nodes import Nodes
 from schemas.requests import Requests
 from schemas.scores import Scores
 from schemas.step_labels import StepLabels
 from schemas.tasks import Tasks
-from schemas.training_rows import Pairs, Patches, PrmSteps, RlSamples, Sft, TokenRewards
+from schemas.training_rows import Pairs, Patches, PrmSteps, RlPrompts, RlSamples, Sft, TokenRewards, Unpaired
 from schemas.variants import Variants
 from schemas.verdicts import Verdicts
 
@@ -27,5 +28,8 @@ TABLES: dict[str, type[Table]] = {
     "prm_steps": PrmSteps,
     "rl_samples": RlSamples,
     "sft": Sft,
+    "unpaired": Unpaired,
+    "rl_prompts": RlPrompts,
+    "hygiene": Hygiene,
     "evals": Evals,
 }

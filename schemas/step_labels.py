@@ -10,13 +10,17 @@ class StepLabels(Table):
 
     task = dy.String(description="Task the tree grew from.")
     tree = dy.String(primary_key=True, description="Tree the node belongs to.")
-    node = dy.Int32(primary_key=True, min=0, description="The step.")
+    node = dy.Int32(primary_key=True, min=0, description="The step, or the question.")
     labeller = dy.String(primary_key=True, description="Key of LABELLERS.")
-    version = dy.String(primary_key=True, description="Version of the labeller.")
+    version = dy.String(primary_key=True, description="Number of the entry, a slash, and who spoke.")
     hard = dy.Bool(nullable=True, description="Can still succeed (or is right). Null: undecided.")
     soft = dy.Float32(nullable=True, min=0, max=1, description="Estimated chance of success. Null: unknown.")
-    k = dy.Int32(nullable=True, min=0, description="Continuations drawn from the step. Null: not sampled.")
-    successes = dy.Int32(nullable=True, min=0, description="Right ones among them. Null: not sampled.")
+    k = dy.Int32(
+        nullable=True,
+        min=0,
+        description="Continuations drawn from the step, or readable answers of a judge. Null: neither.",
+    )
+    successes = dy.Int32(nullable=True, min=0, description="Right ones, or answers that find it right. Null: as k.")
     low = dy.Float32(nullable=True, min=0, max=1, description="Lower end of the 95 % Wilson interval. Null: no sample.")
     high = dy.Float32(nullable=True, min=0, max=1, description="Upper end of it. Null: no sample.")
     rationale = dy.String(nullable=True, description="The labeller's reasons. Null: none given.")

@@ -15,6 +15,9 @@ UPGRADES: dict[str, tuple[dict[str, pl.Expr], ...]] = {
     "nodes": ({"token_count": pl.col("token_ids").list.len()}, {"step_reward": _NULL}),
     "requests": ({"reused": _NULL},),
     "verdicts": ({"components": _NULL},),
+    "rl_samples": ({"record": _NULL, "group": _NULL},),
+    "sft": ({"role": _NULL},),
+    "variants": (dict.fromkeys(("parsed", "score", "budget", "effect_low", "effect_high"), _NULL),),
     "credit": ({"degenerate": _NULL},),
     "step_labels": ({"tool_exit": _NULL, "created": _NULL},),
 }

@@ -17,6 +17,12 @@ ORIGINS = (
     "critique",
     "intervention",
     "continuation",
+    "regenerate",
+    "generate",
+    "verify",
+    "refine",
+    "summary",
+    "gap",
 )
 """Why a node exists.
 
@@ -29,9 +35,30 @@ retry         the same attempt put under the plain prompt (distilled; see copied
 critique      the policy's check of an attempt against the reference
 intervention  one step written to replace a wrong one
 continuation  a fresh continuation after an intervention, or after the step it replaced
+regenerate    what was drawn anew after an attempt was cut before its first flawed step
+generate      a first answer to be checked by another role
+verify        a role's check of such an answer
+refine        a role's new answer, in view of the first one and its check
+summary       words that ask for an answer after a part of an attempt (not sampled), and the answer
+gap           what a source left out between its parent and what follows; a prompt, at which a new context begins
 """
 
-FINISHES = ("stop", "length")
-"""How a leaf ended: with the end token, or at the token limit."""
+FINISHES = ("stop", "length", "turns", "loop", "invalid", "failed")
+"""How a leaf ended: with the end token, or at the token limit. An episode also because it had no turns left, did the
+same again and again, gave nothing that could be done, or could not go on for no fault of the policy."""
 
-AGENTS = ("solver", "reflector", "editor")
+SEATS = ("player_0", "player_1", "player_2", "player_3")
+"""Who takes turns in a game or a dialogue of several."""
+
+AGENTS = (
+    "solver",
+    "reflector",
+    "editor",
+    "discriminator",
+    "trimmer",
+    "generator",
+    "verifier",
+    "refiner",
+    "summariser",
+    *SEATS,
+)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+from pipeline.builders.roles import role_pairs
 from pipeline.trees.fork import Attempt, attempts_of
 from pipeline.trees.grow import Tree
 
@@ -22,7 +23,8 @@ def outcome_pairs(tree: Tree, rewards: Rewards, *, suite: str) -> Iterator[dict[
     wrong = [attempt for attempt in attempts if attempt.reward < 1]
     both = sorted(product(right, wrong), key=lambda pair: -_shared(tree, *pair))
     for chosen, rejected in both:
-        yield _row(tree, 0, chosen.leaf, rejected.leaf, rewards, source="outcome", suite=suite)
+        margin = chosen.reward - rejected.reward
+        yield _row(tree, 0, chosen.leaf, rejected.leaf, margin, source="outcome", suite=suite)
 
 
 def fork_pairs(tree: Tree, rewards: Rewards, *, suite: str) -> Iterator[dict[str, Any]]:
@@ -35,18 +37,61 @@ def fork_pairs(tree: Tree, rewards: Rewards, *, suite: str) -> Iterator[dict[str
         right = [leaf for leaf, reward in leaves if reward >= 1]
         wrong = [leaf for leaf, reward in leaves if reward < 1]
         for chosen, rejected in zip(right, wrong, strict=False):
-            yield _row(tree, fork, chosen, rejected, rewards, source="step", suite=suite)
+            yield _row(
+                tree, fork, chosen, rejected, _margin(tree, chosen, rejected, rewards), source="step", suite=suite
+            )
 
 
 def retry_pairs(
     tree: Tree, rewards: Rewards, variants: list[dict[str, Any]], *, suite: str
 ) -> Iterator[dict[str, Any]]:
-    """A retry that succeeded, under the task's own prompt, against the attempt it was made from."""
+    """A retry that succeeded against the failed attempt it was made from, both without guidance and from where they
+    depart on."""
     for variant in variants:
         if variant["kind"] == "retry" and variant["first_node"] is not None:
-            leaf = tree.last_of(variant["first_node"])
-            if rewards.get((tree.tree, leaf), 0.0) >= 1:
-                yield _row(tree, 0, leaf, variant["source_leaf"], rewards, source="retry", suite=suite)
+            leaf, source = tree.last_of(variant["first_node"]), variant["source_leaf"]
+            margin = _margin(tree, leaf, source, rewards)
+            if rewards.get((tree.tree, leaf), 0.0) >= 1 and margin > 0:
+                yield _row(tree, variant["pivot"], leaf, source, margin, source="retry", suite=suite)
+
+
+def intervention_pairs(tree: Tree, variants: list[dict[str, Any]], *, suite: str) -> Iterator[dict[str, Any]]:
+    """A step written anew against the one it replaces, each alone after the very same prefix (step-DPO).
+
+    Of interventions that were kept and did no harm; the margin is their effect, or their success where the step they
+    replace ended the attempt and had no continuations.
+    """
+    for variant in variants:
+        if variant["kind"] != "intervention" or variant["dropped"] is not None:
+            continue
+        effect = variant["effect"]
+        margin = effect if effect is not None else (variant["with_successes"] or 0) / (variant["with_count"] or 1)
+        if margin > 0:
+            original = tree.path(variant["source_leaf"])[1 + variant["blamed_step"]]
+            nodes = (variant["pivot"], variant["first_node"], original)
+            yield _row(tree, *nodes, margin, source="intervention", suite=suite)
+
+
+def regeneration_pairs(
+    tree: Tree, rewards: Rewards, variants: list[dict[str, Any]], *, suite: str
+) -> Iterator[dict[str, Any]]:
+    """Of an attempt and what was drawn anew after a cut in it, the right one against the wrong one, from the cut on."""
+    for variant in variants:
+        if variant["kind"] != "regeneration" or variant["first_node"] is None:
+            continue
+        leaves = (tree.last_of(variant["first_node"]), variant["source_leaf"])
+        if any((tree.tree, leaf) not in rewards for leaf in leaves):
+            continue
+        wrong, right = sorted(leaves, key=lambda leaf: rewards[tree.tree, leaf])
+        if rewards[tree.tree, wrong] < 1 <= rewards[tree.tree, right]:
+            margin = rewards[tree.tree, right] - rewards[tree.tree, wrong]
+            yield _row(tree, variant["pivot"], right, wrong, margin, source="regeneration", suite=suite)
+
+
+def malt_pairs(tree: Tree, rewards: Rewards, *, suite: str) -> Iterator[dict[str, Any]]:
+    """A good output of a role against a bad one in the same context (MALT)."""
+    for role, chosen, rejected, margin in role_pairs(tree, rewards):
+        yield _row(tree, tree[chosen]["context"], chosen, rejected, margin, source=role, suite=suite)
 
 
 def distinct(rows: Iterator[dict[str, Any]], *, most: int) -> list[dict[str, Any]]:
@@ -70,9 +115,16 @@ def _shared(tree: Tree, one: Attempt, other: Attempt) -> int:
     return count
 
 
+def _margin(tree: Tree, chosen: int, rejected: int, rewards: Rewards) -> float:
+    """Reward of one leaf less that of another; -inf where one was not judged."""
+    known = [rewards.get((tree.tree, leaf)) for leaf in (chosen, rejected)]
+    return float("-inf") if None in known else known[0] - known[1]
+
+
 def _row(
-    tree: Tree, fork: int, chosen: int, rejected: int, rewards: Rewards, *, source: str, suite: str
+    tree: Tree, fork: int, chosen: int, rejected: int, margin: float, *, source: str, suite: str
 ) -> dict[str, Any]:
+    """The row of two answers that follow the same node."""
     prompt = tree.tokens(fork)
     answers = [tree.tokens(leaf)[len(prompt) :].tolist() for leaf in (chosen, rejected)]
     skip = len(tree.texts(fork))
@@ -88,8 +140,8 @@ def _row(
         "prompt_ids": prompt.tolist(),
         "chosen_ids": answers[0],
         "rejected_ids": answers[1],
-        "margin": rewards[tree.tree, chosen] - rewards[tree.tree, rejected],
-        "prompt": "\n".join([tree[0]["text"], *tree.texts(fork)]),
+        "margin": margin,
+        "prompt": "\n".join([tree[tree[fork]["context"]]["text"], *tree.texts(fork)]),
         "chosen": texts[0],
         "rejected": texts[1],
     }

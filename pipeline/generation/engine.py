@@ -16,11 +16,15 @@ from pipeline.errors import BadConfig
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. max_tokens counts new tokens, the end token included."""
+    """How tokens are drawn. max_tokens counts new tokens, the end token included.
+
+    schema: JSON schema, as text, that the answer is held to while it is drawn; empty: it is free.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 128
+    schema: str = ""
 
     def __post_init__(self):
         if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.max_tokens >= 1):
@@ -35,7 +39,10 @@ class Sampling:
 
 @lru_cache(maxsize=1024)
 def _as_json(sampling: Sampling) -> str:
-    return json.dumps(asdict(sampling), sort_keys=True)
+    said = asdict(sampling)
+    if not sampling.schema:
+        del said["schema"]  # so that what was asked freely keeps its key
+    return json.dumps(said, sort_keys=True)
 
 
 @dataclass(frozen=True, slots=True)

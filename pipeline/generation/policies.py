@@ -71,6 +71,10 @@ def _read_policy(name: str, path: Path) -> Policy:
         raise BadModel(
             f"{path} is no model: it has no tokenizer.json", remedy="save the tokenizer into the same folder"
         )
+    if any(str(name).endswith("ForTokenClassification") for name in config.get("architectures") or ()):
+        raise BadModel(
+            f"{path} scores tokens and writes none", remedy="give a causal language model; a PRM goes to --prm"
+        )
     end_ids = _end_ids(path, config)
     changed = max(file.stat().st_mtime_ns for file in path.iterdir())
     return Policy(name, path, _fingerprint(path, changed), end_ids, max_length)

@@ -39,7 +39,9 @@ class Tokens:
             raise BadModel(
                 f"{policy.path} has no chat template", remedy="use an instruct model, or add a chat template"
             )
-        self._specials = tuple(token for token in self._tokenizer.all_special_tokens if token)
+        added = self._tokenizer.added_tokens_decoder.values()
+        control = {*self._tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+        self._specials = tuple(sorted(control - {""}))
         self._pieces: np.ndarray | None = None
         self._separator = ""
 

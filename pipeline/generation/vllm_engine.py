@@ -20,6 +20,7 @@ quiet_engines()
 with quiet_output():
     from vllm import LLM, SamplingParams
     from vllm.exceptions import VLLMClientError, VLLMError
+    from vllm.sampling_params import StructuredOutputsParams
 
 
 def engine_version() -> str:
@@ -49,7 +50,7 @@ class VllmEngine:
             with quiet_output():
                 self._llm = LLM(
                     str(policy.path),
-                    skip_tokenizer_init=True,
+                    skip_tokenizer_init=False,  # what answers are held to is a schema of text
                     dtype=dtype,
                     enforce_eager=True,
                     enable_prefix_caching=True,
@@ -89,6 +90,7 @@ class VllmEngine:
             seed=request.seed,
             logprobs=0,
             detokenize=False,
+            structured_outputs=StructuredOutputsParams(json=schema) if (schema := request.sampling.schema) else None,
         )
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ wrote is never read as a template. Knows nothing of tokens or engines.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tomllib
 from collections.abc import Sequence
@@ -17,7 +18,18 @@ from string import Template
 
 from pipeline.errors import BadConfig
 
-ROLES = ("solve", "reflect", "retry", "intervene", "judge")
+ROLES = (
+    "solve",
+    "reflect",
+    "retry",
+    "intervene",
+    "judge",
+    "discriminate",
+    "trim",
+    "generate",
+    "verify",
+    "refine",
+)
 PACKS = ("tiny", "instruct")
 
 Messages = list[dict[str, str]]
@@ -30,7 +42,10 @@ class PromptPack:
     digest:     of the file's text; a change makes what was asked with it stale.
     templates:  role to message role (`system`, `user`) to text with `$name` holes.
     step_line:  one line of a numbered transcript; holes `$index` (0-based) and `$step`.
-    right, wrong: the two answers a judge may give.
+    right, wrong: the two answers a judge or a discriminator may give.
+    schemas:    role to the JSON schema of its answer, as text, its properties in the order they are asked for; for the
+        roles that answer in JSON.
+    cut, header: what an attempt is given where it is cut and made to answer at once.
     unshown:    expression of what is left out at the start of each line of a reference solution; None shows it whole.
     """
 
@@ -40,6 +55,9 @@ class PromptPack:
     step_line: str
     right: str
     wrong: str
+    schemas: dict[str, str]
+    cut: str
+    header: str
     unshown: str | None = None
 
     def messages(self, role: str, **holes: str) -> Messages:
@@ -77,5 +95,17 @@ def load_pack(name: str) -> PromptPack:
         step_line=fields["step_line"],
         right=fields["judge"]["right"],
         wrong=fields["judge"]["wrong"],
+        schemas={role: _schema(fields[role]["schema"]) for role in ROLES if "schema" in fields[role]},
+        cut=fields["summarise"]["cut"],
+        header=fields["summarise"]["header"],
         unshown=fields["intervene"].get("unshown"),
+    )
+
+
+def _schema(properties: str) -> str:
+    """The schema of an object that has just these properties, all of them."""
+    known = json.loads(properties)
+    return json.dumps(
+        {"type": "object", "properties": known, "required": list(known), "additionalProperties": False},
+        separators=(",", ":"),
     )

@@ -7,31 +7,33 @@ the reference; as many are drawn from the original step, so that every intervent
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from pipeline.errors import check_counts
-from pipeline.generation.engine import Request, Sampling
+from pipeline.generation.engine import Sampling
 from pipeline.report import Report
-from pipeline.stages.growing import Grower
+from pipeline.stages.arms import Edited, arm_columns, draw_arms, put_edit
+from pipeline.stages.growing import Grower, Rewards, Tasks
 from pipeline.stages.varying import (
     Asking,
     Case,
-    Rewards,
-    Tasks,
-    ask_about_failures,
+    ask_about,
+    cases_of,
+    parsed_share,
     rate,
     sampled_tokens,
     write_variants,
 )
 from pipeline.stages.work import Work
+from pipeline.trees.fork import Attempt
 from pipeline.trees.grow import Tree
 from pipeline.variants.intervene import Proposal, keep_reason, read_proposal
 
 STAGE = "interventions"
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class InterventionConfig:
     """per_task: failed attempts edited. continuations: drawn in each arm. min_successes: to be kept.
 
     check_temperature: of the editor; temperature is that of the continuations. check_again: how often the editor is
-    asked again after an answer that cannot be read.
+    asked again after an answer that cannot be read. guided: the engine holds the editor's answer to its JSON schema.
     """
 
     per_task: int = 1
@@ -50,20 +52,15 @@ class InterventionConfig:
     check_temperature: float = 0.7
     check_again: int = 2
     check_tokens: int = 256
+    guided: bool = True
 
 
 @dataclass(slots=True)
 class InterventionCase(Case):
-    """A failed attempt on its way through check, edit and continuation.
-
-    edit:     node of the step put in the wrong one's place.
-    requests: for the continuations with the edit, and with the original step. arms: their leaves.
-    """
+    """A failed attempt on its way through check, edit and continuation."""
 
     proposal: Proposal | None = None
-    edit: int | None = None
-    requests: tuple[list[Request], list[Request]] = ((), ())
-    arms: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
+    edited: Edited | None = None
 
 
 def write_interventions(work: Work, config: InterventionConfig = InterventionConfig()) -> Report:
@@ -72,7 +69,12 @@ def write_interventions(work: Work, config: InterventionConfig = InterventionCon
 
     def vary(grower: Grower, trees: dict[str, Tree], rewards: Rewards, tasks: Tasks) -> list[InterventionCase]:
         cases = _check(grower, trees, rewards, tasks, config)
-        _continue(grower, cases, config)
+        live = [case for case in cases if case.dropped is None]
+        for case in live:
+            original = case.source.steps[case.proposal.first_error]
+            case.edited = put_edit(grower, case.tree, original, case.proposal.text)
+        sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
+        draw_arms(grower, [case.edited for case in live], sampling, continuations=config.continuations)
         return cases
 
     def row(case: InterventionCase, rewards: Rewards) -> dict[str, Any]:
@@ -83,6 +85,7 @@ def write_interventions(work: Work, config: InterventionConfig = InterventionCon
     return shards.finish(
         kept=variants["dropped"].null_count(),
         leaks=variants.filter(pl.col("dropped").str.contains("final answer")).height,
+        parsed_share=parsed_share(variants),
         pass_rate_with=rate(variants, "with"),
         pass_rate_without=rate(variants, "without"),
         mean_effect=variants["effect"].mean(),
@@ -96,16 +99,15 @@ def _check(
     """Ask the editor about each chosen attempt and read the step it proposes."""
     sampling = Sampling(config.check_temperature, config.top_p, config.check_tokens)
 
-    def holes(task: dict[str, Any], steps: str) -> dict[str, str] | None:
+    def holes(task: dict[str, Any], attempt: Attempt, steps: str) -> dict[str, str] | None:
         if task["reference_solution"] is None:
             return None
         reference = grower.work.pack.reference(task["reference_solution"])
         return {"question": task["question"], "reference": reference, "steps": steps}
 
-    editing = Asking(role="intervene", agent="editor", kind="critique", holes=holes, again=config.check_again)
-    cases = ask_about_failures(
-        grower, trees, rewards, tasks, editing, case=InterventionCase, per_task=config.per_task, sampling=sampling
-    )
+    editing = Asking("intervene", "editor", "critique", holes, guided=config.guided, again=config.check_again)
+    chosen = cases_of(trees, rewards, case=InterventionCase, per_task=config.per_task)
+    cases = ask_about(grower, chosen, tasks, editing, sampling)
     for case in cases:
         if case.answer is None:
             continue
@@ -119,66 +121,19 @@ def _check(
     return cases
 
 
-def _continue(grower: Grower, cases: list[InterventionCase], config: InterventionConfig) -> None:
-    """Put each edit in the place of the wrong step and draw both arms."""
-    separator = grower.work.suite.separator
-    sampling = Sampling(config.temperature, config.top_p, grower.work.suite.max_tokens)
-    live = [case for case in cases if case.dropped is None]
-    for case in live:
-        tree, steps, at = case.tree, case.source.steps, case.proposal.first_error
-        before = steps[at - 1] if at else 0
-        case.edit = tree.add(
-            before,
-            kind="step",
-            origin="intervention",
-            agent="editor",
-            token_ids=grower.tokens.encode(case.proposal.text + separator).tolist(),
-            text=case.proposal.text,
-        )
-        original = [] if at == len(steps) - 1 else _draw(grower, tree, steps[at], sampling, config)
-        case.requests = (_draw(grower, tree, case.edit, sampling, config), original)
-    entries = grower.run(request for case in live for arm in case.requests for request in arm)
-    for case in live:
-        parents = (case.edit, case.source.steps[case.proposal.first_error])
-        for parent, requests, leaves in zip(parents, case.requests, case.arms, strict=True):
-            for request in requests:
-                if request.key in entries:
-                    leaves.append(grower.add(case.tree, parent, entries[request.key], origin="continuation"))
-
-
-def _draw(grower: Grower, tree: Tree, node: int, sampling: Sampling, config: InterventionConfig) -> list[Request]:
-    """The continuations of one arm, from a node on."""
-    prefix = tree.tokens(node)
-    return [grower.request(tree.task, prefix, sampling, sample=index) for index in range(config.continuations)]
-
-
-def _arm(case: InterventionCase, arm: int, rewards: Rewards) -> tuple[int | None, int | None]:
-    """Judged continuations of an arm and the right ones among them; nulls where none was judged."""
-    judged = [rewards[case.tree.tree, leaf] for leaf in case.arms[arm] if (case.tree.tree, leaf) in rewards]
-    return (len(judged), sum(reward >= 1 for reward in judged)) if judged else (None, None)
-
-
 def _row(case: InterventionCase, rewards: Rewards, config: InterventionConfig) -> dict[str, Any]:
-    with_count, with_successes = _arm(case, 0, rewards)
-    without_count, without_successes = _arm(case, 1, rewards)
     proposal, dropped = case.proposal, case.dropped
+    columns = arm_columns(case.edited, rewards) if case.edited else {}
     if dropped is None:
-        successes = with_successes or 0
+        successes = columns["with_successes"] or 0
         dropped = keep_reason(
             proposal, outcome=case.source.reward, successes=successes, min_successes=config.min_successes
         )
-    both = with_count is not None and without_count is not None
     return {
         "variant": f"{case.tree.tree}/intervention/{case.source.leaf}",
         "kind": "intervention",
-        "pivot": None if case.edit is None else case.tree[case.edit]["parent"],
-        "first_node": case.edit,
         "blamed_step": proposal.first_error if proposal else None,
         "edit": proposal.text if proposal and proposal.text else None,
         "dropped": dropped,
-        "with_count": with_count,
-        "with_successes": with_successes,
-        "without_count": without_count,
-        "without_successes": without_successes,
-        "effect": with_successes / with_count - without_successes / without_count if both else None,
+        **columns,
     }

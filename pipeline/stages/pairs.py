@@ -2,57 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from typing import Any
 
 import polars as pl
 
-from pipeline.builders.pairs import distinct, fork_pairs, outcome_pairs, retry_pairs
+from pipeline.builders.malt import ROLES
+from pipeline.builders.pairs import (
+    Rewards,
+    distinct,
+    fork_pairs,
+    intervention_pairs,
+    malt_pairs,
+    outcome_pairs,
+    regeneration_pairs,
+    retry_pairs,
+)
 from pipeline.errors import check_counts
 from pipeline.report import Report
 from pipeline.stages.judging import rewards_by_node
 from pipeline.stages.verdicts import judged_shards, variants_by_task
 from pipeline.stages.work import Shards, Work, inputs
-from pipeline.trees.grow import read_trees
+from pipeline.trees.grow import Tree, read_trees
 from schemas import Pairs
 from schemas.base import column_types
+from schemas.training_rows import PAIR_SOURCES
 
 STAGE = "pairs"
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True, slots=True)
 class PairConfig:
-    """At most so many pairs a task, by where they come from."""
+    """At most so many pairs a task, by where they come from. role: of each role of a tree of roles."""
 
     outcome: int = 8
     step: int = 4
     retry: int = 1
+    intervention: int = 2
+    regeneration: int = 2
+    role: int = 4
 
 
 def write_pairs(work: Work, config: PairConfig = PairConfig()) -> Report:
     """Build the pairs of the round."""
-    check_counts(config, outcome=0, step=0, retry=0)
+    check_counts(config, outcome=0, step=0, retry=0, intervention=0, regeneration=0, role=0)
     shards = Shards(work, STAGE, ("pairs",))
     made_from = inputs(VERSION, config=config)
     suite = work.suite.name
     for shard in judged_shards(shards, made_from):
         rewards, variants = rewards_by_node(shard.verdicts), variants_by_task(work, shard.name)
-        rows = chain.from_iterable(
-            [
-                *distinct(outcome_pairs(tree, rewards, suite=suite), most=config.outcome),
-                *distinct(fork_pairs(tree, rewards, suite=suite), most=config.step),
-                *distinct(retry_pairs(tree, rewards, variants[tree.task], suite=suite), most=config.retry),
-            ]
+        rows = [
+            row
             for tree in read_trees(shard.nodes).values()
-        )
-        frame = pl.DataFrame(list(rows), schema=column_types(Pairs), orient="row")
+            for found, most in _found(tree, rewards, variants[tree.task], suite=suite, config=config)
+            for row in distinct(found, most=most)
+        ]
+        frame = pl.DataFrame(rows, schema=column_types(Pairs), orient="row")
         shards.write(shard.name, shard.made_from, pairs=frame)
     pairs = shards.read("pairs")
     counts = dict(pairs.group_by("source").len().iter_rows())
     return shards.finish(
         tasks=pairs["task"].n_unique(),
-        **{f"from_{source}": counts.get(source, 0) for source in ("outcome", "step", "retry")},
+        **{f"from_{source}": counts.get(source, 0) for source in PAIR_SOURCES},
         mean_chosen_tokens=pairs["chosen_ids"].list.len().mean(),
         mean_rejected_tokens=pairs["rejected_ids"].list.len().mean(),
     )
+
+
+def _found(
+    tree: Tree, rewards: Rewards, variants: list[dict[str, Any]], *, suite: str, config: PairConfig
+) -> Iterator[tuple[Iterable[dict[str, Any]], int]]:
+    """The pairs of a tree by where they come from, and how many of each are taken."""
+    yield outcome_pairs(tree, rewards, suite=suite), config.outcome
+    yield fork_pairs(tree, rewards, suite=suite), config.step
+    yield retry_pairs(tree, rewards, variants, suite=suite), config.retry
+    yield intervention_pairs(tree, variants, suite=suite), config.intervention
+    yield regeneration_pairs(tree, rewards, variants, suite=suite), config.regeneration
+    by_role = list(malt_pairs(tree, rewards, suite=suite))
+    for role in ROLES:
+        yield (row for row in by_role if row["source"] == role), config.role

@@ -1,25 +1,29 @@
-"""Stage: reflect on failed attempts, then try each again from the task's own prompt (R3L).
+"""Stage: reflect on failed attempts, then try each again (R3L).
 
-The guided attempt keeps the prompt it was sampled under; its distilled copy hangs under the task's own prompt.
+A retry begins from the task's prompt, or goes on from the step that the reflection blames. The guided attempt keeps the
+prompt it was sampled under; its distilled copy stands under the task's own prompt, after the very nodes of the attempt
+that it shares.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
-from pipeline.errors import check_counts
+from pipeline.errors import check_counts, check_words
 from pipeline.generation.engine import Request, Sampling
 from pipeline.report import Report
-from pipeline.stages.growing import Grower
+from pipeline.stages.growing import Grower, Rewards, Tasks
 from pipeline.stages.varying import (
     Asking,
     Case,
-    Rewards,
-    Tasks,
-    ask_about_failures,
+    Which,
+    ask_about,
+    cases_of,
+    one_try,
+    parsed_share,
     rate,
     sampled_tokens,
     write_variants,
@@ -29,41 +33,52 @@ from pipeline.trees.grow import Tree
 from pipeline.variants.reflect import Reflection, read_reflection
 
 STAGE = "retries"
-VERSION = "1"
-REFLECTING = Asking(
-    role="reflect",
-    agent="reflector",
-    kind="reflection",
-    holes=lambda task, steps: {"question": task["question"], "steps": steps, "outcome": "failure"},
-)
+VERSION = "2"
+
+Begin = Literal["prompt", "step"]
 
 
 @dataclass(frozen=True, slots=True)
 class RetryConfig:
-    """per_task: failed attempts reflected on. report_tokens: at most, of a reflection."""
+    """per_task: attempts reflected on. which: those that failed, or all. begin: where a retry begins, at the prompt of
+    the task or at the step blamed. report_tokens: of a reflection, at most. guided: the engine holds a reflection to
+    its JSON schema.
+    """
 
     per_task: int = 2
+    which: Which = "failures"
+    begin: Begin = "prompt"
     temperature: float = 1.0
     top_p: float = 1.0
     report_tokens: int = 256
+    guided: bool = True
 
 
 @dataclass(slots=True)
 class RetryCase(Case):
-    """A failed attempt on its way through reflection and retry.
+    """An attempt on its way through reflection and retry.
 
-    guided_prompt: node of the retry's prompt. first_node: of the distilled copy under the task's own prompt.
+    kept:       steps of the attempt that the retry goes on from.
+    goes_on:    node in the guided context after which the retry is sampled.
+    first_node: of the distilled copy.
     """
 
     reflection: Reflection | None = None
+    kept: int = 0
     retry: Request | None = None
-    guided_prompt: int | None = None
+    goes_on: int | None = None
     first_node: int | None = None
+
+    @property
+    def pivot(self) -> int:
+        """The node after which the distilled copy departs."""
+        return self.source.steps[self.kept - 1] if self.kept else 0
 
 
 def write_retries(work: Work, config: RetryConfig = RetryConfig()) -> Report:
-    """Reflect on failed attempts and retry those whose reflection is valid."""
+    """Reflect on attempts and retry those whose reflection is valid."""
     check_counts(config, per_task=1, report_tokens=1)
+    check_words(config, of="retries", which=("failures", "all"), begin=("prompt", "step"))
 
     def vary(grower: Grower, trees: dict[str, Tree], rewards: Rewards, tasks: Tasks) -> list[RetryCase]:
         cases = _reflect(grower, trees, rewards, tasks, config)
@@ -75,6 +90,7 @@ def write_retries(work: Work, config: RetryConfig = RetryConfig()) -> Report:
     tried = variants.filter(pl.col("dropped").is_null())
     return shards.finish(
         valid_share=tried.height / max(1, variants.height),
+        parsed_share=parsed_share(variants),
         retries=tried.height,
         retry_pass_rate=rate(tried, "with"),
         tokens=sampled_tokens(shards),
@@ -85,10 +101,20 @@ def _reflect(
     grower: Grower, trees: dict[str, Tree], rewards: Rewards, tasks: Tasks, config: RetryConfig
 ) -> list[RetryCase]:
     """Ask for a reflection on each chosen attempt and read it."""
-    sampling = Sampling(config.temperature, config.top_p, config.report_tokens)
-    cases = ask_about_failures(
-        grower, trees, rewards, tasks, REFLECTING, case=RetryCase, per_task=config.per_task, sampling=sampling
+    reflecting = Asking(
+        "reflect",
+        "reflector",
+        "reflection",
+        lambda task, attempt, steps: {
+            "question": task["question"],
+            "steps": steps,
+            "outcome": "success" if attempt.reward >= 1 else "failure",
+        },
+        guided=config.guided,
     )
+    chosen = cases_of(trees, rewards, case=RetryCase, per_task=config.per_task, which=config.which)
+    sampling = Sampling(config.temperature, config.top_p, config.report_tokens)
+    cases = ask_about(grower, chosen, tasks, reflecting, sampling)
     for case in cases:
         if case.answer is None:
             continue
@@ -103,35 +129,35 @@ def _reflect(
 
 
 def _retry(grower: Grower, cases: list[RetryCase], tasks: Tasks, config: RetryConfig) -> None:
-    """Ask for the guided attempts; append each, and its distilled copy under the task's own prompt."""
+    """Ask for the guided attempts; append each, and its distilled copy where no guidance is."""
     work = grower.work
     sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
     live = [case for case in cases if case.dropped is None]
     for case in live:
-        question = tasks[case.tree.task]["question"]
-        prompt = grower.tokens.render(work.pack.messages("retry", question=question, report=case.reflection.report))
-        case.guided_prompt = case.tree.add_prompt(case.answer, prompt, text=case.reflection.report, agent="solver")
-        case.retry = grower.request(case.tree.task, prompt, sampling, sample=0)
+        tree, report = case.tree, case.reflection.report
+        prompt = grower.tokens.render(work.pack.messages("retry", question=tasks[tree.task]["question"], report=report))
+        case.goes_on = tree.add_prompt(case.answer, prompt, text=report, agent="solver")
+        if config.begin == "step" and case.reflection.pivot:
+            case.kept = case.reflection.pivot
+            case.goes_on = tree.copy_chain(case.pivot, case.goes_on, origin="guided_retry")
+        case.retry = grower.request(tree.task, tree.tokens(case.goes_on), sampling, sample=0)
     entries = grower.run(case.retry for case in live)
     for case in live:
         entry = entries.get(case.retry.key)
         if entry is None:
             case.dropped = "no retry came"
             continue
-        guided = grower.add(case.tree, case.guided_prompt, entry, origin="guided_retry")
+        guided = grower.add(case.tree, case.goes_on, entry, origin="guided_retry")
         case.first_node = len(case.tree)
-        case.tree.copy_chain(guided, 0, origin="retry")
+        case.tree.copy_chain(guided, case.pivot, origin="retry", after=case.kept)
 
 
 def _row(case: RetryCase, rewards: Rewards) -> dict[str, Any]:
-    carried_out = case.first_node is not None
-    reward = rewards.get((case.tree.tree, case.tree.last_of(case.first_node))) if carried_out else None
     return {
         "variant": f"{case.tree.tree}/retry/{case.source.leaf}",
         "kind": "retry",
-        "pivot": 0 if carried_out else None,
+        "pivot": case.pivot if case.first_node is not None else None,
         "first_node": case.first_node,
         "blamed_step": case.reflection.pivot if case.reflection else None,
-        "with_count": None if reward is None else 1,
-        "with_successes": None if reward is None else int(reward >= 1),
+        **one_try(case.tree, case.first_node, rewards),
     }

@@ -1,4 +1,4 @@
-"""What reflect-retry and interventions share: the walk over shards, and asking the policy about failed attempts.
+"""What the stages of variants share: the walk over shards, and asking the policy about attempts.
 
 A prompt about an attempt hangs below its leaf, and the answer below the prompt; what grows from the answer is the
 variant's own.
@@ -6,40 +6,45 @@ variant's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import polars as pl
 
-from pipeline.generation.engine import Sampling
+from pipeline.generation.engine import Request, Sampling
 from pipeline.stages.earlier import rollout_shards
 from pipeline.stages.growing import Grower, Rewards, Tasks, growing_shards
 from pipeline.stages.judging import rewards_by_node
 from pipeline.stages.work import Shards, Work
 from pipeline.trees.fork import Attempt, attempts_of
 from pipeline.trees.grow import Tree
-from pipeline.variants.answers import read_object
+from pipeline.variants.answers import read_answer
 from schemas import Variants
 from schemas.base import column_types
 
 TABLES = ("nodes", "variants", "verdicts", "requests")
+UNSAFE = "attempt spells a control token"
+
+Which = Literal["failures", "all"]
 
 
 @dataclass(slots=True)
 class Case:
-    """A failed attempt on its way to a variant.
+    """An attempt on its way to a variant.
 
     ids:     the prompt about it; `prompt` its node, `answer` the node of what came back last.
+    parsed:  word of the column of that name.
     dropped: why it goes no further; None while it may.
     """
 
     tree: Tree
     source: Attempt
-    ids: np.ndarray
-    prompt: int
+    ids: np.ndarray | None = None
+    prompt: int | None = None
     answer: int | None = None
+    parsed: str | None = None
     dropped: str | None = None
 
     @property
@@ -50,65 +55,88 @@ class Case:
 
 C = TypeVar("C", bound=Case)
 
+Holes = dict[str, str]
+
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How a policy is asked about a failed attempt.
+    """How a policy is asked about an attempt.
 
-    role:  of the prompt pack. agent, kind: of the nodes; the kind is also the answer's origin.
-    holes: fills the prompt for a task and the transcript of an attempt at it; None leaves the task out.
-    again: how often it is asked again after an answer without a JSON object. Every answer is kept.
+    role:   of the prompt pack. agent, kind: of the nodes. origin: of the answer; empty: the kind.
+    holes:  fills the prompt for a task, an attempt at it and its transcript; None leaves the task out.
+    json:   whether a JSON object is asked for. guided: whether the engine holds the answer to its schema.
+    again:  how often it is asked again after an answer without a JSON object. Every answer is kept.
     """
 
     role: str
     agent: str
     kind: str
-    holes: Callable[[dict[str, Any], str], dict[str, str] | None]
+    holes: Callable[[dict[str, Any], Attempt, str], Holes | None]
+    origin: str = ""
+    json: bool = True
+    guided: bool = True
     again: int = 0
 
 
-def ask_about_failures(
-    grower: Grower,
-    trees: dict[str, Tree],
-    rewards: Rewards,
-    tasks: Tasks,
-    asking: Asking,
-    *,
-    case: type[C],
-    per_task: int,
-    sampling: Sampling,
+def cases_of(
+    trees: dict[str, Tree], rewards: Rewards, *, case: type[C], per_task: int, which: Which = "failures"
 ) -> list[C]:
-    """Ask about the first `per_task` failed attempts of each tree. A case without an answer is dropped."""
-    pack, tokens, cases = grower.work.pack, grower.tokens, []
+    """The first `per_task` attempts of each tree, or the first that failed."""
+    found = []
     for tree in trees.values():
-        failed = [attempt for attempt in attempts_of(tree, rewards) if attempt.reward < 1]
-        for attempt in failed[:per_task]:
-            transcript = pack.transcript([tree[step]["text"] for step in attempt.steps])
-            holes = asking.holes(tasks[tree.task], transcript)
-            if holes is None or not tokens.safe(transcript):
-                continue
-            prompt = tokens.render(pack.messages(asking.role, **holes))
-            node = tree.add_prompt(attempt.leaf, prompt, text=transcript, agent=asking.agent)
-            cases.append(case(tree, attempt, prompt, node))
-    unread: list[C] = cases
-    for sample in range(1 + asking.again):
-        asked = [(one, grower.request(one.tree.task, one.ids, sampling, sample=sample)) for one in unread]
-        entries = grower.run(request for _, request in asked)
-        for one, request in asked:
-            if request.key in entries:
-                one.answer = grower.add_whole(
-                    one.tree,
-                    one.prompt,
-                    entries[request.key],
-                    kind=asking.kind,
-                    origin=asking.kind,
-                    agent=asking.agent,
-                )
-        unread = [one for one in unread if one.answer is None or read_object(one.text) is None]
+        attempts = [one for one in attempts_of(tree, rewards) if which == "all" or one.reward < 1]
+        found += [case(tree, attempt) for attempt in attempts[:per_task]]
+    return found
+
+
+def ask_about(grower: Grower, cases: Iterable[C], tasks: Tasks, asking: Asking, sampling: Sampling) -> list[C]:
+    """Ask about attempts; a case without an answer is dropped.
+
+    Returns:
+        The cases whose task is not left out.
+    """
+    pack = grower.work.pack
+    if asking.json and asking.guided:
+        sampling = replace(sampling, schema=pack.schemas[asking.role])
+    kept = []
     for one in cases:
-        if one.answer is None:
+        transcript = pack.transcript([one.tree[step]["text"] for step in one.source.steps])
+        holes = asking.holes(tasks[one.tree.task], one.source, transcript)
+        if holes is None:
+            continue
+        kept.append(one)
+        if not grower.tokens.safe(transcript):
+            one.dropped = UNSAFE
+            continue
+        one.ids = grower.tokens.render(pack.messages(asking.role, **holes))
+        one.prompt = one.tree.add_prompt(one.source.leaf, one.ids, text=transcript, agent=asking.agent)
+    unread = [one for one in kept if one.dropped is None]
+    for sample in range(1 + asking.again):
+        for one, entry in answers(grower, unread, sampling, sample=sample):
+            one.answer = grower.add_whole(
+                one.tree, one.prompt, entry, kind=asking.kind, origin=asking.origin or asking.kind, agent=asking.agent
+            )
+            if asking.json:
+                read = read_answer(one.text)
+                one.parsed = "failed" if read is None else read.how
+        unread = [one for one in unread if one.answer is None or one.parsed == "failed"]
+    for one in kept:
+        if one.dropped is None and one.answer is None:
             one.dropped = f"no {asking.kind} came"
-    return cases
+    return kept
+
+
+def answers(grower: Grower, cases: Iterable[C], sampling: Sampling, *, sample: int) -> Iterator[tuple[C, Any]]:
+    """Each case with the ledger's entry of the answer to its prompt; those that failed are left out."""
+    asked = [(one, grower.request(one.tree.task, one.ids, sampling, sample=sample)) for one in cases]
+    entries = grower.run(request for _, request in asked)
+    yield from ((one, entries[request.key]) for one, request in asked if request.key in entries)
+
+
+def go_on(grower: Grower, tree: Tree, node: int, sampling: Sampling, *, samples: int, first: int = 0) -> list[Request]:
+    """Requests for what follows a node in its own context."""
+    prefix = tree.tokens(node)
+    return [grower.request(tree.task, prefix, sampling, sample=first + index) for index in range(samples)]
 
 
 def write_variants(
@@ -124,7 +152,8 @@ def write_variants(
 
     Args:
         vary: grows the variants of one shard's trees.
-        row: of the variants table for a case, given the rewards of the new leaves.
+        row: of the variants table for a case, given the rewards of the new leaves; columns it leaves out are those that
+            every kind fills alike, or null.
     """
     by_shard = rollout_shards(work)
     shards = Shards(work, stage, TABLES)
@@ -133,24 +162,36 @@ def write_variants(
             cases = vary(growth.grower, growth.trees, growth.rewards, growth.tasks)
             verdicts = growth.judge()
             fresh = rewards_by_node(verdicts)
-            rows = [{**_row(case), **row(case, fresh)} for case in cases]
-            growth.write(verdicts, variants=pl.DataFrame(rows, schema=column_types(Variants), orient="row"))
+            rows = [variant_row(case, row(case, fresh)) for case in cases]
+            growth.write(verdicts, variants=variants_frame(rows))
     return shards
 
 
-def _row(case: Case) -> dict[str, Any]:
-    """The columns every kind of variant fills alike."""
-    return {
+def variant_row(case: Case, columns: dict[str, Any]) -> dict[str, Any]:
+    """A row of the variants table."""
+    alike = {
         "task": case.tree.task,
         "tree": case.tree.tree,
         "source_leaf": case.source.leaf,
         "report_node": case.answer,
-        "edit": None,
+        "parsed": case.parsed,
         "author": "policy",
         "dropped": case.dropped,
-        "without_count": None,
-        "without_successes": None,
-        "effect": None,
+    }
+    return {**dict.fromkeys(column_types(Variants)), **alike, **columns}
+
+
+def variants_frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Rows as the variants table."""
+    return pl.DataFrame(rows, schema=column_types(Variants), orient="row")
+
+
+def one_try(tree: Tree, first_node: int | None, rewards: Rewards) -> dict[str, int | None]:
+    """The columns of a variant that was tried once, from its first node on in one go; nulls where it was not judged."""
+    reward = None if first_node is None else rewards.get((tree.tree, tree.last_of(first_node)))
+    return {
+        "with_count": None if reward is None else 1,
+        "with_successes": None if reward is None else int(reward >= 1),
     }
 
 
@@ -163,3 +204,9 @@ def rate(variants: pl.DataFrame, arm: str) -> float | None:
     """Share of right continuations in an arm, `with` or `without`; None where none was judged."""
     count = variants[f"{arm}_count"].sum()
     return variants[f"{arm}_successes"].sum() / count if count else None
+
+
+def parsed_share(variants: pl.DataFrame) -> float | None:
+    """Share of the JSON answers asked for that could be read; None where none was."""
+    asked = variants["parsed"].drop_nulls()
+    return float((asked != "failed").mean()) if len(asked) else None

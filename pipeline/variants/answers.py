@@ -3,20 +3,55 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal, NamedTuple
+
+import json_repair
+
+MOST_REPAIRED = 20_000
+"""Characters of what is repaired at most; repairing takes time that grows with their square."""
+
+How = Literal["exact", "repaired"]
 
 
-def read_object(text: str) -> dict[str, Any] | None:
-    """The object between the first `{` and the last `}`; None where that is none, or holds half a surrogate pair."""
+class Answer(NamedTuple):
+    """found: the object. how: `repaired` where it was no JSON as it stood."""
+
+    found: dict[str, Any]
+    how: How
+
+
+def read_answer(text: str) -> Answer | None:
+    """The object between the first `{` and the last `}`, mended where it is nearly JSON.
+
+    Mended are quotes, commas and brackets (json_repair); what was cut off is not: the rest of it was never said.
+
+    Returns:
+        None where there is none, or it holds half a surrogate pair.
+    """
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         return None
-    try:
-        found = json.loads(text[start : end + 1])
-        json.dumps(found, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    said = text[start : end + 1]
+    for how, read in (("exact", json.loads), ("repaired", _repaired)):
+        try:
+            found = read(said)
+            json.dumps(found, ensure_ascii=False).encode()
+        except (ValueError, TypeError, RecursionError):
+            continue
+        return Answer(found, how) if isinstance(found, dict) else None
+    return None
+
+
+def read_object(text: str) -> dict[str, Any] | None:
+    """The object of `read_answer` alone."""
+    answer = read_answer(text)
+    return None if answer is None else answer.found
+
+
+def _repaired(text: str) -> Any:
+    if len(text) > MOST_REPAIRED:
+        raise ValueError("too long to be repaired")
+    return json_repair.loads(text, skip_json_loads=True)
 
 
 def read_index(value: Any) -> int | None:

@@ -85,6 +85,7 @@ def body_of(request: Request, *, model: str, end_ids: Sequence[int], length: int
         "stream": True,
         "stream_options": {"include_usage": True},
         "stream_interval": EVENT_TOKENS,
+        **({"structured_outputs": {"json": request.sampling.schema}} if request.sampling.schema else {}),
     }
 
 
