@@ -6,8 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from pipeline.errors import BadConfig
 from pipeline.labels import LABELLERS
-from pipeline.labels.monte_carlo import first_error, monte_carlo
+from pipeline.labels.monte_carlo import MonteCarloParams, first_error, monte_carlo
 from pipeline.statistics import wilson
 from schemas import StepLabels
 
@@ -35,10 +36,10 @@ class Forest:
         verdicts = {"tree": pl.String, "node": pl.Int32, "reward": pl.Float32}
         return pl.DataFrame(self.nodes, schema_overrides=whole), pl.DataFrame(self.verdicts, schema=verdicts)
 
-    def label(self) -> dict[int, dict]:
-        """The labels by node; the frame is a valid table."""
-        frame = StepLabels.validate(monte_carlo(*self.frames()))
-        return {row["node"]: row for row in frame.to_dicts()}
+    def label(self, params: MonteCarloParams = MonteCarloParams(), *, root: bool = False) -> dict[int, dict]:
+        """The labels of steps by node, on request with the question's; the frame is a valid table."""
+        frame = StepLabels.validate(monte_carlo(*self.frames(), params))
+        return {row["node"]: row for row in frame.to_dicts() if root or row["node"]}
 
 
 def golden() -> list:
@@ -82,7 +83,7 @@ def test_a_step_has_the_share_of_its_own_continuations():
     assert [labels[node]["tokens"] for node in (first, second, last)] == [3 + 4 + 5 + 6, 7, None]
     low, high = wilson(1, 2)
     assert (labels[first]["low"], labels[first]["high"]) == pytest.approx((float(low), float(high)))
-    assert (labels[first]["labeller"], labels[first]["version"]) == ("monte_carlo", "1")
+    assert (labels[first]["labeller"], labels[first]["version"]) == ("monte_carlo", "2")
 
 
 def test_steps_without_a_sample_have_no_label():
@@ -133,3 +134,61 @@ def test_no_nodes_no_labels():
 )
 def test_first_error(hard, index):
     assert first_error(hard) == index
+
+
+def test_rollouts_and_branches_from_the_question_are_its_samples():
+    forest = Forest()
+    forest.add(0, "sample", reward=1.0)
+    forest.add(forest.add(0, "sample"), "sample", reward=0.0)
+    assert {name: forest.label(root=True)[0][name] for name in ("k", "soft", "tokens")} == {
+        "k": 2,
+        "soft": 0.5,
+        "tokens": None,
+    }
+    forest.add(0, "branch", tokens=5, reward=1.0)
+    label = forest.label(root=True)[0]
+    assert (label["k"], label["successes"], label["tokens"]) == (3, 2, 5)
+
+
+def test_continuations_beside_an_intervention_count_and_those_after_it_do_not():
+    #   0 question - 1 - 2 wrong; an intervention in place of 2 hangs below 1
+    forest = Forest()
+    first = forest.add(0, "sample")
+    last = forest.add(first, "sample", reward=0.0)
+    edit = forest.add(first, "intervention")
+    forest.add(forest.add(edit, "continuation"), "continuation", reward=1.0)
+    forest.add(first, "continuation", tokens=7, reward=0.0)
+    labels = forest.label()
+    assert {node: (row["k"], row["soft"]) for node, row in labels.items()} == {first: (1, 0.0), last: (1, 0.0)}
+    assert labels[first]["tokens"] == 7
+
+
+@pytest.mark.parametrize(
+    ("params", "hard"),
+    [
+        (MonteCarloParams(), True),
+        (MonteCarloParams(threshold=0.25), False),
+        (MonteCarloParams(threshold=0.2), True),
+        (MonteCarloParams(threshold=0.5, undecided=True), None),
+        (MonteCarloParams(threshold=0.9, undecided=True), False),
+        (MonteCarloParams(threshold=0.01, undecided=True), True),
+    ],
+)
+def test_a_hard_label_is_above_the_threshold_and_undecided_where_the_interval_holds_it(params, hard):
+    forest = Forest()
+    step = forest.add(0, "sample")
+    for reward in (1.0, 0.0, 0.0, 0.0):
+        forest.add(step, "branch", reward=reward)
+    assert forest.label(params)[step]["hard"] is hard
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"threshold": 1.0}, "threshold 1.0"),
+        ({"undecided": True}, "undecided with threshold 0; give a threshold above"),
+    ],
+)
+def test_parameters_that_cannot_be(options, said):
+    with pytest.raises(BadConfig, match=said):
+        MonteCarloParams(**options)
