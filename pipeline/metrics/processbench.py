@@ -10,7 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.credit.ragged import rows_of
+from pipeline.statistics import MeanInterval
 
+DRAWS = 1000
+"""Of a bootstrap."""
 RIGHT = -1
 """The label of a solution, and the prediction, when no step is wrong."""
 
@@ -59,6 +62,59 @@ def report(labels: np.ndarray, predictions: np.ndarray, subsets: np.ndarray) -> 
         str(name): processbench(labels[codes == code], predictions[codes == code]) for code, name in enumerate(names)
     }
     return Report(scores, float(np.mean([score.f1 for score in scores.values()])) if scores else np.nan)
+
+
+def f1_interval(labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray) -> MeanInterval:
+    """F1 in [0, 1] and the 95 % interval of its bootstrap over groups: whole groups are drawn with replacement.
+
+    Args:
+        labels: `[M]` int. predictions: `[M]` float64, or `[R, M]` of several models trained alike (seeds), of whose
+            F1 the mean is taken; models are drawn with replacement too.
+        groups: `[M]` int, such as the task of each solution.
+
+    Returns:
+        None: there are no solutions of one kind.
+    """
+    drawn = _bootstrapped_f1(labels, predictions, groups)
+    return _interval(drawn[0], drawn[1:])
+
+
+def f1_difference(labels: np.ndarray, predictions: np.ndarray, others: np.ndarray, groups: np.ndarray) -> MeanInterval:
+    """F1 of some predictions less that of others on the same solutions, in [-1, 1], and its bootstrap's 95 % interval.
+
+    Args:
+        labels, groups: as `f1_interval` takes them; the groups drawn are the same for both.
+        predictions, others: `[R, M]` and `[S, M]`, or `[M]`; models are drawn apart.
+    """
+    one, two = (_bootstrapped_f1(labels, some, groups, seed=seed) for seed, some in enumerate((predictions, others)))
+    return _interval(one[0] - two[0], one[1:] - two[1:])
+
+
+def _interval(value: float, drawn: np.ndarray) -> MeanInterval:
+    known = drawn[~np.isnan(drawn)]
+    if np.isnan(value) or not len(known):
+        return MeanInterval(None, None, None)
+    low, high = np.quantile(known, (0.025, 0.975))
+    return MeanInterval(float(value), float(low), float(high))
+
+
+def _bootstrapped_f1(labels: np.ndarray, predictions: np.ndarray, groups: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """`[1 + DRAWS]`: mean F1 over models on all solutions, then on each draw of groups and models; NaN: undefined."""
+    several = np.atleast_2d(predictions)
+    codes = np.unique(groups, return_inverse=True)[1]
+    count, wrong, exact = int(codes.max(initial=-1)) + 1, labels != RIGHT, several == labels
+    sizes = np.stack([np.bincount(codes, weights=kind, minlength=count) for kind in (wrong, ~wrong)])
+    hits = np.stack(
+        [[np.bincount(codes, weights=row & kind, minlength=count) for row in exact] for kind in (wrong, ~wrong)]
+    )
+    tasks, models = np.random.default_rng(0), np.random.default_rng((1, seed))
+    times = [np.ones(count)]
+    times += [np.bincount(tasks.integers(count, size=count), minlength=count) for _ in range(DRAWS)] if count else []
+    picks = [np.arange(len(several)), *models.integers(len(several), size=(DRAWS, len(several)))]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        error, correct = np.einsum("kmg,dg->kdm", hits, times) / (sizes @ np.transpose(times))[:, :, None]
+        f1 = np.where(error + correct == 0, 0.0, 2 * error * correct / (error + correct))
+    return np.array([row[pick].mean() for row, pick in zip(f1, picks, strict=False)])
 
 
 def first_below(scores: np.ndarray, offsets: np.ndarray, threshold: float) -> np.ndarray:

@@ -1,0 +1,96 @@
+"""Stage: rows that process reward models are trained on, one file a labeller and shard; in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import polars as pl
+
+from pipeline.builders.prm_steps import COLUMNS, OUTCOME, step_rows
+from pipeline.errors import BadTable, check_counts
+from pipeline.labels.ledger import newest
+from pipeline.report import Report
+from pipeline.stages.earlier import GENERATING, JUDGING, Earlier, judged_from, rollout_shards
+from pipeline.stages.verdicts import present
+from pipeline.stages.work import Shards, Work, inputs
+from pipeline.store.batches import beside
+from schemas import StepLabels, Verdicts
+from schemas.base import column_types
+
+TABLE = "prm_steps"
+VERSION = "1"
+BATCH_ROWS = 100_000
+_READ = {
+    "step_labels": (StepLabels, ("task", "tree", "node", "labeller", "version", "hard", "soft")),
+    "verdicts": (Verdicts, ("task", "tree", "node", "version", "reward")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PrmStepsConfig:
+    """labels: labeller whose step labels are read, or outcome_broadcast, which lays the verdict of an attempt on each
+    of its steps. least: steps of an attempt that must have a label; 1 also takes attempts of which nothing but the end
+    was judged. branches: take the branches of trees for attempts too, not the plain rollouts alone.
+    """
+
+    labels: str = "monte_carlo"
+    least: int = 2
+    branches: bool = False
+
+
+def write_prm_steps(work: Work, config: PrmStepsConfig = PrmStepsConfig()) -> Report:
+    """Build the rows of the round.
+
+    Raises:
+        BadTable: there are no labels of this labeller, or they were made before the trees changed.
+    """
+    check_counts(config, least=1)
+    store, outcome = work.store, config.labels == OUTCOME
+    if not outcome and not work.places("step_labels", stage=config.labels):
+        known = sorted({place.stage for place in work.places("step_labels")})
+        raise BadTable(
+            f"suite {work.suite.name}, round {work.round} has no step labels of {config.labels}",
+            remedy=f"run `branchpoint step-labels`, or choose of {', '.join((*known, OUTCOME))}",
+        )
+    shards = Shards(work, config.labels, (TABLE,))
+    made_from = inputs(VERSION, config=config)
+
+    def parts(shard: str) -> dict[str, str]:
+        found = {**made_from, **judged_from(work, shard, of=TABLE)}
+        if not outcome:
+            Earlier(work, shard).refuse_replaced("step_labels", config.labels)
+            found["labels"] = f"{config.labels} {store.digest('step_labels', work.place(config.labels, shard))}"
+        return found
+
+    origins = ("sample", "branch") if config.branches else ("sample",)
+    for shard, _, said in shards.stale(rollout_shards(work), parts):
+        with store.writer(TABLE, work.place(config.labels, shard), inputs=said) as out:
+            for nodes, labels in _batches(work, shard, config.labels):
+                rows = step_rows(
+                    nodes, labels, suite=work.suite.name, labeller=config.labels, origins=origins, least=config.least
+                )
+                out.add(rows.sort("task", "row"))
+    rows = store.scan(TABLE, suite=work.suite.name, round=work.round, stage=config.labels)
+    hard = pl.col("hard").list.explode()
+    found = rows.select(
+        tasks=pl.col("task").n_unique(),
+        steps=pl.col("steps").list.len().sum(),
+        labelled=hard.count(),
+        right_share=hard.mean(),
+        tokens=pl.col("input_ids").list.len().sum(),
+    ).collect()
+    return shards.finish(**found.row(0, named=True))
+
+
+def _batches(work: Work, shard: str, labels: str) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Whole tasks: their nodes, and what is said of them."""
+    store, places = work.store, [work.place(stage, shard) for stage in GENERATING]
+    table = "verdicts" if labels == OUTCOME else "step_labels"
+    sources = [*places, work.place(JUDGING, shard)] if labels == OUTCOME else [work.place(labels, shard)]
+    kind, columns = _READ[table]
+    nodes = store.batches("nodes", places, columns=COLUMNS, rows=BATCH_ROWS)
+    for batch, (said,) in beside(nodes, store.batches(table, sources, columns=columns, rows=BATCH_ROWS)):
+        rows = pl.DataFrame(schema=column_types(kind)) if said is None else pl.DataFrame(said)
+        stands = present if labels == OUTCOME else newest
+        yield pl.DataFrame(batch).sort("tree", "node"), stands(rows)
