@@ -17,11 +17,14 @@ from pipeline.errors import BadConfig, BadInput, BadModel, StoreFull
 from pipeline.prompts import load_pack
 from trainers import runs, saving
 from trainers.data import PAIR_COLUMNS, PATCH_COLUMNS, pair_dataset, patch_dataset, token_digest
-from trainers.dpo import DpoConfig, dpo_trainer, train_dpo
-from trainers.sft import SftConfig, sft_trainer, train_sft
+from trainers.dpo import dpo_trainer, train_dpo
+from trainers.recipes import DpoRecipe, IntRecipe
+from trainers.sft import sft_trainer, train_sft
 from trainers.tiny.tokenizer import build_tokenizer
 
 FAST = {"steps": 20, "batch_size": 4, "learning_rate": 1e-3}
+BARE = {**FAST, "sft_weight": 0.0}
+both_ways = pytest.mark.parametrize("packed", [True, False])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -139,7 +142,7 @@ def negative_log_likelihood(model, patches):
 def test_dpo_batch_has_the_stored_ids(policy, pairs, tmp_path):
     parent = runs.read_policy(policy)
     with runs.quiet():
-        trainer = dpo_trainer(pairs, policy=parent, config=DpoConfig(batch_size=6), scratch=str(tmp_path))
+        trainer = dpo_trainer(pairs, policy=parent, recipe=DpoRecipe(batch_size=6, packed=False), folder=tmp_path)
         batch = next(iter(trainer.get_train_dataloader()))
     seen = {
         (tuple(ids[kept == 1].tolist()), tuple(ids[answer == 1].tolist()))
@@ -152,9 +155,10 @@ def test_dpo_batch_has_the_stored_ids(policy, pairs, tmp_path):
     }
 
 
-def test_dpo_prefers_the_chosen(policy, pairs, tmp_path):
-    seen = []
-    report = train_dpo(pairs, policy=policy, out=tmp_path / "dpo", config=DpoConfig(**FAST), on_progress=seen.append)
+@both_ways
+def test_dpo_prefers_the_chosen(policy, pairs, tmp_path, packed):
+    seen, recipe = [], DpoRecipe(**BARE, packed=packed)
+    report = train_dpo(pairs, policy=policy, out=tmp_path / "dpo", recipe=recipe, on_progress=seen.append)
     assert report.first_loss == pytest.approx(math.log(2), abs=1e-6)
     assert report.last_loss < report.first_loss
     assert report.curves[0]["rewards/margins"] == pytest.approx(0, abs=1e-5)
@@ -166,17 +170,22 @@ def test_dpo_prefers_the_chosen(policy, pairs, tmp_path):
     assert (report.steps, report.rows, report.skipped) == (20, 6, 0)
 
 
-def test_dpo_reference_scored_beforehand_is_the_same(policy, pairs, tmp_path, capfd):
-    online = train_dpo(pairs, policy=policy, out=tmp_path / "online", config=DpoConfig(**FAST))
-    config = DpoConfig(**FAST, precompute_reference=True)
-    beforehand = train_dpo(pairs, policy=policy, out=tmp_path / "beforehand", config=config)
-    assert beforehand.last_loss == pytest.approx(online.last_loss, abs=1e-5)
+@pytest.mark.parametrize("loss_type", ["sigmoid", "hinge", "ipo", "sigmoid_norm"])
+def test_dpo_packed_is_as_trl(policy, pairs, tmp_path, capfd, loss_type):
+    runs_of = {}
+    for packed in (True, False):
+        recipe = DpoRecipe(steps=3, batch_size=6, learning_rate=1e-3, loss_type=loss_type, packed=packed, beta=0.5)
+        report = train_dpo(pairs, policy=policy, out=tmp_path / str(packed), recipe=recipe)
+        runs_of[packed] = [(entry["loss"], entry["rewards/margins"], entry["grad_norm"]) for entry in report.curves]
+    for ours, theirs in zip(runs_of[True], runs_of[False], strict=True):
+        assert ours == pytest.approx(theirs, abs=2e-4, rel=2e-4)
     assert capfd.readouterr() == ("", "")
 
 
-def test_dpo_added_likelihood(policy, pairs, tmp_path):
-    config = DpoConfig(steps=1, batch_size=6, sft_weight=0.5)
-    report = train_dpo(pairs, policy=policy, out=tmp_path / "rpo", config=config)
+@both_ways
+def test_dpo_added_likelihood(policy, pairs, tmp_path, packed):
+    recipe = DpoRecipe(steps=1, batch_size=6, sft_weight=0.5, packed=packed)
+    report = train_dpo(pairs, policy=policy, out=tmp_path / "rpo", recipe=recipe)
     model = load(policy)
     chosen = torch.cat(
         [
@@ -188,14 +197,14 @@ def test_dpo_added_likelihood(policy, pairs, tmp_path):
 
 
 def test_dpo_leaves_long_pairs_out(policy, pairs, tmp_path):
-    config = DpoConfig(steps=1, batch_size=6, max_length=12)
-    report = train_dpo(pairs, policy=policy, out=tmp_path / "short", config=config)
+    recipe = DpoRecipe(steps=1, batch_size=6, max_length=12)
+    report = train_dpo(pairs, policy=policy, out=tmp_path / "short", recipe=recipe)
     lengths = [len(p) + max(len(c), len(r)) for p, c, r in pairs.select(PAIR_COLUMNS).iter_rows()]
     kept = sum(length <= 12 for length in lengths)
     assert 0 < kept < 6
     assert (report.rows, report.skipped) == (kept, 6 - kept)
     with pytest.raises(BadInput, match="raise max_length"):
-        train_dpo(pairs, policy=policy, out=tmp_path / "none", config=DpoConfig(max_length=2))
+        train_dpo(pairs, policy=policy, out=tmp_path / "none", recipe=DpoRecipe(max_length=2))
 
 
 def test_sft_loss_is_that_of_the_labels(policy, patches, tmp_path):
@@ -203,7 +212,7 @@ def test_sft_loss_is_that_of_the_labels(policy, patches, tmp_path):
 
     def loss(rows):
         with runs.quiet():
-            trainer = sft_trainer(rows, policy=parent, config=SftConfig(batch_size=6), scratch=str(tmp_path))
+            trainer = sft_trainer(rows, policy=parent, recipe=IntRecipe(batch_size=6, packed=False), folder=tmp_path)
             batch = next(iter(trainer.get_train_dataloader()))
             ids = {tuple(row[mask == 1].tolist()) for row, mask in zip(batch["input_ids"], batch["attention_mask"])}
             assert ids == {tuple(row) for row in rows["input_ids"].to_list()}
@@ -219,9 +228,10 @@ def test_sft_loss_is_that_of_the_labels(policy, patches, tmp_path):
     assert abs(loss(trained) - by_hand) > 1e-3
 
 
-def test_sft_learns_the_rows(policy, patches, tmp_path):
-    config = SftConfig(steps=30, batch_size=4, learning_rate=1e-3)
-    report = train_sft(patches, policy=policy, out=tmp_path / "sft", config=config)
+@both_ways
+def test_sft_learns_the_rows(policy, patches, tmp_path, packed):
+    recipe = IntRecipe(steps=30, batch_size=4, learning_rate=1e-3, packed=packed)
+    report = train_sft(patches, policy=policy, out=tmp_path / "sft", recipe=recipe)
     before, after = (
         negative_log_likelihood(load(policy), patches),
         negative_log_likelihood(load(tmp_path / "sft"), patches),
@@ -233,7 +243,7 @@ def test_sft_learns_the_rows(policy, patches, tmp_path):
 def test_saved_folder_is_a_policy_like_its_parent(policy, patches, tmp_path):
     out = tmp_path / "policies" / "sft"
     for _ in range(2):  # the second replaces the first
-        train_sft(patches, policy=policy, out=out, config=SftConfig(**FAST))
+        train_sft(patches, policy=policy, out=out, recipe=IntRecipe(**FAST))
         weights = (out / "model.safetensors").read_bytes()
         text = (out / "lineage.json").read_text()
     assert [path.name for path in out.parent.iterdir()] == ["sft"]
@@ -249,7 +259,7 @@ def test_saved_folder_is_a_policy_like_its_parent(policy, patches, tmp_path):
     assert lineage["parent_fingerprint"] == parent.fingerprint
     assert lineage["data_digest"] == token_digest(patches, PATCH_COLUMNS)
     assert lineage["config"]["steps"] == 20
-    train_sft(patches, policy=policy, out=out, config=SftConfig(**FAST))
+    train_sft(patches, policy=policy, out=out, recipe=IntRecipe(**FAST))
     assert (out / "model.safetensors").read_bytes() == weights
     assert (out / "lineage.json").read_text() == text
 
@@ -284,19 +294,19 @@ def test_bad_rows(policy, tmp_path, change, words):
     columns = change or {"input_ids": [], "labels": []}
     rows = pl.DataFrame(columns, schema={name: pl.List(pl.Int32) for name in columns})
     with pytest.raises(BadInput, match=words):
-        train_sft(rows, policy=policy, out=tmp_path / "out", config=SftConfig(steps=1))
+        train_sft(rows, policy=policy, out=tmp_path / "out", recipe=IntRecipe(steps=1))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_pairs(policy, pairs, tmp_path):
     with pytest.raises(BadInput, match="no rows"):
-        train_dpo(pairs[:0], policy=policy, out=tmp_path / "out", config=DpoConfig())
+        train_dpo(pairs[:0], policy=policy, out=tmp_path / "out", recipe=DpoRecipe())
 
 
 def test_no_policy(policy, pairs, tmp_path):
     def train(path):
         with pytest.raises(BadModel, match=path.name) as caught:
-            train_dpo(pairs, policy=path, out=tmp_path / "out", config=DpoConfig(steps=1))
+            train_dpo(pairs, policy=path, out=tmp_path / "out", recipe=DpoRecipe(steps=1))
         assert len(str(caught.value).splitlines()) == 1
 
     train(tmp_path / "absent")
@@ -315,7 +325,7 @@ def test_no_policy(policy, pairs, tmp_path):
 def test_out_is_something_else(policy, pairs, tmp_path):
     (tmp_path / "thesis.txt").write_text("four years")
     with pytest.raises(BadConfig, match="is no policy"):
-        train_dpo(pairs, policy=policy, out=tmp_path, config=DpoConfig(steps=1))
+        train_dpo(pairs, policy=policy, out=tmp_path, recipe=DpoRecipe(steps=1))
     assert (tmp_path / "thesis.txt").exists()
 
 
@@ -323,7 +333,7 @@ def test_out_is_something_else(policy, pairs, tmp_path):
 def test_out_below_a_file_is_refused_before_training(policy, patches, tmp_path, out):
     (tmp_path / "notes.txt").write_text("four years")
     with pytest.raises((BadConfig, StoreFull), match=r"notes\.txt"):
-        train_sft(patches, policy=policy, out=tmp_path / out, config=SftConfig(**FAST), on_progress=pytest.fail)
+        train_sft(patches, policy=policy, out=tmp_path / out, recipe=IntRecipe(**FAST), on_progress=pytest.fail)
     assert (tmp_path / "notes.txt").read_text() == "four years"
 
 
@@ -338,16 +348,21 @@ FULL = "Error while serializing: I/O error: No space left on device (os error 28
     ],
 )
 def test_full_disk_is_one_line_and_keeps_what_was_there(policy, patches, tmp_path, monkeypatch, writer, error):
+    """And what has been trained: once there is room, no step is taken again."""
+
     def refuse(*_, **__):
         raise error
 
     out = tmp_path / "policies" / "sft"
-    train_sft(patches, policy=policy, out=out, config=SftConfig(**FAST))
+    train_sft(patches, policy=policy, out=out, recipe=IntRecipe(**FAST))
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    monkeypatch.setattr(writer, "plot_curves" if writer is saving else "save_pretrained", refuse)
-    with pytest.raises(StoreFull, match=r"No space left on device.*BRANCHPOINT_POLICIES"):
-        train_sft(patches, policy=policy, out=out, config=SftConfig(steps=1))
+    with monkeypatch.context() as full:
+        full.setattr(writer, "plot_curves" if writer is saving else "save_pretrained", refuse)
+        with pytest.raises(StoreFull, match=r"No space left on device.*BRANCHPOINT_POLICIES"):
+            train_sft(patches, policy=policy, out=out, recipe=IntRecipe(steps=1))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    again = pytest.fail if writer is saving else None
+    assert train_sft(patches, policy=policy, out=out, recipe=IntRecipe(steps=1), on_progress=again).steps == 1
     assert [path.name for path in out.parent.iterdir()] == ["sft"]
 
 
@@ -356,10 +371,10 @@ def test_full_disk_is_one_line_and_keeps_what_was_there(policy, patches, tmp_pat
 )
 def test_bad_recipe(field):
     with pytest.raises(BadConfig, match=next(iter(field))):
-        DpoConfig(**field)
+        DpoRecipe(**field).check()
 
 
 def test_diverging_run_stops(policy, patches, tmp_path):
     with pytest.raises(BadConfig, match="the loss is"):
-        train_sft(patches, policy=policy, out=tmp_path / "out", config=SftConfig(steps=20, learning_rate=1e30))
+        train_sft(patches, policy=policy, out=tmp_path / "out", recipe=IntRecipe(steps=20, learning_rate=1e30))
     assert list(tmp_path.iterdir()) == []

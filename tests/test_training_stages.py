@@ -12,14 +12,25 @@ import polars as pl
 import pytest
 import torch
 
-from pipeline.errors import BadModel, StoreFull
+from pipeline.credit.t_reg import WORDING, revision_request
+from pipeline.errors import BadConfig, BadModel, StoreFull
+from pipeline.generation.tokens import tokens_of
 from pipeline.settings import Settings
+from pipeline.stages.token_rewards import TokenRewardConfig
 from pipeline.stages.work import Work, make_work
 from pipeline.store.layout import Place
-from schemas import Pairs, Patches
+from schemas import Pairs, Patches, Sft
 from schemas.base import column_types
 from trainers import cli, saving, stages
-from trainers.stages import DpoRecipe, IntRecipe, train_dpo_policy, train_int_policy
+from trainers.recipes import DpoRecipe, IntRecipe, SftRecipe, TRegRecipe
+from trainers.runs import load_model
+from trainers.stages import (
+    build_token_rewards,
+    train_dpo_policy,
+    train_int_policy,
+    train_sft_policy,
+    train_treg_policy,
+)
 from trainers.tiny.train import CHECKPOINT, FIRST, TinyConfig, train
 
 SHORT = {"steps": 2, "batch_size": 2}
@@ -41,6 +52,11 @@ def pair_rows() -> pl.DataFrame:
     row |= {"prompt_ids": [5, 6], "chosen_ids": [7, 8], "rejected_ids": [9]}
     row |= dict.fromkeys(("prompt", "chosen", "rejected"), "")
     return pl.DataFrame([SHARED | row], schema=column_types(Pairs), orient="row")
+
+
+def sft_rows() -> pl.DataFrame:
+    row = {"row": "0", "node": 1, "input_ids": [5, 6, 7], "weights": [0.0, 1.0, 0.5], "prompt": "", "answer": ""}
+    return pl.DataFrame([SHARED | row], schema=column_types(Sft), orient="row")
 
 
 def put(work: Work, table: str, rows: pl.DataFrame) -> None:
@@ -67,6 +83,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = open_round(folder)
     put(work, "patches", patch_rows())
     put(work, "pairs", pair_rows())
+    put(work, "sft", sft_rows())
+    build_token_rewards(work)
     assert train_int_policy(work, INT).fresh == 1
     return folder
 
@@ -95,13 +113,17 @@ def spied(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         pytest.param(train_dpo_policy, DpoRecipe(**SHORT), id="dpo"),
         pytest.param(train_int_policy, replace(INT, seed=1), id="int"),
+        pytest.param(train_sft_policy, SftRecipe(**SHORT), id="sft"),
+        pytest.param(train_treg_policy, TRegRecipe(**SHORT), id="treg"),
+        pytest.param(train_int_policy, replace(INT, packed=False), id="int through trl"),
     ],
 )
 def test_a_current_policy_is_not_trained_again(work: Work, stage, recipe):
     steps = []
     first = stage(replace(work, on_progress=steps.append), recipe)
     assert (first.fresh, [step.done for step in steps]) == (1, [1, 2])
-    assert set(first.numbers) == {"trained_rows", "steps", "first_loss", "mean_loss_last_20"}
+    numbers = {"trained_rows", "steps", "first_loss", "mean_loss_last_20"}
+    assert set(first.numbers) == numbers | ({"path_tokens", "unique_tokens"} if recipe.packed else set())
     folder = work.settings.policies / f"chain_sum-r0-{first.stage.removeprefix('policies/')}"
     lineage, card = json.loads((folder / "lineage.json").read_text()), (folder / "README.md").read_text()
     assert lineage["numbers"] == first.numbers
@@ -113,6 +135,41 @@ def test_a_current_policy_is_not_trained_again(work: Work, stage, recipe):
     again = stage(work, recipe)
     assert (again.fresh, again.seconds) == (0, 0.0)
     assert (again.numbers, again.rows, again.digest) == (first.numbers, first.rows, first.digest)
+
+
+def test_token_rewards_are_those_of_the_two_requests(work: Work):
+    report = build_token_rewards(work)
+    assert (report.fresh, report.rows) == (0, {"token_rewards": 2})
+    rows = work.store.read("token_rewards", work.places("token_rewards"))
+    assert rows["side"].to_list() == ["chosen", "rejected"]
+    assert rows["node"].to_list() == [1, 2]
+    assert rows["rewards"].list.len().to_list() == [2, 1]
+    tokens, model = tokens_of(work.policy), load_model(work.policy)
+    for answer, said in zip(rows["answer_ids"].to_list(), rows["rewards"].to_list(), strict=True):
+        logprobs = {}
+        for aim in WORDING:
+            prompt = tokens.render([{"role": "user", "content": revision_request("", "", aim=aim)}]).tolist()
+            with torch.no_grad():
+                logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+            logprobs[aim] = torch.log_softmax(logits, -1)[range(len(answer)), answer].double()
+        expected = (logprobs["better"] - logprobs["worse"]).sigmoid() - 0.5
+        assert said == pytest.approx(expected.tolist(), abs=1e-5)
+        assert max(map(abs, said)) > 1e-3
+
+
+def test_a_recipe_chooses_rows_and_a_name(work: Work):
+    recipe = DpoRecipe(**SHORT, source="outcome", name="by-outcome")
+    assert train_dpo_policy(work, recipe).fresh == 1
+    assert (work.settings.policies / "chain_sum-r0-by-outcome").is_dir()
+    with pytest.raises(BadConfig, match="source 'step'; choose one of those there are: outcome"):
+        train_dpo_policy(work, replace(recipe, source="step"))
+    with pytest.raises(BadConfig, match="agent 'verifier'; choose one of those there are: none"):
+        train_sft_policy(work, SftRecipe(**SHORT, agent="verifier"))
+
+
+def test_pairs_that_are_too_long_to_score_get_no_rewards(work: Work):
+    report = build_token_rewards(work, TokenRewardConfig(most_tokens=20))
+    assert (report.fresh, report.rows, report.numbers["left_out"]) == (1, {"token_rewards": 0}, 2)
 
 
 def change_rows(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +265,7 @@ def test_commands_refuse_a_place_that_cannot_be_in_one_line(work: Work, monkeypa
         (("dpo", "--batch", "4"), "'--batch' is not understood; did you mean '--batch-size'?"),
         (("int", "--steps", "x"), "argument --steps: invalid int value: 'x'; see branchpoint-train int --help"),
         (("dpoo",), "command 'dpoo' does not exist; did you mean 'dpo'?"),
-        (("dpo", "--suite", "mnie"), "suite 'mnie' does not exist; did you mean 'mine'? choose one of chain_sum, mine"),
+        (("dpo", "--suite", "mnie"), "suite 'mnie' does not exist; did you mean 'mine'? choose one of "),
         (("dpo", "--policy", "none"), "policy 'none' is neither"),
         (
             ("dpo", "--store", "notes.txt"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -21,12 +22,23 @@ from pipeline.cli_options import (
     read_options,
 )
 from pipeline.cli_progress import progress_on
-from pipeline.cli_questions import settings_of
+from pipeline.cli_store import settings_of
 from pipeline.errors import BranchpointError
 from pipeline.report import Report
 from pipeline.settings import Settings, quiet_engines
+from pipeline.stages.token_rewards import TokenRewardConfig
 from pipeline.stages.work import Work, make_work
-from trainers.stages import DpoRecipe, IntRecipe, train_dpo_policy, train_int_policy
+from trainers.online.compare import CompareConfig, compare_recipes
+from trainers.online.rounds import OnlineConfig, train_online
+from trainers.prm_compare import PrmCompareRecipe, compare_prms
+from trainers.prm_recipe import PrmRecipe
+from trainers.prm_stages import train_generative_prm, train_prm_model
+from trainers.recipes import DpoRecipe, IntRecipe, SftRecipe, TRegRecipe
+from trainers.scores.critic_recipe import CriticRecipe
+from trainers.scores.critic_stage import train_critic
+from trainers.scores.passes import ScoreConfig
+from trainers.scores.stage import write_model_scores
+from trainers.stages import build_token_rewards, train_dpo_policy, train_int_policy, train_sft_policy, train_treg_policy
 
 
 class Run(NamedTuple):
@@ -39,7 +51,17 @@ class Run(NamedTuple):
 
 RUNS = {
     "dpo": Run(train_dpo_policy, DpoRecipe, "direct preference optimisation on the round's pairs"),
+    "token-rewards": Run(build_token_rewards, TokenRewardConfig, "reward every token of the round's pairs, for treg"),
+    "treg": Run(train_treg_policy, TRegRecipe, "preference optimisation with token rewards (T-REG)"),
+    "sft": Run(train_sft_policy, SftRecipe, "supervised training on the round's answers to imitate"),
     "int": Run(train_int_policy, IntRecipe, "supervised training on the round's interventions (InT)"),
+    "prm": Run(train_prm_model, PrmRecipe, "a process reward model on the round's labelled steps"),
+    "genprm": Run(train_generative_prm, SftRecipe, "a generative one on rationales that other labels bear out"),
+    "prm-compare": Run(compare_prms, PrmCompareRecipe, "such models, of several labels and seeds, side by side"),
+    "critic": Run(train_critic, CriticRecipe, "a critic of tokens or of utterances, on the round's judged trees"),
+    "score": Run(write_model_scores, ScoreConfig, "what models say of the round's nodes, for credit methods to read"),
+    "online": Run(train_online, OnlineConfig, "online RL in rounds, with any credit method; --round is the first"),
+    "compare": Run(compare_recipes, CompareConfig, "recipes of online RL side by side, at equal decoded tokens"),
 }
 MEASURE = "measure a policy in the five roles of the embedded one, on held-out sums"
 TINY = "train the embedded policy from nothing, or go on with it; about 100 minutes on two cores"
@@ -101,6 +123,10 @@ def _run(arguments: list[str]) -> None:
     run, settings = RUNS[options.command], settings_of(options)
     check_suite(options.suite, folder=settings.suites)
     check_store(settings.store)
+    if not options.quiet:
+        told = logging.getLogger("trainers")
+        told.setLevel(logging.INFO)
+        told.handlers = [logging.StreamHandler(sys.stderr)]
     with progress_on(sys.stderr, quiet=options.quiet) as on_progress:
         work = make_work(
             settings,

@@ -1,67 +1,40 @@
-"""Heavy: torch, trl. DPO on rows of `pairs`, token for token.
+"""Heavy: torch, trl. Preference training on rows of `pairs`, token for token: in packs, or through TRL.
 
 TRL's DPOTrainer encodes text anew and appends the end token to it; here the stored ids go in as they are: an answer
-cut off by length gets no end token, one that ended has it among its ids. Padding is on the right and masked.
+cut off by length gets no end token, one that ended has it among its ids.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from contextlib import redirect_stderr
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from datasets import Dataset
+from torch import Tensor
 from trl import DPOConfig, DPOTrainer
 
-from pipeline.errors import BadConfig, BadInput
+from pipeline.builders.curriculum import SMOOTHING, pair_easiness
+from pipeline.errors import BadInput
 from pipeline.generation.policies import Policy
-from trainers import runs, saving
-from trainers.data import PAIR_COLUMNS, PAIR_LENGTH, check_fit, check_rows, pair_dataset, token_digest
+from trainers import runs
+from trainers.data import (
+    PAIR_COLUMNS,
+    PAIR_LENGTH,
+    check_fit,
+    check_rows,
+    check_spelling,
+    group_numbers,
+    pair_dataset,
+)
+from trainers.fit import Ready, fit, packed_trainer
+from trainers.packed.losses import dpo_loss
+from trainers.packed.rows import Packed, paired_rows, preference_packs
+from trainers.recipes import TDPO_LOSSES, DpoRecipe
 from trainers.runs import OnTrainingProgress, TrainingReport
-
-LOSS_TYPES = ("sigmoid", "hinge", "ipo", "sigmoid_norm")
-
-
-@dataclass(frozen=True, slots=True)
-class DpoConfig:
-    """The recipe. The defaults suit a model of a million parameters; for billions take a rate near 1e-6.
-
-    beta:          weight of the reference in the implicit reward beta * (log pi - log pi_ref), in nats.
-    learning_rate: at its peak, AdamW.
-    steps:         optimiser steps; the pairs are gone through as often as it takes.
-    batch_size:    pairs a step and device.
-    warmup_ratio:  share of the steps over which the rate rises.
-    max_length:    pairs whose prompt and longer answer have more tokens are left out, never cut; None keeps all.
-    seed:          order of the pairs.
-    loss_type:     one of LOSS_TYPES.
-    sft_weight:    weight of the chosen answers' negative log-likelihood (mean over the batch's chosen tokens), added.
-    precompute_reference: score the pairs by the reference once, before training, and keep no second model.
-    """
-
-    beta: float = 0.1
-    learning_rate: float = 1e-4
-    steps: int = 300
-    batch_size: int = 16
-    warmup_ratio: float = 0.1
-    max_length: int | None = None
-    seed: int = 0
-    loss_type: str = "sigmoid"
-    sft_weight: float = 0.0
-    precompute_reference: bool = False
-
-    def __post_init__(self) -> None:
-        runs.check_recipe(self)
-        if self.loss_type not in LOSS_TYPES:
-            raise BadConfig(f"loss_type {self.loss_type!r} does not exist", remedy=f"choose {', '.join(LOSS_TYPES)}")
-        if not self.beta > 0:
-            raise BadConfig(f"beta {self.beta} is not above 0", remedy="set beta above 0; 0.1 is usual")
-        if not self.sft_weight >= 0:
-            raise BadConfig(f"sft_weight {self.sft_weight} is below 0", remedy="set sft_weight to 0 or more")
 
 
 class TokenDpoTrainer(DPOTrainer):
@@ -79,35 +52,76 @@ class TokenDpoTrainer(DPOTrainer):
         """Training reaches no network."""
 
 
-def dpo_trainer(pairs: pl.DataFrame, *, policy: Policy, config: DpoConfig, scratch: str) -> TokenDpoTrainer:
-    """The trainer, ready to run; policy and reference start as the same weights.
+def dpo_trainer(pairs: pl.DataFrame, *, policy: Policy, recipe: DpoRecipe, folder: Path) -> TokenDpoTrainer:
+    """TRL's trainer, ready to run; the reference scores the pairs once, before training.
 
     Args:
         pairs: rows of the `pairs` table.
         policy: the policy to train.
-        config: the recipe.
-        scratch: a temporary folder.
+        recipe: of the run.
+        folder: for checkpoints.
 
     Raises:
-        BadInput: a row does not fit the policy.
         BadModel: the policy cannot be loaded.
     """
-    model = runs.load_model(policy)
-    check_fit(pairs, PAIR_COLUMNS, length=PAIR_LENGTH, vocabulary=model.config.vocab_size, positions=policy.max_length)
     return TokenDpoTrainer(
-        model=model,
-        ref_model=None if config.precompute_reference else runs.load_model(policy),
+        model=runs.adapted(runs.load_model(policy), recipe),
         args=DPOConfig(
-            **runs.shared_arguments(config, scratch=scratch),
-            beta=config.beta,
-            loss_type=[config.loss_type, "sft"] if config.sft_weight else [config.loss_type],
-            loss_weights=[1.0, config.sft_weight] if config.sft_weight else None,
+            **runs.run_arguments(recipe, folder=folder, held_out=False),
+            beta=recipe.beta,
+            loss_type=[recipe.loss_type, "sft"] if recipe.sft_weight else [recipe.loss_type],
+            loss_weights=[1.0, recipe.sft_weight] if recipe.sft_weight else None,
             max_length=None,
-            precompute_ref_log_probs=config.precompute_reference,
+            precompute_ref_log_probs=True,
         ),
         train_dataset=pair_dataset(pairs),
         processing_class=runs.load_tokenizer(policy),
     )
+
+
+def dpo_packs(pairs: pl.DataFrame, recipe: DpoRecipe) -> Packed:
+    """Packs of pairs; under a curriculum each with its easiness for a weight."""
+    rows, starts = paired_rows(*(pairs[name] for name in PAIR_COLUMNS))
+    weights = pair_easiness(pairs["margin"].to_numpy(), 0.0) + SMOOTHING if recipe.curriculum else None
+    return preference_packs(
+        rows,
+        starts,
+        groups=group_numbers(pairs, seed=recipe.seed),
+        max_tokens=recipe.max_tokens,
+        max_pairs=recipe.batch_size,
+        weights=weights,
+    )
+
+
+def packed_dpo(
+    pairs: pl.DataFrame, held: pl.DataFrame | None, *, policy: Policy, recipe: DpoRecipe, folder: Path
+) -> Ready:
+    """The trainer of packs, ready to run; the reference scores them once, before training.
+
+    Raises:
+        BadModel: the policy cannot be loaded, or takes no packs.
+    """
+    packed, tdpo = dpo_packs(pairs, recipe), recipe.loss_type in TDPO_LOSSES
+
+    def mixed(weights: Tensor) -> Tensor:
+        """Pairs' weights by now: at first their easiness, all 1 from the curriculum's last epoch on."""
+        if not recipe.curriculum:
+            return weights
+        share = min(1.0, int(ready.trainer.state.epoch or 0) / recipe.curriculum)
+        return weights * (1 - share) + share
+
+    loss = dpo_loss(beta=recipe.beta, loss_type=recipe.loss_type, sft_weight=recipe.sft_weight, mixed=mixed)
+    ready = packed_trainer(
+        packed,
+        None if held is None else dpo_packs(held, recipe),
+        policy=policy,
+        recipe=recipe,
+        folder=folder,
+        loss=loss,
+        referenced=True,
+        whole_reference=tdpo,
+    )
+    return ready
 
 
 def train_dpo(
@@ -115,7 +129,8 @@ def train_dpo(
     *,
     policy: Path,
     out: Path,
-    config: DpoConfig,
+    recipe: DpoRecipe,
+    method: str = "dpo",
     inputs: Mapping[str, Any] | None = None,
     on_progress: OnTrainingProgress | None = None,
 ) -> TrainingReport:
@@ -130,7 +145,8 @@ def train_dpo(
         pairs: rows of the `pairs` table.
         policy: folder of the policy, also the reference.
         out: folder of the new policy; a policy already there is replaced.
-        config: the recipe.
+        recipe: of the run.
+        method: what the rows are, for its lineage.json and its card.
         inputs: what the caller made the policy from, for its lineage.json.
         on_progress: called after each step.
 
@@ -138,26 +154,41 @@ def train_dpo(
         The numbers of the run; `curves` has TRL's `rewards/accuracies`, `rewards/margins` (nats) and others.
 
     Raises:
-        BadInput: no rows, or a row that does not fit the policy.
+        BadInput: no rows, or a row that does not fit the policy or its tokenizer.
         BadModel: `policy` is no model.
-        BadConfig: `out` is something else than a policy, or the loss became no number.
+        BadConfig: `out` is something else than a policy, a setting cannot be, or the loss became no number.
         StoreFull: the disk refused; what was at `out` stays.
 
     Source: Rafailov et al. 2023 (arXiv 2305.18290), equation 7; hinge SLiC; ipo Azar et al. 2023 (arXiv 2310.12036),
-        equation 17, log-ratios averaged over tokens; the added likelihood as in RPO (Pang et al. 2024,
-        arXiv 2404.19733), there normalised by answer, here by batch; Step-DPO (Lai et al. 2024, arXiv 2406.18629).
+        equation 17, log-ratios averaged over tokens; TDPO (Zeng et al. 2024, arXiv 2404.11999); the added likelihood as
+        in RPO (Pang et al. 2024, arXiv 2404.19733), there normalised by answer, here by batch; Step-DPO (Lai et al.
+        2024, arXiv 2406.18629).
     """
-    saving.check_out(out)
+    recipe.check()
     check_rows(pairs, PAIR_COLUMNS)
-    kept = pairs if config.max_length is None else pairs.filter(config.max_length >= PAIR_LENGTH)
+    kept = pairs if recipe.max_length is None else pairs.filter(recipe.max_length >= PAIR_LENGTH)
     if kept.is_empty():
-        raise BadInput(f"all {len(pairs)} pairs have over {config.max_length} tokens", remedy="raise max_length")
-    parent = runs.read_policy(policy)
-    with runs.quiet(), tempfile.TemporaryDirectory() as scratch:
-        trainer = dpo_trainer(kept, policy=parent, config=config, scratch=scratch)
-        report = runs.run(trainer, out=out, skipped=len(pairs) - len(kept), on_progress=on_progress)
-    digest = token_digest(kept, PAIR_COLUMNS)
-    source = saving.trace_lineage(parent, config, method="dpo", digest=digest, report=report, inputs=inputs)
-    if trainer.is_world_process_zero():
-        saving.save_policy(trainer.model, parent.path, out=out, lineage=source, report=report)
-    return report
+        raise BadInput(f"all {len(pairs)} pairs have over {recipe.max_length} tokens", remedy="raise max_length")
+    if recipe.curriculum and ("margin" not in kept.columns or not kept["margin"].is_finite().all()):
+        raise BadInput("pairs lack a margin to weigh them by", remedy="give it in every row, or set curriculum to 0")
+
+    def make(train: pl.DataFrame, held: pl.DataFrame | None, parent: Policy, folder: Path) -> Ready:
+        vocabulary, positions = runs.limits(parent)
+        check_fit(kept, PAIR_COLUMNS, length=PAIR_LENGTH, vocabulary=vocabulary, positions=positions)
+        check_spelling(kept, ("prompt_ids", "chosen_ids"), text="chosen", decode=runs.decoder(parent))
+        if not recipe.packed:
+            return Ready(dpo_trainer(train, policy=parent, recipe=recipe, folder=folder))
+        return packed_dpo(train, held, policy=parent, recipe=recipe, folder=folder)
+
+    return fit(
+        kept,
+        make,
+        policy=policy,
+        out=out,
+        recipe=recipe,
+        method=method,
+        columns=PAIR_COLUMNS,
+        skipped=len(pairs) - len(kept),
+        inputs=inputs,
+        on_progress=on_progress,
+    )

@@ -1,6 +1,6 @@
 """Heavy: torch, transformers. What every run of a trainer shares: load a policy, train, report.
 
-Knows no objective. The loop, distribution and logging are those of the trainer handed in.
+Knows no objective. The loop, distribution, checkpoints and logging are those of the trainer handed in.
 """
 
 from __future__ import annotations
@@ -10,15 +10,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import datasets
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -30,8 +34,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from pipeline.builders.packing import Forecast
 from pipeline.errors import BadConfig, BadModel
 from pipeline.generation.policies import Policy, find_policy
+from trainers.recipes import RunRecipe
 
 LAST_STEPS = 20
 """Steps at the end over which a run's figures are means."""
@@ -59,8 +65,11 @@ class TrainingReport:
     first_loss: of the first batch, before any change of the weights.
     last_loss:  of the last batch, before the last change.
     seconds:    of the loop alone.
-    curves:     one entry a step: `step`, `loss` and whatever else the trainer logs, all numbers.
+    curves:     one entry a step: `step`, `loss` and whatever else the trainer logs, all numbers; `eval_loss` and its
+                kin where the held-out rows were evaluated.
     out:        the policy's folder.
+    held_out:   loss of the held-out rows before and after; None: there are none.
+    forecast:   what packing saves; None: rows apart.
     """
 
     steps: int
@@ -71,16 +80,23 @@ class TrainingReport:
     seconds: float
     curves: list[dict[str, float]]
     out: Path
+    held_out: tuple[float, float] | None = None
+    forecast: Forecast | None = None
 
     @property
     def numbers(self) -> dict[str, float | int]:
         """The run in a few figures."""
-        return {
+        found = {
             "trained_rows": self.rows,
             "steps": self.steps,
             "first_loss": self.first_loss,
             f"mean_loss_last_{LAST_STEPS}": self.late_mean("loss"),
         }
+        if self.held_out is not None:
+            found |= dict(zip(("held_out_loss_before", "held_out_loss_after"), self.held_out, strict=True))
+        if self.forecast is not None:
+            found |= {"path_tokens": self.forecast.path_tokens, "unique_tokens": self.forecast.unique}
+        return found
 
     def late_mean(self, name: str) -> float:
         """Mean of what was logged over the last `LAST_STEPS` steps, or over all where there were fewer.
@@ -172,6 +188,17 @@ def load_tokenizer(policy: Policy) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(policy.path, local_files_only=True)
 
 
+def limits(policy: Policy) -> tuple[int, int]:
+    """Ids that the policy has an embedding for, and tokens that it reads at most."""
+    config = AutoConfig.from_pretrained(policy.path, local_files_only=True).get_text_config()
+    return config.vocab_size, policy.max_length
+
+
+def decoder(policy: Policy) -> Callable[[list[int]], str]:
+    """What tokens spell under the policy's tokenizer, control tokens left out."""
+    return partial(load_tokenizer(policy).decode, skip_special_tokens=True)
+
+
 def shared_arguments(recipe: Recipe, *, scratch: str) -> dict[str, Any]:
     """Arguments every trainer gets: float32, one log line a step, no checkpoint, tracker, bar or upload.
 
@@ -196,6 +223,58 @@ def shared_arguments(recipe: Recipe, *, scratch: str) -> dict[str, Any]:
         "use_cache": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
+
+
+def run_arguments(recipe: RunRecipe, *, folder: Path, held_out: bool) -> dict[str, Any]:
+    """As `shared_arguments`, with what a recipe says of checkpoints, evaluation, memory and precision.
+
+    Args:
+        recipe: of the run.
+        folder: for checkpoints.
+        held_out: there are rows for evaluation.
+    """
+    arguments = shared_arguments(recipe, scratch=str(folder)) | {
+        "gradient_accumulation_steps": recipe.accumulate,
+        "gradient_checkpointing": recipe.gradient_checkpointing,
+        "bf16": recipe.bf16,
+        "use_cpu": not torch.accelerator.is_available(),
+        "save_strategy": "steps",
+        "save_steps": recipe.checkpoint_every,
+        "save_total_limit": 1,
+        "restore_callback_states_from_checkpoint": True,
+        "remove_unused_columns": False,
+    }
+    if recipe.packed:
+        arguments["per_device_train_batch_size"] = arguments["per_device_eval_batch_size"] = 1
+    if held_out:
+        arguments |= {
+            "eval_strategy": "steps",
+            "eval_steps": recipe.checkpoint_every,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_loss",
+            "greater_is_better": False,
+        }
+    return arguments
+
+
+def stopping(recipe: RunRecipe) -> list[TrainerCallback]:
+    """What ends a run that no longer betters the held-out loss."""
+    return [EarlyStoppingCallback(recipe.patience)] if recipe.patience else []
+
+
+def adapted(model: PreTrainedModel, recipe: RunRecipe) -> PreTrainedModel | PeftModel:
+    """The model, with adapters on all its linear layers where the recipe asks for them."""
+    if not recipe.lora_rank:
+        return model
+    rank = recipe.lora_rank
+    return get_peft_model(
+        model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+
+
+def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The model with its adapters merged into the weights."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
 class ReportProgress(TrainerCallback):
@@ -229,26 +308,56 @@ class ReportProgress(TrainerCallback):
 
 
 def run(
-    trainer: Trainer, *, out: Path, skipped: int = 0, on_progress: OnTrainingProgress | None = None
+    trainer: Trainer,
+    *,
+    out: Path,
+    rows: int | None = None,
+    skipped: int = 0,
+    forecast: Forecast | None = None,
+    checkpoint: Path | None = None,
+    on_progress: OnTrainingProgress | None = None,
 ) -> TrainingReport:
-    """Train to the end of the recipe. Writes nothing.
+    """Train to the end of the recipe, from a checkpoint where there is one. Writes nothing but checkpoints.
+
+    Args:
+        trainer: ready to run.
+        out: where the policy will be.
+        rows: trained on; None: as many as the trainer has items.
+        skipped: rows left out beforehand.
+        forecast: what packing saves.
+        checkpoint: to go on from.
+        on_progress: called after each step.
 
     Raises:
         BadConfig: the loss became infinite or no number.
     """
     trainer.remove_callback(PrinterCallback)
+    evaluated = trainer.eval_dataset is not None
+    before = trainer.evaluate()["eval_loss"] if evaluated else math.nan
     trainer.add_callback(ReportProgress(on_progress))
     started = time.monotonic()
-    trainer.train()
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = time.monotonic() - started
-    curves = [entry for entry in trainer.state.log_history if "loss" in entry]
+    curves = _by_step(trainer.state.log_history)
     return TrainingReport(
         steps=trainer.state.global_step,
-        rows=len(trainer.train_dataset),
+        rows=len(trainer.train_dataset) if rows is None else rows,
         skipped=skipped,
         first_loss=curves[0]["loss"],
         last_loss=curves[-1]["loss"],
         seconds=seconds,
         curves=curves,
         out=out,
+        held_out=(before, trainer.evaluate()["eval_loss"]) if evaluated else None,
+        forecast=forecast,
     )
+
+
+def _by_step(logged: list[dict[str, float]]) -> list[dict[str, float]]:
+    """What was logged of each step that has a loss, losses of training and of held-out rows in one entry."""
+    found: dict[float, dict[str, float]] = {}
+    for entry in logged:
+        if "train_loss" in entry:
+            continue  # transformers' summary of the whole run
+        found.setdefault(entry["step"], {}).update(entry)
+    return [entry for entry in found.values() if "loss" in entry]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import re
 import shutil
@@ -44,6 +43,8 @@ PANELS = {
     "loss": "loss",
     "rewards/accuracies": "share of pairs ranked right",
     "rewards/margins": "reward margin (nats)",
+    "kl": "KL from the parent (nats a token)",
+    "eval_loss": "loss of held-out rows",
     "mean_token_accuracy": "share of trained tokens ranked first",
 }
 
@@ -94,17 +95,23 @@ def trace_lineage(
     inputs: Mapping[str, Any] | None,
 ) -> Lineage:
     """What a policy trained from `policy` on rows of this digest came from."""
+    source = made_from(policy, config, method=method, digest=digest, inputs=inputs)
+    return {**source, "rows": report.rows, "numbers": report.numbers}
+
+
+def made_from(
+    policy: Policy, config: Recipe, *, method: str, digest: str, inputs: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What is known of a policy's lineage before it is trained: all that the outcome depends on."""
     return {
         "method": method,
         "parent": policy.name,
         "parent_fingerprint": policy.fingerprint,
-        "rows": report.rows,
         "data_digest": digest,
         "config": asdict(config),
         "code_version": metadata.version("branchpoint"),
         "libraries": {name: metadata.version(name) for name in ("torch", "transformers", "trl")},
         "inputs": dict(inputs or {}),
-        "numbers": report.numbers,
     }
 
 
@@ -185,12 +192,13 @@ def save_policy(
 
 def plot_curves(report: TrainingReport, path: Path) -> None:
     """Draw what the run logged, one panel a quantity of PANELS, against the step."""
-    names = [name for name in PANELS if name in report.curves[0]]
+    names = _logged(report)
     figure = Figure(figsize=(4.5 * len(names), 3.2), layout="constrained")
     FigureCanvasAgg(figure)
     steps = [entry["step"] for entry in report.curves]
     for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
-        axes.plot(steps, [entry.get(name, math.nan) for entry in report.curves], linewidth=1)
+        seen = [(step, entry[name]) for step, entry in zip(steps, report.curves, strict=True) if name in entry]
+        axes.plot(*zip(*seen, strict=True), linewidth=1)
         axes.set_title(PANELS[name], fontsize=10)
         axes.set_xlabel("step")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -198,10 +206,20 @@ def plot_curves(report: TrainingReport, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def _logged(report: TrainingReport) -> list[str]:
+    """The quantities of PANELS that the run logged."""
+    return [name for name in PANELS if any(name in entry for entry in report.curves)]
+
+
 def _card(name: str, lineage: Lineage, report: TrainingReport) -> str:
     """The model card."""
     numbers = [("steps", report.steps), ("rows", report.rows), ("rows left out as too long", report.skipped)]
-    logged = {name: label for name, label in PANELS.items() if name in report.curves[0]}
+    if report.forecast is not None:
+        numbers += [("path tokens", report.forecast.path_tokens), ("unique tokens", report.forecast.unique)]
+    if report.held_out is not None:
+        before, after = report.held_out
+        numbers += [("held-out loss before", f"{before:.4g}"), ("held-out loss after", f"{after:.4g}")]
+    logged = {name: PANELS[name] for name in _logged(report) if name in report.curves[0]}
     numbers += [(f"{label}, first batch", f"{report.curves[0][name]:.4g}") for name, label in logged.items()]
     late = f"mean of the last {min(LAST_STEPS, report.steps)} steps"
     numbers += [(f"{label}, {late}", f"{report.late_mean(name):.4g}") for name, label in logged.items()]

@@ -7,47 +7,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
-from pipeline.errors import BadModel
+from pipeline.builders.packing import Rows
+from pipeline.errors import BadConfig, BadModel
 from pipeline.generation.policies import find_policy
 from pipeline.report import Progress, Report
 from pipeline.stages.earlier import refuse_replaced
+from pipeline.stages.token_rewards import TokenRewardConfig, write_token_rewards
 from pipeline.stages.work import Work, inputs
+from trainers.recipes import DpoRecipe, IntRecipe, RunRecipe, SftRecipe, TRegRecipe
 
 if TYPE_CHECKING:
     from trainers.runs import TrainingReport
 
-VERSION = "1"
+VERSION = "2"
 """Of the training code. Raise it when a trainer comes to make another policy of the same parent, rows and recipe."""
-
-
-@dataclass(frozen=True, slots=True)
-class DpoRecipe:
-    """DPO on the round's pairs. Defaults suit a policy of about a million parameters on two cores."""
-
-    beta: float = 0.1
-    learning_rate: float = 3e-5
-    steps: int = 100
-    batch_size: int = 16
-    warmup_ratio: float = 0.1
-    seed: int = 0
-    sft_weight: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class IntRecipe:
-    """Supervised training on the round's InT rows."""
-
-    learning_rate: float = 1e-4
-    steps: int = 100
-    batch_size: int = 16
-    warmup_ratio: float = 0.1
-    seed: int = 0
 
 
 def policy_name(work: Work, method: str) -> str:
@@ -56,7 +35,7 @@ def policy_name(work: Work, method: str) -> str:
 
 
 def train_dpo_policy(work: Work, recipe: DpoRecipe = DpoRecipe()) -> Report:
-    """DPO from the round's policy.
+    """Preference training on the round's pairs, from the round's policy.
 
     Raises:
         BadConfig, BadInput, BadModel: the recipe, the rows or the parent cannot be used.
@@ -64,12 +43,42 @@ def train_dpo_policy(work: Work, recipe: DpoRecipe = DpoRecipe()) -> Report:
     """
 
     def train(rows: pl.DataFrame, **run: Any) -> TrainingReport:
-        from trainers.dpo import DpoConfig, train_dpo
+        from trainers.dpo import train_dpo
 
-        config = DpoConfig(precompute_reference=True, **asdict(recipe))
-        return train_dpo(rows, policy=work.policy.path, config=config, **run)
+        return train_dpo(rows, policy=work.policy.path, recipe=recipe, **run)
 
     return _train(work, "dpo", "pairs", recipe, train)
+
+
+def build_token_rewards(work: Work, config: TokenRewardConfig = TokenRewardConfig()) -> Report:
+    """A reward for every token of the round's pairs, scored by the round's policy.
+
+    Raises:
+        As `pipeline.stages.token_rewards.write_token_rewards`.
+    """
+
+    def score(rows: Rows, starts: np.ndarray) -> np.ndarray:
+        from trainers.scoring import scorer_of
+
+        return scorer_of(work.policy)(rows, starts)
+
+    return write_token_rewards(work, config, score=score)
+
+
+def train_treg_policy(work: Work, recipe: TRegRecipe = TRegRecipe()) -> Report:
+    """Preference training with token rewards (T-REG), from the round's policy.
+
+    Raises:
+        BadConfig, BadInput, BadModel: the recipe, the rows or the parent cannot be used.
+        StoreFull: the policy cannot be written; one already there stays.
+    """
+
+    def train(rows: pl.DataFrame, **run: Any) -> TrainingReport:
+        from trainers.treg import train_treg
+
+        return train_treg(rows, policy=work.policy.path, recipe=recipe, **run)
+
+    return _train(work, "treg", "token_rewards", recipe, train)
 
 
 def train_int_policy(work: Work, recipe: IntRecipe = IntRecipe()) -> Report:
@@ -79,19 +88,30 @@ def train_int_policy(work: Work, recipe: IntRecipe = IntRecipe()) -> Report:
         BadConfig, BadInput, BadModel: the recipe, the rows or the parent cannot be used.
         StoreFull: the policy cannot be written; one already there stays.
     """
+    return _train_likelihood(work, "int", "patches", recipe)
 
+
+def train_sft_policy(work: Work, recipe: SftRecipe = SftRecipe()) -> Report:
+    """Supervised training on the round's answers to imitate, each token with its weight, from the round's policy.
+
+    Raises:
+        BadConfig, BadInput, BadModel: the recipe, the rows or the parent cannot be used.
+        StoreFull: the policy cannot be written; one already there stays.
+    """
+    return _train_likelihood(work, "sft", "sft", recipe)
+
+
+def _train_likelihood(work: Work, method: str, table: str, recipe: RunRecipe) -> Report:
     def train(rows: pl.DataFrame, **run: Any) -> TrainingReport:
-        from trainers.sft import SftConfig, train_sft
+        from trainers.sft import train_sft
 
-        return train_sft(rows, policy=work.policy.path, config=SftConfig(**asdict(recipe)), method="int", **run)
+        return train_sft(rows, policy=work.policy.path, recipe=recipe, method=method, **run)
 
-    return _train(work, "int", "patches", recipe, train)
+    return _train(work, method, table, recipe, train)
 
 
-def _train(
-    work: Work, method: str, table: str, recipe: DpoRecipe | IntRecipe, train: Callable[..., TrainingReport]
-) -> Report:
-    name, stage = policy_name(work, method), f"policies/{method}"
+def _train(work: Work, method: str, table: str, recipe: RunRecipe, train: Callable[..., TrainingReport]) -> Report:
+    name, stage = policy_name(work, recipe.name or method), f"policies/{method}"
     refuse_replaced(work, table)
     places = work.places(table)
     made_from = {
@@ -102,7 +122,7 @@ def _train(
     numbers = _numbers_of(work.settings.policies / name, made_from)
     if numbers is None:
         done = train(
-            work.store.read(table, places),
+            _chosen(work, work.store.read(table, places), recipe),
             out=work.settings.policies / name,
             inputs=made_from,
             on_progress=lambda p: work.on_progress(Progress(stage, "steps", p.step, p.steps, 0, 0, p.seconds)),
@@ -112,6 +132,28 @@ def _train(
     report.rows = {table: sum(work.store.rows(table, place) for place in places)}
     report.digest = find_policy(name, policies=work.settings.policies).fingerprint
     return report
+
+
+def _chosen(work: Work, rows: pl.DataFrame, recipe: RunRecipe) -> pl.DataFrame:
+    """The rows that a recipe asks for.
+
+    Raises:
+        BadConfig: there are none; names what there is.
+    """
+    wanted, column, there = "", "", rows
+    if isinstance(recipe, DpoRecipe) and recipe.source:
+        wanted, column = recipe.source, "source"
+    elif isinstance(recipe, SftRecipe) and recipe.agent:
+        wanted, column = recipe.agent, "agent"
+        agents = work.store.read("nodes", work.places("nodes"), columns=("task", "tree", "node", "agent"))
+        there = rows.join(agents.drop("task"), on=("tree", "node"), how="left", maintain_order="left")
+    if not wanted:
+        return rows
+    found = there.filter(pl.col(column) == wanted).select(rows.columns)
+    if found.is_empty():
+        known = ", ".join(sorted(there[column].drop_nulls().unique())) or "none"
+        raise BadConfig(f"no row is of {column} {wanted!r}", remedy=f"choose one of those there are: {known}")
+    return found
 
 
 def _numbers_of(folder: Path, made_from: dict[str, Any]) -> dict[str, float | int] | None:
