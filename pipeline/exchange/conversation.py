@@ -1,0 +1,199 @@
+"""A chat as a document: what stands before the first answer is the task, every later message a node.
+
+Knows OpenAI's messages; other formats are brought into them first. What a message has beside role, text and tool calls
+stays in the record.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from pipeline.exchange.document import (
+    REFERENCE,
+    Document,
+    Judgement,
+    Refused,
+    Step,
+    as_json,
+    packed_ids,
+    packed_numbers,
+    record_of,
+)
+
+PROMPTING = ("system", "developer", "user")
+ROLES = (*PROMPTING, "assistant", "tool")
+MISSING = "what came before is not in the source"
+TEXT = ("text", "input_text", "output_text")
+
+
+class Function(msgspec.Struct):
+    """arguments: JSON text; some write the object itself."""
+
+    name: str
+    arguments: str | dict[str, Any] | None = None
+
+
+class Call(msgspec.Struct):
+    """What an answer asks of a tool."""
+
+    function: Function
+    id: str | None = None
+    type: str = "function"
+
+
+class Message(msgspec.Struct, kw_only=True):
+    """A message of a chat."""
+
+    role: Literal[ROLES]
+    content: str | list[dict[str, Any]] | None = None
+    tool_calls: list[Call] | None = None
+    tool_call_id: str | None = None
+
+
+class Turn(msgspec.Struct, kw_only=True):
+    """A message with what a source knows of its node.
+
+    said:   the source's own object, kept in the record; `text_at` names the key that holds the message's text there.
+    above:  place of the turn that it follows; None: the one before it. -1: none does, and something is missing.
+    before: why something is missing before it; empty: nothing is.
+    """
+
+    message: Message
+    said: dict[str, Any]
+    text_at: str = "content"
+    above: int | None = None
+    before: str = ""
+    token_ids: list[int] | None = None
+    logprobs: list[float] | None = None
+    finish: str | None = None
+    reward: float | None = None
+
+
+def text_of(content: str | Sequence[Any] | None) -> str:
+    """The text of a message's content; what is no text is left out."""
+    if isinstance(content, str) or content is None:
+        return content or ""
+    parts = []
+    for part in content:
+        if isinstance(part, str):
+            parts.append(part)
+        elif isinstance(part, dict) and part.get("type") in TEXT and isinstance(part.get("text"), str):
+            parts.append(part["text"])
+    return "\n".join(parts)
+
+
+def calls_of(calls: Sequence[Call] | None) -> str | None:
+    """Tool calls as JSON, arguments as the text they are; None: none."""
+    if not calls:
+        return None
+    said = []
+    for call in calls:
+        arguments = call.function.arguments
+        text = arguments if isinstance(arguments, str) else as_json(arguments or {})
+        said.append({"id": call.id, "type": call.type, "function": {"name": call.function.name, "arguments": text}})
+    return as_json(said)
+
+
+def conversation(
+    turns: Sequence[Turn],
+    *,
+    record: dict[str, Any] | None = None,
+    tools: Any = None,
+    reward: float | None = None,
+    components: str | None = None,
+    **of_document: Any,
+) -> Document:
+    """A document of a chat.
+
+    Args:
+        turns: in order; their `said` objects are parts of the record, in which texts give way to references.
+        record: what is kept beside the nodes. None: nothing but the turns.
+        tools: schemas of those offered.
+        reward: of the whole.
+
+    Raises:
+        Refused: there is no message.
+    """
+    if not turns:
+        raise Refused("no messages")
+    start = next((place for place, turn in enumerate(turns) if not _opens(turn, place)), len(turns))
+    opening = turns[:start]
+    asked = max((place for place, turn in enumerate(opening) if turn.message.role == "user"), default=None)
+    messages = [_bare(turn.message) for place, turn in enumerate(opening) if place != asked]
+    if asked is not None and isinstance(opening[asked].said.get(opening[asked].text_at), str):
+        opening[asked].said[opening[asked].text_at] = {REFERENCE: -1}
+    ids = [turn.token_ids for turn in opening]
+    steps: list[Step] = []
+    numbers = [-1] * start
+    for place, turn in enumerate(turns[start:], start=start):
+        follows = place - 1 if turn.above is None else turn.above
+        above = numbers[follows] if follows >= 0 else -1
+        if turn.before or turn.above == -1:
+            steps.append(Step(above, turn.before or MISSING, "prompt", "gap", begins=True))
+            above = len(steps) - 1
+        numbers.append(len(steps))
+        steps.append(_step(turn, above))
+        if isinstance(turn.said.get(turn.text_at), str):
+            turn.said[turn.text_at] = {REFERENCE: len(steps) - 1}
+    last = len(steps) - 1
+    return Document(
+        "" if asked is None else text_of(opening[asked].message.content),
+        steps,
+        messages=as_json(messages) if messages else None,
+        tools=as_json(tools) if tools else None,
+        prompt_ids=packed_ids([token for some in ids for token in some]) if ids and None not in ids else None,
+        judgements=[] if reward is None or last < 0 else [Judgement(last, reward, components=components)],
+        leaf=last,
+        record=record_of(record),
+        **of_document,
+    )
+
+
+def _opens(turn: Turn, place: int) -> bool:
+    """Whether a turn is part of the prompt, where all before it are."""
+    follows = turn.above in (None, place - 1) and not (turn.before and place)
+    return turn.message.role in PROMPTING and follows
+
+
+def in_order(parents: Sequence[int | None]) -> list[int]:
+    """Places in an order in which parents come first, as given where they do; those on a cycle, or below one, left out.
+
+    Args:
+        parents: by place, that of its parent; None: it has none.
+    """
+    below: dict[int, list[int]] = {}
+    waiting = []
+    for place, parent in enumerate(parents):
+        (waiting if parent is None else below.setdefault(parent, [])).append(place)
+    found = []
+    heapq.heapify(waiting)
+    while waiting:
+        found.append(heapq.heappop(waiting))
+        for place in below.get(found[-1], ()):
+            heapq.heappush(waiting, place)
+    return found
+
+
+def _bare(message: Message) -> dict[str, Any]:
+    return {"role": message.role, "content": text_of(message.content)}
+
+
+def _step(turn: Turn, above: int) -> Step:
+    message = turn.message
+    answered = message.role == "assistant"
+    return Step(
+        above,
+        text_of(message.content),
+        "step" if answered else "prompt",
+        "sample" if answered else "prompt",
+        "" if answered else f"{message.role} {message.tool_call_id or ''}".rstrip(),
+        token_ids=packed_ids(turn.token_ids),
+        logprobs=packed_numbers(turn.logprobs),
+        tool_calls=calls_of(message.tool_calls),
+        finish=turn.finish,
+        reward=turn.reward,
+    )

@@ -1,0 +1,62 @@
+"""OpenAI's messages with tools: a chat a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from pipeline.exchange.conversation import Message, Turn, conversation
+from pipeline.exchange.document import Document
+from pipeline.exchange.paths import Exporter, Line, Path
+from pipeline.exchange.reading import Importer, rows
+
+
+class Row(msgspec.Struct):
+    """A line of the file."""
+
+    messages: list[Message]
+    tools: list[dict[str, Any]] | None = None
+
+
+def parse(data: bytes) -> Iterator[Document]:
+    """A chat; whatever else stands in the row is kept."""
+    raw = msgspec.json.decode(data)
+    row = msgspec.convert(raw, Row)
+    turns = [Turn(message=message, said=said) for message, said in zip(row.messages, raw["messages"], strict=True)]
+    if turns and turns[-1].message.role == "assistant":
+        turns[-1].finish = "stop"
+    yield conversation(turns, record=raw, tools=row.tools)
+
+
+def written(path: Path) -> Iterator[Line]:
+    """The lines that were imported to this end, as they were; of another path its chat, an answer's steps in one."""
+    records = path.records("messages")
+    yield from records
+    if not records:
+        yield {"messages": chat(path)} | ({"tools": tools} if (tools := path.tools) else {})
+
+
+def chat(path: Path) -> list[Line]:
+    """The messages of a path. Steps that follow one another are lines of one answer."""
+    messages = [*path.messages, {"role": "user", "content": path.question}]
+    answering = False
+    for node in path.nodes[1:]:
+        role, _, call = path.tree.speakers.get(node["node"], "user").partition(" ")
+        if node["origin"] == "gap" or (node["kind"] == "prompt" and not node["text"]):
+            continue
+        if node["kind"] == "prompt":
+            messages.append({"role": role, "content": node["text"]} | ({"tool_call_id": call} if call else {}))
+        elif answering and "tool_calls" not in messages[-1]:
+            messages[-1]["content"] += f"\n{node['text']}"
+        else:
+            messages.append({"role": "assistant", "content": node["text"]})
+        answering = node["kind"] != "prompt"
+        if answering and node["tool_calls"]:
+            messages[-1]["tool_calls"] = msgspec.json.decode(node["tool_calls"])
+    return messages
+
+
+IMPORTER = Importer(parse, rows, (".jsonl", ".json", ".parquet"))
+EXPORTER = Exporter(written)

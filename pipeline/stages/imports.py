@@ -1,0 +1,355 @@
+"""Stage: what others recorded becomes the rollouts of a round, merged into a tree a task, in bounded memory.
+
+What cannot be read is a line of a report, with its file and line; the rest comes in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import msgspec
+import polars as pl
+
+from pipeline.errors import BadConfig, BadInput, check_words
+from pipeline.exchange import IMPORTERS
+from pipeline.exchange.answers import Answer
+from pipeline.exchange.document import Document, Fault, Refused, Restored
+from pipeline.exchange.encoding import Encoder
+from pipeline.exchange.planting import ENGINE, Found, Rows
+from pipeline.exchange.reading import Importer, documents
+from pipeline.exchange.references import renamed
+from pipeline.exchange.sorting import Spool
+from pipeline.generation.engine import Completion, Request
+from pipeline.generation.engines import engine_fingerprint, open_tokens
+from pipeline.report import Progress, Report
+from pipeline.stages.judging import judge
+from pipeline.stages.work import Work, inputs
+from pipeline.store.files import locked
+from pipeline.store.layout import EVERY_ROUND, Place
+from pipeline.store.write import disk_errors
+from pipeline.tasks.verifiers import VERIFIERS
+from pipeline.trees.grow import read_trees
+from schemas import TABLES
+from schemas.words import SPLITS
+
+STAGE, VERSION = "rollouts", "1"
+TASKS, SCORES, LABELS = "tasks", "source", "step_labels"
+FOLDER = "imports"
+"""Below the store, on this machine: a file a round with what could not be read."""
+_EVERY = 2000
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Found).decode
+
+
+@dataclass(frozen=True, slots=True)
+class ImportConfig:
+    """format: key of IMPORTERS. path: of a file, or of a folder of them. licence: of what is imported, where its
+    records name none. tokens: source: token ids as the source has them, of a tokenizer that is not known here, so that
+    nothing can be grown from them; policy: they are of the tokenizer of --policy, which may grow them; render:
+    likewise, and texts without token ids are encoded by it.
+    """
+
+    format: str = ""
+    path: str = ""
+    licence: str = ""
+    tokens: Literal["source", "policy", "render"] = "source"
+
+
+def write_imports(work: Work, config: ImportConfig = ImportConfig()) -> Report:
+    """Read foreign files into the round's tasks, nodes, verdicts, step labels and, under `source`, scores.
+
+    Raises:
+        BadConfig: there is no such format, or the suite has other tasks.
+        BadInput: there is no such file, or nothing in it can be imported.
+    """
+    check_words(config, format=IMPORTERS, tokens=("source", "policy", "render"))
+    run = _Import(work, config)
+    if not run.is_current():
+        with locked(work.store.files, f"import of {work.suite.name}, round {work.round}"):
+            run.make()
+    return run.report()
+
+
+class _Line(msgspec.Struct):
+    file: str
+    line: int
+    violation: str
+
+
+@dataclass(slots=True)
+class _Import:
+    work: Work
+    config: ImportConfig
+    violations: int = 0
+    documents: int = 0
+    steps: int = 0
+    conflicts: int = 0
+    fresh: int = 0
+    _started: float = field(default_factory=time.monotonic)
+    _files: list[Path] = field(default_factory=list)
+    _made_from: dict[str, str] = field(default_factory=dict)
+    _importer: Importer | None = None
+
+    def __post_init__(self):
+        self._importer = import_module(IMPORTERS[self.config.format]).IMPORTER
+        self._files = _files(Path(self.config.path), self._importer.endings)
+        digest = hashlib.sha256()
+        for path in self._files:
+            with path.open("rb") as raw:
+                digest.update(f"{self._name(path)}\0".encode() + hashlib.file_digest(raw, "sha256").digest())
+        policy = ENGINE
+        if self.config.tokens != "source":
+            policy = engine_fingerprint(self.work.engine, self.work.policy)
+        said = replace(self.config, path="")
+        self._made_from = inputs(VERSION, config=said, files=digest.hexdigest(), policy=policy)
+
+    @property
+    def violations_file(self) -> Path:
+        return self.work.store.files.local / FOLDER / f"{self.work.suite.name}.{self.work.round}.jsonl"
+
+    def is_current(self) -> bool:
+        """Whether every shard is there and was made from just these files."""
+        store, places = self.work.store, self.work.places("nodes", stage=STAGE)
+        found = [store.entry("nodes", place).inputs for place in places]
+        return bool(found) and all(
+            said.items() >= self._made_from.items() and said.get("shards") == str(len(found)) for said in found
+        )
+
+    def make(self) -> None:
+        """Write every shard, and what could not be read."""
+        store = self.work.store
+        local = store.files.local
+        with disk_errors(local, setting="BRANCHPOINT_STORE"):
+            self.violations_file.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".import-", dir=local) as folder, ExitStack() as held:
+                part = self.violations_file.with_suffix(".part")
+                into = held.enter_context(part.open("wb"))
+                spool, tasks = Spool(Path(folder)), set()
+                for task, data in self._read(into):
+                    spool.add(task, data)
+                    tasks.add(task)
+                if not tasks:
+                    into.flush()
+                    part.replace(self.violations_file)
+                    raise BadInput(
+                        f"{self.config.path}: nothing in it can be read as {self.config.format}",
+                        remedy=f"{self.violations_file} says why",
+                    )
+                new = self._may_replace(tasks)
+                count = -(-len(tasks) // self.work.suite.shard_tasks)
+                self._write_shards(spool, {"shards": str(count)}, into, new=new)
+                self._drop_others(count)
+                part.replace(self.violations_file)
+
+    def report(self) -> Report:
+        """Of what the store now holds."""
+        store, work = self.work.store, self.work
+        report = Report("import", work.suite.name, work.round, fresh=self.fresh)
+        digest = hashlib.sha256()
+        for table in (TASKS, "nodes", "verdicts", LABELS, "scores", "requests"):
+            places = [place for place in _places(work, table) if self._is_ours(table, place)]
+            report.rows[table] = sum(store.rows(table, place) for place in places)
+            for place in places:
+                digest.update(store.digest(table, place).encode())
+        report.shards = len(work.places("nodes", stage=STAGE))
+        report.digest = digest.hexdigest()[:32]
+        self.violations = self._count_violations()
+        report.seconds = time.monotonic() - self._started
+        report.numbers = {"violations": self.violations, "files": len(self._files)}
+        if self.fresh:
+            report.numbers |= {
+                "documents": self.documents,
+                "conflicts": self.conflicts,
+                "steps": self.steps,
+                "steps_per_second": self.steps / max(report.seconds, 1e-9),
+            }
+        if self.violations:
+            report.notes = (f"{self.violations} records were left out; {self.violations_file} says which and why",)
+        return report
+
+    def _count_violations(self) -> int:
+        try:
+            with self.violations_file.open("rb") as lines:
+                return sum(1 for _ in lines)
+        except FileNotFoundError:
+            return 0
+
+    def _name(self, path: Path) -> str:
+        """What a file is called in the store: without the folder it lies in."""
+        root = Path(self.config.path)
+        return path.name if path == root else path.relative_to(root).as_posix()
+
+    def _read(self, into) -> Iterator[tuple[str, bytes]]:
+        """Documents by task."""
+        encoder = self._encoder()
+        for number, path in enumerate(self._files, start=1):
+            name = self._name(path)
+            for line, found in documents(self._importer, path):
+                if not isinstance(found, Fault):
+                    try:
+                        task, found = self._prepared(found, encoder)
+                    except Refused as error:
+                        found = Fault(line, str(error))
+                if isinstance(found, Fault):
+                    into.write(msgspec.json.encode(_Line(name, line, found.why)) + b"\n")
+                    continue
+                self.documents += 1
+                self.steps += len(found.steps if isinstance(found, Document) else found.nodes)
+                if self.documents % _EVERY == 0:
+                    self._tell("documents", self.documents, self.documents)
+                yield task, _encode(Found(name, line, self.config.format, found))
+            self._tell("files", number, len(self._files))
+
+    def _prepared(self, found: Document | Restored, encoder: Encoder | None) -> tuple[str, Document | Restored]:
+        if isinstance(found, Restored):
+            found = renamed(found, suite=self.work.suite.name, round=self.work.round)
+            return found.task["task"], found
+        if encoder is not None:
+            encoder.encode(found)
+        return task_name(self.work.suite.name, self.config.format, found), found
+
+    def _encoder(self) -> Encoder | None:
+        if self.config.tokens == "source":
+            return None
+        return Encoder(open_tokens(self.work.policy), self.work.suite.separator, render=self.config.tokens == "render")
+
+    def _may_replace(self, tasks: set[str]) -> bool:
+        """Whether the suite's tasks are this round's own; else they must be those that are imported.
+
+        Raises:
+            BadConfig: they are others.
+        """
+        store, suite = self.work.store, self.work.suite.name
+        places = store.places("tasks", suite=suite)
+        if all(store.entry("tasks", place).inputs.get("round") == self.work.round for place in places):
+            return True
+        if set(store.tasks(suite, split="train")["task"].to_list()) == tasks:
+            return False
+        raise BadConfig(
+            f"suite {suite} has other tasks than {self.config.path}", remedy="import it into a --suite of its own"
+        )
+
+    def _write_shards(self, spool: Spool, shards: dict[str, str], into, *, new: bool) -> None:
+        """Plant and write the trees, a shard at a time."""
+        size = self.work.suite.shard_tasks
+        rows, number, held = self._rows(), 0, 0
+        for task, some in groupby(spool.read(), key=lambda item: item[0]):
+            rows.add(task, [_decode(data) for _, data in some])
+            held += 1
+            if held == size:
+                self._write(rows, f"train-{number:03d}", shards, into, new=new)
+                rows, number, held = self._rows(), number + 1, 0
+                self._tell("shards", number, int(shards["shards"]))
+        if held:
+            self._write(rows, f"train-{number:03d}", shards, into, new=new)
+
+    def _rows(self) -> Rows:
+        work = self.work
+        return Rows(work.suite.name, work.round, book=self.config.tokens != "source", licence=self.config.licence)
+
+    def _write(self, rows: Rows, shard: str, shards: dict[str, str], into, *, new: bool) -> None:
+        work, store, frames = self.work, self.work.store, rows.frames()
+        self.conflicts += rows.conflicts
+        for file, line, why in rows.faults:
+            into.write(msgspec.json.encode(_Line(file, line, why)) + b"\n")
+        made = self._made_from | shards
+        if new:
+            at = Place(work.suite.name, EVERY_ROUND, TASKS, shard)
+            store.write("tasks", frames["tasks"], at, inputs=made | {"round": work.round})
+        made["tasks"] = store.tasks_digest(work.suite.name, shard)
+        self._record(rows.answers)
+        place = work.place(STAGE, shard)
+        store.write("requests", frames["requests"], place, inputs=made)
+        verdicts = frames["verdicts"] if self.config.tokens == "source" else _judged(frames)
+        store.write("verdicts", verdicts, place, inputs=made)
+        store.write("scores", frames["scores"], work.place(SCORES, shard), inputs=made)
+        for (labeller,), labels in frames[LABELS].group_by("labeller", maintain_order=True):
+            store.write(LABELS, labels, work.place(_stage(labeller), shard), inputs=made)
+        store.write("nodes", frames["nodes"], place, inputs=made)
+        self.fresh += 1
+
+    def _record(self, answers: Iterable[Answer]) -> None:
+        """Put sampled answers into the ledger, as if they had been asked for here."""
+        work = self.work
+        with work.store.ledger() as ledger:
+            for policy, some in groupby(answers, key=lambda answer: answer.policy):
+                pairs = [
+                    (
+                        Request(one.request, one.prompt, _NotTold(), 0),
+                        Completion(one.request, one.token_ids, one.logprobs, one.finish),
+                    )
+                    for one in some
+                ]
+                by = f"{work.suite.name}/{work.round}/{STAGE}"
+                ledger.put(pairs, policy=policy, engine=ENGINE, asked_by=by)
+
+    def _drop_others(self, count: int) -> None:
+        """Remove what stands for shards that there no longer are."""
+        store, kept = self.work.store, {f"train-{number:03d}" for number in range(count)}
+        for table in TABLES:
+            for place in store.places(table, suite=self.work.suite.name):
+                of_round = place.round in (self.work.round, EVERY_ROUND)
+                if of_round and place.shard not in kept and place.shard not in SPLITS:
+                    store.drop(table, place)
+
+    def _is_ours(self, table: str, place: Place) -> bool:
+        return self.work.store.entry(table, place).inputs.get("files") == self._made_from["files"]
+
+    def _tell(self, what: str, done: int, total: int) -> None:
+        self.work.on_progress(Progress("import", what, done, total, 0, 0, time.monotonic() - self._started))
+
+
+class _NotTold:
+    """Sampling of which nothing is known."""
+
+    def as_json(self) -> str:
+        return "{}"
+
+
+def task_name(suite: str, format: str, document: Document) -> str:
+    """A task by its content: what is asked, what stands before it, the tools offered."""
+    parts = "\0".join((document.question, document.messages or "", document.tools or ""))
+    return f"{suite}/{format}/train/{hashlib.blake2b(parts.encode(), digest_size=8).hexdigest()}"
+
+
+def _judged(frames: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """The verdicts of the source, and our own on the ends of attempts that it does not judge and that can be judged:
+    which attempts are grown further depends on them."""
+    tasks = {row["task"]: row for row in frames["tasks"].iter_rows(named=True) if row["verifier"] in VERIFIERS}
+    trees = read_trees(frames["nodes"].filter(pl.col("task").is_in(list(tasks))))
+    ours = judge(trees.values(), tasks, known=True)
+    return pl.concat([frames["verdicts"], ours.join(frames["verdicts"], on=["tree", "node"], how="anti")])
+
+
+def _files(path: Path, endings: tuple[str, ...]) -> list[Path]:
+    """The file, or those of the folder in the order of their names.
+
+    Raises:
+        BadInput: there are none.
+    """
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(endings))
+        if not found:
+            raise BadInput(f"{path} has no {' or '.join(endings)} files", remedy="name another folder, or a file")
+        return found
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist", remedy="correct the path")
+    return [path]
+
+
+def _places(work: Work, table: str) -> list[Place]:
+    return work.store.places(table, suite=work.suite.name, round=EVERY_ROUND if table == TASKS else work.round)
+
+
+def _stage(labeller: str) -> str:
+    """A labeller's place in the store."""
+    return "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in labeller)[:80] or "labels"

@@ -1,0 +1,172 @@
+"""What cannot be read is told with its file and line, and the rest comes in."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+from exchange.imported import as_lines, bring_in, faults_in, table, violations, work_at
+
+from pipeline.errors import BadInput
+from pipeline.exchange import IMPORTERS, reading
+from pipeline.exchange.reading import lines
+from pipeline.exchange.sorting import Spool
+
+GOOD = json.dumps({"prompt": "q", "completions": ["a"], "labels": [True]}).encode()
+DEEP = b'{"prompt": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        pytest.param(GOOD[:-5], "truncated", id="truncated"),
+        pytest.param(b"[1, 2]", "object", id="no object"),
+        pytest.param(b'{"prompt": 3, "completions": [], "labels": []}', "$.prompt", id="wrong type"),
+        pytest.param(b'{"prompt": "q", "completions": ["a"], "labels": []}', "0 labels", id="lengths differ"),
+        pytest.param(b'{"prompt": "q", "completions": ["a"], "labels": [7]}', "$.labels[0]", id="no share"),
+        pytest.param(GOOD.replace(b"q", b"\xff"), "UTF-8", id="no UTF-8"),
+        pytest.param(GOOD.replace(b"q", rb"\ud800"), "", id="half a surrogate pair"),
+        pytest.param(DEEP, "nested too deeply", id="deep"),
+        pytest.param(b'{"prompt": NaN}', "malformed", id="NaN"),
+    ],
+)
+def test_a_bad_line_is_told_and_the_rest_comes_in(tmp_path: Path, line: bytes, why: str):
+    (tmp_path / "a.jsonl").write_bytes(GOOD + b"\n\n" + line + b"\n" + GOOD.replace(b'"a"', b'"b"'))
+    work = work_at(tmp_path)
+    report = bring_in(work, "trl_stepwise", tmp_path / "a.jsonl")
+    assert table(work, "nodes")["text"].to_list() == ["q", "a", "b"]
+    ((file, number, said),) = violations(work)
+    assert (file, number) == ("a.jsonl", 3)
+    assert why in said
+    assert report.numbers["violations"] == 1
+
+
+def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reading, "MOST_BYTES", 100)
+    (tmp_path / "a.jsonl").write_bytes(b"1\n" + b"2" * 10_000_000 + b"\n3")
+    found = [(unit.line, unit.data) for unit in lines(tmp_path / "a.jsonl")]
+    assert found == [(1, b"1\n"), (2, None), (3, b"3")]
+
+
+@pytest.mark.parametrize(
+    ("format", "rows"),
+    [
+        pytest.param(
+            "traces",
+            [
+                {
+                    "traces": [
+                        {
+                            "nodes": [
+                                {"parent": 1, "message": {"role": "user"}},
+                                {"parent": 0, "message": {"role": "user"}},
+                            ]
+                        }
+                    ]
+                }
+            ],
+            id="traces",
+        ),
+        pytest.param(
+            "sessions",
+            [
+                {"type": "user", "uuid": "a", "parentUuid": "b", "message": {"role": "user", "content": "x"}},
+                {"type": "user", "uuid": "b", "parentUuid": "a", "message": {"role": "user", "content": "y"}},
+                {"type": "user", "uuid": "c", "parentUuid": None, "message": {"role": "user", "content": "z"}},
+            ],
+            id="sessions",
+        ),
+    ],
+)
+def test_cyclic_parents(tmp_path: Path, format: str, rows: list):
+    good = {"traces": [{"nodes": [{"message": {"role": "user", "content": "z"}}]}]}
+    work = work_at(tmp_path)
+    bring_in(work, format, as_lines(tmp_path / "a.jsonl", *rows, *([good] if format == "traces" else [])))
+    assert table(work, "nodes")["text"].to_list() == ["z"]
+    assert all("cycle" in why for _, _, why in violations(work))
+    assert [line for _, line, _ in violations(work)] == ([1] if format == "traces" else [1, 2])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"parent": 7}, id="no such parent"),
+        pytest.param({"depth": 5}, id="depth"),
+        pytest.param({"context": 3}, id="context"),
+        pytest.param({"kind": "spell"}, id="unknown word"),
+        pytest.param({"node": -1}, id="negative"),
+        pytest.param({"sampled": True}, id="sampled without a request"),
+        pytest.param({"token_ids": ["x"]}, id="wrong type"),
+    ],
+)
+def test_references_that_cannot_be(tmp_path: Path, change: dict):
+    task = {
+        "task": "s/b/train/0",
+        "suite": "s",
+        "band": "b",
+        "split": "train",
+        "question": "q",
+        "answer": "",
+        "verifier": "math",
+    }
+    of = {"task": "s/b/train/0", "tree": "s/b/train/0@r0", "episode": "s/b/train/0@r0", "turn": 0, "agent": "solver"}
+    root = of | {
+        "node": 0,
+        "context": 0,
+        "depth": 0,
+        "kind": "prompt",
+        "origin": "prompt",
+        "sampled": False,
+        "token_ids": [],
+    }
+    step = of | {"node": 1, "parent": 0, "context": 0, "depth": 1, "kind": "step", "origin": "sample", "sampled": False}
+    step |= {"token_ids": [1]}
+
+    def path(number: int, node: dict) -> dict:
+        told = {"branchpoint": {"version": 1, "round": "r0", "task": task}}
+        steps = [{"source": "user", "message": "q", "extra": {"branchpoint": root}}]
+        steps.append({"source": "agent", "message": f"a{number}", "extra": {"branchpoint": node}})
+        return {"schema_version": "ATIF-v1.6", "agent": {}, "steps": steps, "extra": told}
+
+    file = as_lines(tmp_path / "a.jsonl", path(1, step), path(2, step | {"node": 2} | change))
+    work = work_at(tmp_path)
+    bring_in(work, "atif", file)
+    assert table(work, "nodes")["text"].to_list() == ["q", "a1"]
+    assert [line for _, line, _ in violations(work)] == [2]
+    assert not faults_in(work)
+
+
+@pytest.mark.parametrize("format", IMPORTERS)
+@pytest.mark.parametrize("content", [b"", b"\x00\xff", b"{}", b"[]", b"null", DEEP, b'{"a": [{"b": 1}]}'])
+def test_nothing_raises_but_a_refusal(tmp_path: Path, format: str, content: bytes):
+    for ending in (".jsonl", ".json", ".eval", ".parquet", ".traj"):
+        (tmp_path / f"a{ending}").write_bytes(content)
+    work = work_at(tmp_path)
+    with pytest.raises(BadInput, match="nothing in it"):
+        bring_in(work, format, tmp_path)
+
+
+def test_a_zip_that_lies_is_not_believed(tmp_path: Path):
+    file = tmp_path / "a.eval"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("samples/bomb.json", b"[" * 50_000_000)
+        archive.writestr("../samples/x.json", b"{}")
+    data = bytearray(file.read_bytes())
+    at = data.index(b"PK\x01\x02")
+    data[at + 24 : at + 28] = (10).to_bytes(4, "little")
+    file.write_bytes(data)
+    work = work_at(tmp_path)
+    with pytest.raises(BadInput, match="nothing in it"):
+        bring_in(work, "inspect", file)
+    assert len(violations(work)) == 1
+
+
+def test_a_spool_sorts_more_than_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.exchange.sorting._HELD_BYTES", 1000)
+    spool, added = Spool(tmp_path), [(f"k{number % 7}", str(number).encode()) for number in range(200)]
+    for key, data in added:
+        spool.add(key, data)
+    assert list(spool.read()) == sorted(added, key=lambda item: item[0])
+    assert len(list(tmp_path.iterdir())) > 1
