@@ -4,11 +4,16 @@ import dagster as dg
 
 from assets.generate import verdicts
 from assets.resources import Workplace
+from assets.score import scores_for
 from assets.tables import result, round_asset
 from pipeline.credit import METHODS, in_every_round, labelled
+from pipeline.judges import JUDGES
 from pipeline.labels import LABELLERS
+from pipeline.labels.given import GIVEN
 from pipeline.stages.agreement import draw_agreement, write_agreement
 from pipeline.stages.credit import CreditConfig, write_credit
+from pipeline.stages.judge import JudgeConfig, write_judgements
+from pipeline.stages.label_agreement import beyond_chance, draw_label_agreement, write_label_agreement
 from pipeline.stages.step_labels import StepLabelConfig, write_step_labels
 
 OWNERS = ["team:data"]
@@ -20,7 +25,7 @@ def credit_asset(method: str) -> dg.AssetsDefinition:
     @round_asset(
         "credit",
         method,
-        deps=[verdicts, *(labels if labelled(METHODS[method]) else ())],
+        deps=[verdicts, *(labels if labelled(METHODS[method]) else ()), *scores_for(METHODS[method])],
         group="annotate",
         kinds={"numpy", "parquet"},
         owners=OWNERS,
@@ -55,7 +60,42 @@ def step_label_asset(labeller: str) -> dg.AssetsDefinition:
     return step_labels
 
 
-labels = [step_label_asset(labeller) for labeller in LABELLERS]
+class Judgement(dg.Config):
+    """How a judge is asked: parameters as JSON, attempts of a task (0: all), the pack whose words are used."""
+
+    params: str = JudgeConfig().params
+    per_task: int = JudgeConfig().per_task
+    prompts: str = JudgeConfig().prompts
+
+
+def judge_asset(judge: str) -> dg.AssetsDefinition:
+    """The asset of one judge."""
+    tables = ("step_labels", "requests") if judge in GIVEN else ("requests",)
+
+    @round_asset(
+        "judge",
+        judge,
+        deps=[verdicts],
+        group="annotate",
+        kinds={"vllm", "parquet"},
+        owners=OWNERS,
+        tables=tables,
+        description=(JUDGES[judge].__doc__ or "").strip().split("\n\n")[0],
+        pool="gpu",
+    )
+    def judgement(context: dg.AssetExecutionContext, config: Judgement, workplace: Workplace) -> dg.MaterializeResult:
+        work = workplace.open(context)
+        (report,) = write_judgements(work, JudgeConfig((judge,), **config.model_dump()))
+        return result(work, report, tables=tables)
+
+    return judgement
+
+
+labels = [step_label_asset(labeller) for labeller in LABELLERS if labeller not in GIVEN]
+judges = [judge_asset(judge) for judge in JUDGES]
+"""The workplace's policy is the model that judges."""
+judges_of_every_round = [asset for asset, judge in zip(judges, JUDGES, strict=True) if judge == "genprm"]
+"""What the embedded policy was trained to answer; the other judges want an instruct model."""
 credits = [credit_asset(method) for method in METHODS]
 credits_of_every_round = [
     asset for asset, method in zip(credits, METHODS.values(), strict=True) if in_every_round(method)
@@ -76,3 +116,24 @@ def agreement(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.Mat
     done = result(work, write_agreement(work), tables=("evals",))
     picture = dg.MetadataValue.path(str(draw_agreement(work)))
     return done._replace(metadata={**done.metadata, "picture": picture})
+
+
+AGREES = "labels_agree_with_the_oracle"
+
+
+@round_asset(
+    deps=[*labels, *(asset for asset, judge in zip(judges, JUDGES, strict=True) if judge in GIVEN)],
+    group="annotate",
+    kinds={"polars", "parquet"},
+    owners=OWNERS,
+    tables=("evals",),
+    checks=(dg.AssetCheckSpec(AGREES, asset="label_agreement", description=beyond_chance.__doc__),),
+)
+def label_agreement(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.MaterializeResult:
+    """The label report: each labeller against the oracle of sums and the others, and its cost."""
+    work = workplace.open(context)
+    done = result(work, write_label_agreement(work), tables=("evals",))
+    passed, said = beyond_chance(work)
+    found = dg.AssetCheckResult(passed=passed, check_name=AGREES, description=said, severity=dg.AssetCheckSeverity.WARN)
+    picture = dg.MetadataValue.path(str(draw_label_agreement(work)))
+    return done._replace(metadata={**done.metadata, "picture": picture}, check_results=[*done.check_results, found])

@@ -24,7 +24,7 @@ from assets.partitions import add_partitions
 from assets.resources import Workplace, listen
 from pipeline.cli import ROUND, STAGES, SUITE
 from pipeline.cli_options import Parser, add_store_option, check_store, check_suite, read_options
-from pipeline.cli_questions import settings_of
+from pipeline.cli_store import settings_of
 from pipeline.errors import BranchpointError
 from pipeline.report import Progress as Step
 from pipeline.report import Report
@@ -40,6 +40,11 @@ SETTINGS = {
     "trees": {"attempts": 2, "branches": 3},
     "retries": {"per_task": 1},
     "interventions": {"per_task": 1, "continuations": 4},
+    "regenerations": {"per_task": 1, "by": "steps"},
+    "roles": {"width": 2},
+    "summaries": {"per_task": 1, "summaries": 2},
+    "policies__online": {"rounds": 1, "changes": '{"eval_shards": 2}'},
+    "policies__prm": {"steps": 100},
 }
 """Where the demo asks for less than a real run would, so that it ends in minutes."""
 OURS = {BranchpointError.__name__, *(kind.__name__ for kind in BranchpointError.__subclasses__())}
@@ -246,6 +251,8 @@ def smaller_draws(options: argparse.Namespace) -> str:
     """Which options find the shards of the demo current, where it asked for less than the stages do by themselves."""
     commands = []
     for name, given in SETTINGS.items():
+        if name not in STAGES:
+            continue
         stage = STAGES[name]
         defaults = getattr(import_module(stage.module), stage.config)()
         changed = {field: value for field, value in given.items() if value != getattr(defaults, field)}

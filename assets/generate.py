@@ -7,9 +7,13 @@ import dagster as dg
 from assets.resources import Workplace
 from assets.tables import filled, launch_form, result, round_asset
 from pipeline.report import Report
+from pipeline.stages.episodes import EpisodeConfig, write_episodes
 from pipeline.stages.interventions import InterventionConfig, write_interventions
+from pipeline.stages.regenerations import RegenerationConfig, write_regenerations
 from pipeline.stages.retries import RetryConfig, write_retries
+from pipeline.stages.roles import RoleConfig, write_roles
 from pipeline.stages.rollouts import RolloutConfig, write_rollouts
+from pipeline.stages.summaries import SummaryConfig, write_summaries
 from pipeline.stages.tasks import write_tasks
 from pipeline.stages.trees import TreeConfig, write_trees
 from pipeline.stages.verdicts import write_verdicts
@@ -64,6 +68,14 @@ rollouts = generating_asset(
     after=tasks,
     tables=GROWN,
 )
+episodes = generating_asset(
+    "episodes",
+    "Every task played in its suite's environment, turn by turn, on exact token borders: the rollouts of such suites.",
+    write=write_episodes,
+    settings=EpisodeConfig,
+    after=tasks,
+    tables=GROWN,
+)
 trees = generating_asset(
     "trees",
     "Branches from the inner steps of right and wrong attempts: the tree that values and labels are read from.",
@@ -88,10 +100,34 @@ interventions = generating_asset(
     after=retries,
     tables=("variants", *GROWN),
 )
+regenerations = generating_asset(
+    "regenerations",
+    "Attempts that a discriminator rejects, cut before their first flawed step and drawn anew (Search-R2).",
+    write=write_regenerations,
+    settings=RegenerationConfig,
+    after=interventions,
+    tables=("variants", *GROWN),
+)
+roles = generating_asset(
+    "roles",
+    "Trees of roles (MALT): answers, checks of each answer, new answers in view of both.",
+    write=write_roles,
+    settings=RoleConfig,
+    after=regenerations,
+    tables=("variants", *GROWN),
+)
+summaries = generating_asset(
+    "summaries",
+    "Attempts cut at token budgets and made to answer at once (anytime summaries of BRPO).",
+    write=write_summaries,
+    settings=SummaryConfig,
+    after=roles,
+    tables=("variants", *GROWN),
+)
 
 
 @round_asset(
-    deps=[rollouts, trees, retries, interventions],
+    deps=[rollouts, episodes, trees, retries, interventions, regenerations, roles, summaries],
     group="verify",
     kinds={"python", "parquet"},
     owners=["team:data"],

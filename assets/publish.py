@@ -1,4 +1,6 @@
-"""The release: a folder as the Hub wants it, staged, never uploaded from here."""
+"""The release: a folder as the Hub wants it, and, where a repository is named, its place on the Hub."""
+
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -7,9 +9,11 @@ from assets.build import pairs, patches
 from assets.resources import Workplace
 from assets.tables import filled, launch_form, result, round_asset
 from assets.train import evals
+from pipeline.publish.hub import Published
+from pipeline.stages.publish import PublishConfig, write_publication
 from pipeline.stages.release import ReleaseConfig, write_release
 
-Release = launch_form(ReleaseConfig)
+Release, Publish = launch_form(ReleaseConfig), launch_form(PublishConfig)
 
 
 @round_asset(
@@ -22,3 +26,32 @@ def release(context: dg.AssetExecutionContext, config: Release, workplace: Workp
     """A dataset folder with every table, its card and its digests, which `datasets.load_dataset` opens."""
     work = workplace.open(context)
     return result(work, write_release(work, filled(ReleaseConfig, config)))
+
+
+@round_asset(
+    "release",
+    "hub",
+    deps=[release],
+    group="publish",
+    kinds={"huggingface"},
+    owners=["team:data"],
+    output_required=False,
+)
+def published(
+    context: dg.AssetExecutionContext, config: Publish, workplace: Workplace
+) -> Iterator[dg.MaterializeResult]:
+    """The release on the Hub, private unless told otherwise; nothing unless `repo` names a repository."""
+    work = workplace.open(context)
+    made = write_publication(work, filled(PublishConfig, config))
+    yield from (linked(result(work, made.report), found) for found in made.done)
+
+
+def linked(done: dg.MaterializeResult, found: Published) -> dg.MaterializeResult:
+    """The same with the place on the Hub."""
+    place = {
+        "link": dg.MetadataValue.url(found.url),
+        "commit": found.commit,
+        "tag": found.tag,
+        "private": found.private,
+    }
+    return dg.MaterializeResult(metadata={**done.metadata, **place}, data_version=done.data_version)

@@ -15,10 +15,12 @@ from pipeline.stages.work import Work
 from pipeline.store.checks import CHECKS
 from pipeline.store.layout import EVERY_ROUND
 from pipeline.store.query import write_database
+from pipeline.variants.checks import VARIANT_CHECKS
 from schemas import TABLES
 from schemas.base import column_docs, describe
 
 MOST_NUMBERS = 12
+ALL_CHECKS = {**CHECKS, "variants": {**CHECKS["variants"], **VARIANT_CHECKS}}
 
 
 def table_metadata(*tables: str) -> dict[str, object]:
@@ -45,18 +47,25 @@ def table_checks(key: Sequence[str], *tables: str) -> list[dg.AssetCheckSpec]:
     return [
         dg.AssetCheckSpec(name=f"{table}_{name}", asset=asset, blocking=True, description=check.__doc__)
         for table in tables
-        for name, check in CHECKS[table].items()
+        for name, check in ALL_CHECKS[table].items()
     ]
 
 
 def round_asset(
-    *key: str, group: str, kinds: set[str], owners: list[str], tables: Sequence[str] = (), **options: object
+    *key: str,
+    group: str,
+    kinds: set[str],
+    owners: list[str],
+    tables: Sequence[str] = (),
+    checks: Sequence[dg.AssetCheckSpec] = (),
+    **options: object,
 ) -> Callable[[Callable], dg.AssetsDefinition]:
     """The decorator of every asset here: partitioned by suite and round, with its tables' columns and blocking checks.
 
     Args:
         key: of the asset; the decorated function's name where none is given.
         tables: what it writes; the columns of the first are shown.
+        checks: its own, beside those of its tables.
         options: as `dagster.asset` takes them; the description is the function's docstring where none is given.
     """
 
@@ -70,7 +79,7 @@ def round_asset(
             owners=owners,
             code_version="1",
             metadata=table_metadata(*tables) if tables else None,
-            check_specs=table_checks(name, *tables),
+            check_specs=[*table_checks(name, *tables), *checks],
             **options,
         )(function)
 
@@ -114,7 +123,7 @@ def _check(work: Work, table: str, stage: str) -> list[dg.AssetCheckResult]:
     if table == "nodes":  # sound only together with the nodes they hang on
         stages = list(GENERATING[: GENERATING.index(stage) + 1])
     places = [place for one in stages for place in store.places(table, suite=work.suite.name, round=round, stage=one)]
-    found = {name: check(store, table, places) for name, check in CHECKS[table].items()}
+    found = {name: check(store, table, places) for name, check in ALL_CHECKS[table].items()}
     return [
         dg.AssetCheckResult(passed=finding.passed, check_name=f"{table}_{name}", description=finding.detail)
         for name, finding in found.items()

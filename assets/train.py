@@ -5,21 +5,47 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from assets.build import pairs, patches
+from assets.build import pairs, patches, prm_steps
 from assets.generate import tasks
 from assets.resources import Workplace
 from assets.tables import filled, launch_form, result, round_asset
+from pipeline.labels.prm import prm_folder
 from pipeline.report import Report
 from pipeline.stages.evals import EvalConfig, write_evals
+from pipeline.stages.prm_evals import PrmEvalConfig, write_prm_evals
+from pipeline.stages.token_rewards import TokenRewardConfig
 from pipeline.stages.work import Work
-from trainers.stages import DpoRecipe, IntRecipe, policy_name, train_dpo_policy, train_int_policy
+from trainers.prm_recipe import PrmRecipe
+from trainers.prm_stages import prm_name, train_prm_model
+from trainers.recipes import DpoRecipe, IntRecipe, TRegRecipe
+from trainers.stages import (
+    build_token_rewards,
+    policy_name,
+    train_dpo_policy,
+    train_int_policy,
+    train_treg_policy,
+)
 
 Evals = launch_form(EvalConfig)
 
 OWNERS = ["team:training"]
 
 
-TABLES = {"dpo": pairs, "int": patches}
+TokenRewards = launch_form(TokenRewardConfig)
+
+
+@round_asset(
+    deps=[pairs], group="build", kinds={"pytorch", "parquet"}, owners=OWNERS, tables=("token_rewards",), pool="gpu"
+)
+def token_rewards(
+    context: dg.AssetExecutionContext, config: TokenRewards, workplace: Workplace
+) -> dg.MaterializeResult:
+    """A reward for every token of the pairs' answers (T-REG), by what the policy would keep if asked to better them."""
+    work = workplace.open(context)
+    return result(work, build_token_rewards(work, filled(TokenRewardConfig, config)), tables=("token_rewards",))
+
+
+TABLES = {"dpo": pairs, "treg": token_rewards, "int": patches, "prm": prm_steps}
 """What each method is trained on."""
 
 
@@ -55,7 +81,7 @@ def policy_asset(
         if idle := nothing_to_train_on(work, method, f"policies/{method}"):
             return result(work, idle)
         trained = result(work, train(work, filled(recipe, config)))
-        folder = work.settings.policies / policy_name(work, method)
+        folder = work.settings.policies / policy_name(work, config.name or method)
         picture = dg.MetadataValue.path(str(folder / "curves.png"))
         return trained._replace(metadata={**trained.metadata, "folder": str(folder), "curves": picture})
 
@@ -63,6 +89,12 @@ def policy_asset(
 
 
 dpo = policy_asset("dpo", "The round's policy after DPO on its pairs.", train=train_dpo_policy, recipe=DpoRecipe)
+treg = policy_asset(
+    "treg",
+    "The round's policy after preference training with token rewards (T-REG).",
+    train=train_treg_policy,
+    recipe=TRegRecipe,
+)
 int_sft = policy_asset(
     "int",
     "The round's policy after supervised training on interventions (InT).",
@@ -103,4 +135,52 @@ def eval_asset(method: str, *, trained: dg.AssetsDefinition | None) -> dg.Assets
     return evals
 
 
-evals = [eval_asset("policy", trained=None), eval_asset("dpo", trained=dpo), eval_asset("int", trained=int_sft)]
+evals = [
+    eval_asset("policy", trained=None),
+    eval_asset("dpo", trained=dpo),
+    eval_asset("int", trained=int_sft),
+    eval_asset("treg", trained=treg),
+]
+
+
+Prm, PrmEvals = launch_form(PrmRecipe), launch_form(PrmEvalConfig)
+
+
+@round_asset(
+    "policies",
+    "prm",
+    deps=[prm_steps],
+    group="train",
+    kinds={"transformers", "pytorch"},
+    owners=OWNERS,
+    pool="gpu",
+)
+def prm(context: dg.AssetExecutionContext, config: Prm, workplace: Workplace) -> dg.MaterializeResult:
+    """A process reward model, which scores the steps of an attempt, on the round's labelled steps."""
+    work, recipe = workplace.open(context), filled(PrmRecipe, config)
+    if idle := nothing_to_train_on(work, "prm", "policies/prm"):
+        return result(work, idle)
+    trained = result(work, train_prm_model(work, recipe))
+    folder = prm_folder(prm_name(work, recipe), policies=work.settings.policies)
+    picture = dg.MetadataValue.path(str(folder / "curves.png"))
+    return trained._replace(metadata={**trained.metadata, "folder": str(folder), "curves": picture})
+
+
+@round_asset(
+    "evals",
+    "prm",
+    deps=[tasks, prm],
+    group="evaluate",
+    kinds={"vllm", "parquet"},
+    owners=OWNERS,
+    tables=("evals",),
+    pool="gpu",
+)
+def prm_evals(context: dg.AssetExecutionContext, config: PrmEvals, workplace: Workplace) -> dg.MaterializeResult:
+    """Held-out answers before the process reward model: first wrong steps, RewardMATH, best of n against a majority."""
+    work = workplace.open(context)
+    name = config.prm or prm_name(work, PrmRecipe())
+    if idle := nothing_to_train_on(work, "prm", f"prm-{name}"):
+        return result(work, dataclasses.replace(idle, rows={"evals": 0}), tables=("evals",))
+    form = PrmEvalConfig(**{**config.model_dump(), "prm": name})
+    return result(work, write_prm_evals(work, form), tables=("evals",))

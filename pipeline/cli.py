@@ -28,7 +28,8 @@ from pipeline.cli_options import (
     read_options,
 )
 from pipeline.cli_progress import progress_on
-from pipeline.cli_questions import QUESTIONS, settings_of
+from pipeline.cli_questions import QUESTIONS
+from pipeline.cli_store import settings_of
 from pipeline.errors import BadConfig, BranchpointError
 
 SUITE, ROUND = "chain_sum", "r0"
@@ -58,25 +59,82 @@ STAGES: dict[str, Stage] = {
         printer="pipeline.plan.ask",
     ),
     "rollouts": Stage("pipeline.stages.rollouts", "write_rollouts", "RolloutConfig", "sample a group from every task"),
+    "episodes": Stage(
+        "pipeline.stages.episodes", "write_episodes", "EpisodeConfig", "play every task in its suite's environment"
+    ),
     "trees": Stage("pipeline.stages.trees", "write_trees", "TreeConfig", "branch from inner steps"),
     "retries": Stage("pipeline.stages.retries", "write_retries", "RetryConfig", "reflect on failures and try again"),
     "interventions": Stage(
         "pipeline.stages.interventions", "write_interventions", "InterventionConfig", "replace first wrong steps"
     ),
+    "regenerations": Stage(
+        "pipeline.stages.regenerations",
+        "write_regenerations",
+        "RegenerationConfig",
+        "cut rejected attempts and draw them anew",
+    ),
+    "roles": Stage("pipeline.stages.roles", "write_roles", "RoleConfig", "answer, check and refine in turn"),
+    "summaries": Stage(
+        "pipeline.stages.summaries", "write_summaries", "SummaryConfig", "make attempts answer at token budgets"
+    ),
+    "intervene": Stage(
+        "pipeline.stages.intervene", "write_interventions_by_hand", "InterveneConfig", "write a step anew by hand"
+    ),
     "verdicts": Stage("pipeline.stages.verdicts", "write_verdicts", None, "judge whatever is unjudged"),
     "credit": Stage("pipeline.stages.credit", "write_credit", "CreditConfig", "credit every step under a method"),
     "step-labels": Stage("pipeline.stages.step_labels", "write_step_labels", "StepLabelConfig", "label every step"),
+    "judge": Stage("pipeline.stages.judge", "write_judgements", "JudgeConfig", "ask judges what steps are worth"),
     "scores": Stage(
         "pipeline.stages.scores", "write_scores", "ScoresConfig", "store what a file says of nodes, for credit"
     ),
     "pairs": Stage("pipeline.stages.pairs", "write_pairs", "PairConfig", "build preference pairs"),
     "patches": Stage("pipeline.stages.patches", "write_patches", "PatchConfig", "build InT training rows"),
+    "retry-rows": Stage("pipeline.stages.retry_rows", "write_retry_rows", "RetryRowConfig", "build R3L training rows"),
+    "rl-samples": Stage(
+        "pipeline.stages.rl_samples", "write_rl_samples", "RlSampleConfig", "build rows for online RL"
+    ),
+    "role-rows": Stage(
+        "pipeline.stages.role_rows", "write_role_rows", "RoleRowConfig", "build what each role is to imitate"
+    ),
+    "prm-steps": Stage(
+        "pipeline.stages.prm_steps", "write_prm_steps", "PrmStepsConfig", "build rows for process reward models"
+    ),
+    "rationales": Stage(
+        "pipeline.stages.rationales", "write_rationales", "RationaleConfig", "build rows for a generative PRM"
+    ),
+    "unpaired": Stage(
+        "pipeline.stages.unpaired", "write_unpaired", "UnpairedConfig", "build right and wrong answers for KTO"
+    ),
+    "best-answers": Stage(
+        "pipeline.stages.best_answers", "write_best_answers", "BestAnswerConfig", "build the best answers to imitate"
+    ),
+    "rl-prompts": Stage(
+        "pipeline.stages.rl_prompts", "write_rl_prompts", "RlPromptConfig", "build prompts for online RL"
+    ),
+    "hygiene": Stage(
+        "pipeline.stages.hygiene", "write_hygiene", "HygieneConfig", "look for near-duplicates, benchmarks and secrets"
+    ),
+    "build": Stage(
+        "pipeline.stages.datasets", "write_dataset", "BuildConfig", "filter and mix rows into a dataset for a trainer"
+    ),
+    "prm-scores": Stage(
+        "pipeline.stages.prm_scores", "write_prm_scores", "PrmScoresConfig", "label steps by a process reward model"
+    ),
+    "prm-evals": Stage(
+        "pipeline.stages.prm_evals", "write_prm_evals", "PrmEvalConfig", "measure a process reward model"
+    ),
     "evals": Stage("pipeline.stages.evals", "write_evals", "EvalConfig", "evaluate a policy on held-out tasks"),
     "agreement": Stage(
         "pipeline.stages.agreement",
         "write_agreement",
         None,
         "compare credit methods and labels, also with the step oracle",
+    ),
+    "label-agreement": Stage(
+        "pipeline.stages.label_agreement",
+        "write_label_agreement",
+        None,
+        "compare step labels of several labellers, also with the step oracle",
     ),
     "release": Stage("pipeline.stages.release", "write_release", "ReleaseConfig", "stage a dataset for the Hub"),
 }

@@ -33,6 +33,7 @@ CHOICES: dict[str, Registry] = {
     "engine": Registry("pipeline.generation.engines", "ENGINES"),
     "method": Registry("pipeline.credit", "METHODS"),
     "labeller": Registry("pipeline.labels", "LABELLERS"),
+    "judge": Registry("pipeline.judges", "JUDGES"),
     "strategy": Registry("pipeline.trees.growth", "FROM_PROMPT"),
     "rule": Registry("pipeline.trees.growth", "FROM_TREE"),
     "order": Registry("pipeline.generation.scheduler", "ORDERS"),
@@ -209,7 +210,8 @@ def _reader(name: str, hint: Any) -> _Reader:
 
 
 def _meanings(config: type) -> dict[str, str]:
-    """What the class's docstring says of its fields, written `field: meaning.` one after another."""
+    """What the docstrings of a class and its bases say of its fields, written `field: meaning.` one after another."""
+    said = " ".join(one.__doc__ or "" for one in reversed(config.__mro__[:-1]))
     names = "|".join(re.escape(field.name) for field in fields(config))
-    parts = re.split(rf"(?:^|(?<=\s))({names}):\s", " ".join((config.__doc__ or "").split()))
+    parts = re.split(rf"(?:^|(?<=\s))({names}):\s", " ".join(said.split()))
     return {name: text.strip().rstrip(".") for name, text in zip(parts[1::2], parts[2::2], strict=True)}

@@ -15,19 +15,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 from pipeline import show
 from pipeline.bench import BENCHES, ON_ENGINES
 from pipeline.bench.shape import SHAPES, Shape, Sizes
+from pipeline.builders.pack_command import PACK, run_pack
 from pipeline.cli_options import check_choice
 from pipeline.cli_progress import progress_on
+from pipeline.cli_store import database_of, settings_of, store_of
 from pipeline.errors import BadConfig
+from pipeline.exchange.commands import EXPORT, IMPORT, run_export, run_import
 from pipeline.lineage.datasets import DATASETS
+from pipeline.publish.commands import PUBLISH, VERIFY, run_publish, run_verify
 from pipeline.settings import Settings
-from pipeline.store.files import is_url
+from pipeline.view.command import VIEW, run_view
 
 if TYPE_CHECKING:
-    import duckdb
-
     from pipeline.store.audit import Audited
     from pipeline.store.query import ShownNode
-    from pipeline.store.store import Store
 
 FAILED = 1
 """Exit code of a check that found something."""
@@ -42,32 +43,6 @@ class Question(NamedTuple):
     of_store: bool = True
 
 
-def settings_of(options: argparse.Namespace) -> Settings:
-    """Settings, with the store that the options name."""
-    settings = Settings.from_environment()
-    return replace(settings, store=options.store) if options.store else settings
-
-
-def _ask(options: argparse.Namespace) -> duckdb.DuckDBPyConnection:
-    """A database over the store the options name."""
-    from pipeline.store.query import open_database
-
-    return open_database(_store(options))
-
-
-def _store(options: argparse.Namespace) -> Store:
-    from pipeline.store.store import Store
-
-    root = settings_of(options).store
-    folder = str(root).removeprefix("file://")
-    if not is_url(folder) and not Path(folder).is_dir():
-        raise BadConfig(
-            f"there is no store at {root}",
-            remedy="run `branchpoint tasks` first, or name it with --store or BRANCHPOINT_STORE",
-        )
-    return Store(root)
-
-
 def _sql(options: argparse.Namespace) -> None:
     """Answer the query, else what is piped in, else whatever is typed."""
     if options.json and options.csv:
@@ -80,7 +55,7 @@ def _sql(options: argparse.Namespace) -> None:
 
     from pipeline.store.query import ask, reading
 
-    with _ask(options) as connection:
+    with database_of(options) as connection:
         if typed:
             from pipeline.cli_prompt import converse
 
@@ -106,7 +81,7 @@ def _read_text(source: TextIO) -> str:
 def _tables(options: argparse.Namespace) -> None:
     from pipeline.store.query import Count, count_rows
 
-    counts = count_rows(_store(options))
+    counts = count_rows(store_of(options))
     (show.print_json if options.json else show.print_table)(Count._fields, counts, to=sys.stdout)
 
 
@@ -137,7 +112,7 @@ def _audited(options: argparse.Namespace) -> Iterator[Audited]:
     from pipeline.stages.standing import audit_standing
     from pipeline.store.audit import Audited, audit
 
-    store, of = _store(options), {"suite": options.suite, "round": options.round}
+    store, of = store_of(options), {"suite": options.suite, "round": options.round}
     failed = False
     for found in audit(store, **of):
         failed |= not found.passed and found.check == "file"
@@ -156,14 +131,14 @@ def _audited(options: argparse.Namespace) -> Iterator[Audited]:
 def _show(options: argparse.Namespace) -> None:
     from pipeline.store.query import tree_nodes
 
-    with _ask(options) as connection:
+    with database_of(options) as connection:
         _print_nodes(tree_nodes(connection, options.tree), show.tree_lines, options)
 
 
 def _path(options: argparse.Namespace) -> None:
     from pipeline.store.query import path_nodes
 
-    with _ask(options) as connection:
+    with database_of(options) as connection:
         nodes = path_nodes(connection, options.tree, options.node)
         _print_nodes(nodes, lambda found: map(show.node_line, found), options)
 
@@ -185,7 +160,7 @@ def _why(options: argparse.Namespace) -> int:
     from pipeline.lineage.why import why
 
     at_hand = AtHand(settings_of(options), policy=options.policy)
-    found = why(_store(options), options.dataset, options.row, at_hand=at_hand)
+    found = why(store_of(options), options.dataset, options.row, at_hand=at_hand)
     print_why(found, as_json=options.json, to=sys.stdout)
     return 0 if all(one.agrees for one in found) else FAILED
 
@@ -195,7 +170,7 @@ def _drift(options: argparse.Namespace) -> None:
     from pipeline.lineage.drift import find_drift
     from pipeline.lineage.show_drift import print_drift
 
-    store, at_hand = _store(options), AtHand(settings_of(options), policy=options.policy)
+    store, at_hand = store_of(options), AtHand(settings_of(options), policy=options.policy)
     if not store.places("nodes", suite=options.suite, round=options.round):
         raise BadConfig("the store has no such nodes", remedy="`branchpoint tables` lists what there is")
     with progress_on(sys.stderr) as on_progress:
@@ -206,13 +181,21 @@ def _drift(options: argparse.Namespace) -> None:
 def _report(options: argparse.Namespace) -> None:
     """Print a report of a round; draw it, where a file is named."""
     check_choice("report", options.what, REPORTS)
-    store, of = _store(options), {"suite": options.suite, "round": options.round}
+    store, of = store_of(options), {"suite": options.suite, "round": options.round}
+    if options.what not in ("credit", "labels") and options.picture is not None:
+        raise BadConfig(f"a report of {options.what} has no picture", remedy="leave --picture out")
+    if options.what == "variants":
+        from pipeline.variants.report import ask_variants
+
+        return ask_variants(store, **of, as_json=options.json, to=sys.stdout)
     if options.what == "cost":
-        if options.picture is not None:
-            raise BadConfig("a report of cost has no picture", remedy="leave --picture out")
         from pipeline.plan.ask import ask_cost
 
         return ask_cost(store, **of, as_json=options.json, to=sys.stdout)
+    if options.what == "labels":
+        from pipeline.label_report.ask import ask_labels
+
+        return ask_labels(store, **of, picture=options.picture, as_json=options.json, to=sys.stdout)
     from pipeline.credit_report.ask import ask_credit
 
     ask_credit(store, **of, picture=options.picture, as_json=options.json, to=sys.stdout)
@@ -237,6 +220,13 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _bench(options: argparse.Namespace) -> None:
+    if options.device != "cpu":
+        if options.names != ["train"]:
+            raise BadConfig(f"--device {options.device} is for the bench train", remedy="name that alone")
+        from importlib import import_module
+
+        import_module(BENCHES["train"]).main(["--device", options.device, "--model", options.model])
+        return
     for name in options.names:
         check_choice("bench", name, BENCHES)
     check_choice("shape", options.shape, SHAPES)
@@ -258,7 +248,7 @@ def _bench(options: argparse.Namespace) -> None:
     print_metrics(measured, shape, to=sys.stdout)
 
 
-REPORTS = ("credit", "cost")
+REPORTS = ("credit", "labels", "cost", "variants")
 _SHAPE = Shape()
 _ENGINES = tuple(sorted({engine for engines in ON_ENGINES.values() for engine in engines}))
 _SIZES = {
@@ -297,6 +287,7 @@ QUESTIONS: dict[str, Question] = {
         "show the steps from the root to a node",
         {"tree": _TREE, "node": {"metavar": "NODE", "type": int, "help": "number in the tree"}},
     ),
+    "view": Question(run_view, "write trees with their credit as one HTML page to look at", VIEW),
     "why": Question(
         _why,
         "show what a training row came from and which tokens it trains",
@@ -333,6 +324,13 @@ QUESTIONS: dict[str, Question] = {
             "--picture": {"metavar": "FILE", "type": Path, "help": "draw it into this PNG too"},
         },
     ),
+    "import": Question(run_import, "bring in what others recorded", IMPORT),
+    "export": Question(run_export, "write paths as files of other formats", EXPORT),
+    "pack": Question(run_pack, "write training rows as packs, each shared token once, for other trainers", PACK),
+    "publish": Question(run_publish, "upload a round's release, or a policy, to the Hub", PUBLISH),
+    "verify": Question(
+        run_verify, "check a release: its bytes, its card, and its rows built again", VERIFY, of_store=False
+    ),
     "golden": Question(
         _golden,
         "run reference vectors through the methods",
@@ -356,6 +354,8 @@ QUESTIONS: dict[str, Question] = {
             "names": {"metavar": "NAME", "nargs": "*", "help": f"{'|'.join(BENCHES)}; default all"},
             "--shape": {"metavar": "NAME", "default": "mixed", "help": f"{'|'.join(SHAPES)}; default mixed"},
             "--engine": {"metavar": "NAME", "default": "", "help": f"measured too, by gen: {'|'.join(_ENGINES)}"},
+            "--device": {"default": "cpu", "metavar": "NAME", "help": "cpu, or cuda for train; default cpu"},
+            "--model": {"default": "qwen3-0.6b", "metavar": "NAME", "help": "of train on cuda; default qwen3-0.6b"},
             "--tasks": {"type": int, "help": f"trees to draw; default {_SHAPE.tasks}"},
             "--shard-tasks": {"type": int, "help": f"tasks in a shard; default {_SHAPE.shard_tasks}"},
             "--seed": {"type": int, "default": _SHAPE.seed, "help": f"of what is drawn; default {_SHAPE.seed}"},

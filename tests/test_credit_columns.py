@@ -84,6 +84,7 @@ def node_rows() -> pl.DataFrame:
             "node": [0, 1, 3, 0, 1],
             "parent": [None, 0, 1, None, 0],
             "depth": [0, 1, 2, 0, 1],
+            "kind": ["prompt", "step", "step", "prompt", "step"],
             "token_ids": [[9, 9], [], [1, 2], [8], [3]],
         },
         schema_overrides={
@@ -123,6 +124,15 @@ def test_a_stored_verdict_is_from_0_to_1(reward):
 def test_trees_from_nodes_miss_a_parent():
     with pytest.raises(BadTable, match=r"nodes: tree a\.0, node 3: its parent 1 is not there; "):
         trees_from_nodes(node_rows().filter(pl.col("node") != 1), reward_frame())
+
+
+def test_what_was_shown_earns_nothing():
+    nodes = node_rows().with_columns(kind=pl.Series(["prompt", "prompt", "step", "prompt", "step"]))
+    trees = trees_from_nodes(nodes, reward_frame())
+    columns = CreditColumns(advantage=np.full(5, 0.5), token_advantages=np.full(6, 0.25))
+    frame = credit_frame(nodes, trees, columns, "tempo")
+    assert frame["advantage"].to_list() == [0.5, 0.0, 0.5, 0.5, 0.5]
+    assert frame["token_advantages"].is_null().to_list() == [False, True, False, False, False]
 
 
 def test_credit_frame_is_the_credit_table_with_null_for_unknown():

@@ -201,12 +201,15 @@ class TestVllmEngine:
     def module(self, monkeypatch) -> ModuleType:
         """The engine's module on a library that loads nothing."""
         fake, exceptions = ModuleType("vllm"), ModuleType("vllm.exceptions")
+        sampling = ModuleType("vllm.sampling_params")
+        sampling.StructuredOutputsParams = SimpleNamespace
         fake.SamplingParams = SimpleNamespace
         fake.LLM = lambda path, **options: SimpleNamespace(llm_engine=Stepping(), options=options)
         exceptions.VLLMError = type("VLLMError", (Exception,), {})
         exceptions.VLLMClientError = type("VLLMClientError", (exceptions.VLLMError,), {})
         monkeypatch.setitem(sys.modules, "vllm", fake)
         monkeypatch.setitem(sys.modules, "vllm.exceptions", exceptions)
+        monkeypatch.setitem(sys.modules, "vllm.sampling_params", sampling)
         spec = importlib.util.spec_from_file_location("vllm_engine_on_nothing", VLLM_ENGINE)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
@@ -227,6 +230,15 @@ class TestVllmEngine:
         assert (done.key, done.token_ids.tolist()) == (asked.key, [3, 9])
         assert (params.seed, params.stop_token_ids, params.logprobs) == (asked.seed, [1], 0)
         assert (params.temperature, params.top_p, params.max_tokens) == (1.0, 1.0, 128)
+        assert params.structured_outputs is None
+
+    def test_holds_an_answer_to_its_schema(self, module, folder):
+        engine = module.VllmEngine(found(folder), dtype="float32", max_length=engines.MAX_LENGTH)
+        schema = '{"type":"object"}'
+        asked = make_request(np.array([5]), Sampling(schema=schema), sample=0, fingerprint="f")
+        list(engine.generate([asked]))
+        assert engine._llm.llm_engine.params[0].structured_outputs.json == schema
+        assert asked.key != make_request(np.array([5]), Sampling(), sample=0, fingerprint="f").key
 
     def test_a_refusal_of_the_library_is_an_error(self, module, folder):
         engine = module.VllmEngine(found(folder), dtype="float32", max_length=engines.MAX_LENGTH)

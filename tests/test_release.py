@@ -12,10 +12,9 @@ from huggingface_hub import DatasetCard
 from markdown_it import MarkdownIt
 
 from pipeline.errors import BadConfig, BadTable
-from pipeline.publish import gather, release
+from pipeline.publish import release, source
 from pipeline.publish.card import code, fence, size_category
 from pipeline.publish.features import table_features
-from pipeline.publish.gather import Source
 from pipeline.publish.release import stage_release
 from pipeline.settings import Settings
 from pipeline.stages import verdicts
@@ -31,7 +30,8 @@ SUITE, ROUND = "chain_sum", "r0"
 TRAIN, TRAIN_2, HELD = "chain_sum/a/train/000000", "chain_sum/a/train/000001", "chain_sum/a/held_out/000000"
 EVIL = "```\n</code><script>alert(1)</script>\r````\n---\n~~~\n| a | <b>\n\x1b[31m\u202e# head"
 POLICY = "f`|<i>00.float32.vllm-cpu-0.32.0"
-LEFT_OUT = {"variants", "patches"}
+FILLED = {"tasks", "nodes", "verdicts", "credit", "step_labels", "pairs", "evals"}
+LEFT_OUT = set(release.CONFIGS) - FILLED
 
 
 def task(name, *, split):
@@ -156,14 +156,14 @@ def load(folder, tmp_path, monkeypatch):
 
 
 def test_nodes_load_as_stored(load, store):
-    rows = Source(store, SUITE, ROUND).read("nodes")
+    rows = store.read("nodes", store.places("nodes", suite=SUITE, round=ROUND))
     train = load("nodes", "train")
     assert train.to_list() == rows.filter(pl.col("task") != HELD).to_dicts()
     assert train["token_ids"][:3] == [[7, 8, 9], [1, 2], [2, 2]]
     assert load("nodes", "held_out").to_list() == rows.filter(pl.col("task") == HELD).to_dicts()
 
 
-@pytest.mark.parametrize("config", sorted(set(release.CONFIGS) - LEFT_OUT))
+@pytest.mark.parametrize("config", sorted(FILLED))
 def test_every_config_loads_as_declared(config, load, folder, text):
     stated = {info["config_name"]: info for info in DatasetCard(text).data.dataset_info}[config]
     manifest = json.loads((folder / "manifest.json").read_text())["configs"][config]
@@ -200,7 +200,7 @@ def test_null_stays_null(load):
 def test_last_verdict_stands(load):
     rows = [(row["task"], row["node"], row["reward"]) for row in load("verdicts", "train").to_list()]
     assert rows == [(TRAIN, 1, 1), (TRAIN, 2, 0), (TRAIN_2, 1, None)]
-    assert gather.JUDGES_LAST == verdicts.STAGE
+    assert source.JUDGES_LAST == verdicts.STAGE
 
 
 def test_second_staging_does_nothing_and_would_do_the_same(store, folder, tmp_path):

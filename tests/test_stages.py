@@ -119,7 +119,7 @@ def test_patch_ends_with_the_intervention_and_has_no_wrong_token(work: Work):
 
 
 def test_pairs_share_their_prompt_and_differ_in_outcome(work: Work):
-    pairs = read(work, "pairs")
+    pairs = read(work, "pairs").filter(pl.col("source") != "intervention")  # of steps, which have no verdicts
     assert set(pairs["source"]) >= {"outcome", "retry"}
     assert (pairs["margin"] == 1).all()
     rewards = {(t, n): r for t, n, r in read(work, "verdicts").select("tree", "node", "reward").iter_rows()}

@@ -113,7 +113,7 @@ def test_a_smaller_suite_leaves_nothing_of_the_larger(fresh: Work):
 def test_a_changed_suite_is_made_again(fresh: Work, old: str, new: str, first: str):
     run(fresh)
     reports = run(changed(fresh, edit=(old, new)))
-    assert [reports[stage].fresh for stage in GENERATING] == [1, 1, 1, 1]
+    assert [reports[stage].fresh for stage in GENERATING if stage in reports] == [1, 1, 1, 1]
 
 
 def test_a_changed_task_is_judged_again_everywhere(fresh: Work):

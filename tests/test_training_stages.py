@@ -59,8 +59,8 @@ def sft_rows() -> pl.DataFrame:
     return pl.DataFrame([SHARED | row], schema=column_types(Sft), orient="row")
 
 
-def put(work: Work, table: str, rows: pl.DataFrame) -> None:
-    work.store.write(table, rows, Place("chain_sum", "r0", table, "train"), inputs={})
+def put(work: Work, table: str, rows: pl.DataFrame, *, stage: str = "") -> None:
+    work.store.write(table, rows, Place("chain_sum", "r0", stage or table, "train"), inputs={})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,7 +83,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = open_round(folder)
     put(work, "patches", patch_rows())
     put(work, "pairs", pair_rows())
-    put(work, "sft", sft_rows())
+    put(work, "sft", sft_rows(), stage="best_answers")
     build_token_rewards(work)
     assert train_int_policy(work, INT).fresh == 1
     return folder

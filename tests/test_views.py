@@ -174,7 +174,7 @@ def test_what_says_the_columns_may_go(tmp_path):
     store = Store(tmp_path)
     write(store, "nodes", [node(0, None, "prompt", tree="t")], stage="rollouts")
     path = write_database(store)
-    assert sorted(made.name for made in (tmp_path / ".empty").iterdir())[0].startswith("credit-1")
+    assert sorted(made.name for made in (tmp_path / ".empty").iterdir())[0].startswith("credit-2")
     shutil.rmtree(tmp_path / ".empty")
     with duckdb.connect(path, read_only=True) as connection:
         assert connection.execute("select node from tree_nodes('t')").fetchall() == [(0,)]

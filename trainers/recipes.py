@@ -142,9 +142,11 @@ class TRegRecipe(RunRecipe):
 class SftRecipe(RunRecipe):
     """Likelihood of a round's answers to imitate, token by token weighted. For billions take a rate near 1e-5.
 
+    rows:  stage whose rows: best_answers, role_rows (MALT) or rationales.
     agent: answers of this role alone (MALT); empty: of all.
     """
 
+    rows: str = "best_answers"
     agent: str = ""
 
 

@@ -113,7 +113,7 @@ def _train_likelihood(work: Work, method: str, table: str, recipe: RunRecipe) ->
 def _train(work: Work, method: str, table: str, recipe: RunRecipe, train: Callable[..., TrainingReport]) -> Report:
     name, stage = policy_name(work, recipe.name or method), f"policies/{method}"
     refuse_replaced(work, table)
-    places = work.places(table)
+    places = work.places(table, stage=recipe.rows if isinstance(recipe, SftRecipe) else None)
     made_from = {
         **inputs(VERSION, config=recipe, parent=work.policy.fingerprint),
         "rows": [work.store.digest(table, place) for place in places],

@@ -6,6 +6,8 @@ BENCHES: dict[str, str] = {
     "credit": "pipeline.bench.credit",
     "store": "pipeline.bench.store",
     "query": "pipeline.bench.query",
+    "train": "trainers.bench_train",
+    "score": "trainers.bench_score",
     "cli": "pipeline.bench.cli",
 }
 ON_ENGINES: dict[str, dict[str, str]] = {"gen": {"vllm": "pipeline.bench.gen_vllm"}}

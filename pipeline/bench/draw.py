@@ -262,6 +262,7 @@ def _variant_rows(grown: Grown, cases: Cases, tasks: pl.Series, made) -> pl.Data
         report_node=pl.Series(trees.node[cases.first + REPORT]),
         author=pl.lit("policy"),
         dropped=pl.lit(None),
+        **dict.fromkeys(("parsed", "score", "budget", "effect_low", "effect_high"), pl.lit(None)),
         **made(trees, cases),
     ).with_columns(variant=pl.format("{}/{}/{}", "tree", "kind", "source_leaf"))
     return _typed("variants", rows)

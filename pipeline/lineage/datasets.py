@@ -80,6 +80,17 @@ DATASETS: dict[str, Dataset] = {
         "reward of the token (T-REG)",
         (Answer("answer", "node", ("prompt_ids", "answer_ids"), _after_prompt(lambda row: list(row["rewards"]))),),
     ),
+    "unpaired": Dataset(
+        "sign of the token in KTO",
+        (
+            Answer(
+                "answer",
+                "node",
+                ("prompt_ids", "answer_ids"),
+                _after_prompt(lambda row: [1.0 if row["label"] else -1.0] * len(row["answer_ids"])),
+            ),
+        ),
+    ),
     "patches": Dataset(
         "weight in the mean log-likelihood (InT); 0 where the label is -100",
         (

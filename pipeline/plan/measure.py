@@ -87,13 +87,15 @@ def made_by_task(
         .select("task", reward=pl.coalesce("again", "reward"))
         .filter(pl.col("reward").is_not_null())
     )
-    labels = store.scan("step_labels", **of, stage=labeller).filter(pl.col("k") >= continuations)
+    labels = store.scan("step_labels", **of, stage=labeller).filter(
+        (pl.col("k") >= continuations) & (pl.col("node") > 0)
+    )
     counted = [
         leaves.group_by("task").agg(
             judged_leaves=pl.len().cast(pl.Int64),
             mixed_tasks=((pl.col("reward") >= 1).any() & (pl.col("reward") < 1).any()).cast(pl.Int64),
         ),
-        labels.group_by("task").agg(step_labels=pl.len().cast(pl.Int64)),
+        labels.group_by("task").agg(step_labels=pl.struct("tree", "node").n_unique().cast(pl.Int64)),
         store.scan("pairs", **of).group_by("task").agg(pairs=pl.len().cast(pl.Int64)),
     ]
     found = counted[0]

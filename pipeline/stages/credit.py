@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -20,6 +21,7 @@ from pipeline.credit.scored import BadScore
 from pipeline.credit.tables import columns_for, credit_frame, seen_by, trees_from_nodes
 from pipeline.errors import BadConfig, BadTable
 from pipeline.labels import LABELLERS
+from pipeline.labels.ledger import newest
 from pipeline.report import Report
 from pipeline.stages.earlier import GENERATING, JUDGING, Earlier, judged_from, rollout_shards
 from pipeline.stages.params import read_json_params
@@ -32,6 +34,8 @@ from schemas.base import column_types
 VERSION = "3"
 BATCH_ROWS = 200_000
 _VERDICTS = ("task", "tree", "node", "version", "reward")
+_FEW_WORDS = ("task", "tree", "origin", "kind", "version")
+"""Columns of nodes and verdicts that are read as dictionaries: far more rows than values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,20 +98,20 @@ def batches(
         labeller: whose labels it reads, where it needs any.
         rows: about how many nodes a batch has.
     """
-    store = work.store
+    read = partial(work.store.batches, rows=rows)
     places = [work.place(stage, shard) for stage in GENERATING]
-    sources = [store.batches("verdicts", [*places, work.place(JUDGING, shard)], columns=_VERDICTS, rows=rows)]
+    sources = [read("verdicts", [*places, work.place(JUDGING, shard)], columns=_VERDICTS, dictionary=_FEW_WORDS)]
     scores = scored_by(method)
-    sources += [store.batches(SCORES, [work.place(name, shard)], rows=rows) for name in scores]
+    sources += [read(SCORES, [work.place(name, shard)]) for name in scores]
     if labelled(method):
-        sources.append(store.batches("step_labels", [work.place(labeller, shard)], rows=rows))
-    nodes = store.batches("nodes", places, columns=columns_for(method), rows=rows)
+        sources.append(read("step_labels", [work.place(labeller, shard)]))
+    nodes = read("nodes", places, columns=columns_for(method), dictionary=_FEW_WORDS)
     for batch, (verdicts, *others) in beside(nodes, *sources):
         said, labels = others[: len(scores)], others[len(scores) :]
         yield Batch(
             nodes=pl.DataFrame(batch).filter(seen_by(method)),
             verdicts=present(_frame(verdicts, Verdicts).select(_VERDICTS)),
-            labels=newest_labels(_frame(labels[0], StepLabels)) if labels else None,
+            labels=newest(_frame(labels[0], StepLabels)) if labels else None,
             scores={name: _frame(rows, Scores) for name, rows in zip(scores, said, strict=True)},
         )
 
@@ -150,7 +154,9 @@ def _write(work: Work, name: str, params: Any, labeller: str) -> Report:
 def credited(name: str, method: Method, params: Any, batch: Batch) -> pl.DataFrame:
     """Rows of the credit table of a batch."""
     nodes = batch.nodes.sort("tree", "node")
-    trees = trees_from_nodes(nodes, batch.verdicts, needs=method.needs, labels=batch.labels, scores=batch.scores)
+    trees = trees_from_nodes(
+        nodes, batch.verdicts, needs=method.needs, judged=method.judged, labels=batch.labels, scores=batch.scores
+    )
     try:
         said = method.function(trees, params)
     except BadScore as error:
@@ -173,9 +179,3 @@ def _joined(read: Iterable[Batch]) -> list[Batch]:
 
 def _frame(rows: pa.Table | None, table: type) -> pl.DataFrame:
     return pl.DataFrame(schema=column_types(table)) if rows is None else pl.DataFrame(rows)
-
-
-def newest_labels(labels: pl.DataFrame) -> pl.DataFrame:
-    """Of each step the label of the newest version."""
-    number = pl.col("version").cast(pl.Int64, strict=False)
-    return labels.sort(number, "version", nulls_last=False).unique(["tree", "node"], keep="last", maintain_order=True)

@@ -11,6 +11,7 @@ from functools import cached_property
 import polars as pl
 
 from pipeline.errors import BadConfig, BadTable
+from pipeline.labels.given import GIVEN, SCORING
 from pipeline.stages.work import Work, inputs
 from pipeline.store.catalogue import Entry
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
@@ -20,12 +21,18 @@ BEFORE: dict[str, tuple[str, ...]] = {
     "trees": ("rollouts",),
     "retries": ("rollouts", "trees"),
     "interventions": ("rollouts", "trees", "retries"),
+    "regenerations": ("rollouts", "trees", "retries", "interventions"),
+    "roles": ("rollouts", "trees", "retries", "interventions", "regenerations"),
+    "summaries": ("rollouts", "trees", "retries", "interventions", "regenerations", "roles"),
+    "intervene": ("rollouts", "trees", "retries", "interventions", "regenerations", "roles", "summaries"),
 }
 """The stages that grow trees, each with those whose nodes it may hang on. Node numbers go on from theirs."""
 
 GENERATING = tuple(BEFORE)
+IMPORTED = "import"
+"""In place of a policy's fingerprint, where nobody knows who sampled."""
 ROLLOUTS, JUDGING = GENERATING[0], "verdicts"
-_OF_VARIANTS = ("pairs", "patches")
+_OF_VARIANTS = ("pairs", "patches", "rl_samples")
 """Tables made from variants too."""
 
 
@@ -128,10 +135,13 @@ def grown_from(work: Work, shard: str, stage: str, version: str, *, config: obje
     earlier = Earlier(work, shard)
     rollouts = earlier.entry("nodes", ROLLOUTS) if BEFORE[stage] else None
     if rollouts is not None and rollouts.inputs["policy"] != policy:
+        remedy = "give --policy as it was given to rollouts, or begin another --round"
+        if rollouts.inputs["policy"] == IMPORTED:
+            remedy = "import them again with --tokens, which says whose token ids they have"
         raise BadConfig(
             f"the rollouts of {work.suite.name}, round {work.round}, are not of policy {work.policy_name} as it is now "
             "on this engine",
-            remedy="give --policy as it was given to rollouts, or begin another --round",
+            remedy=remedy,
         )
     return inputs(
         version,
@@ -174,6 +184,10 @@ def _annotations(made_from: Mapping[str, str]) -> Iterator[tuple[str, str, str]]
     for key, said in made_from.items():
         if key == "labels":
             yield "step_labels", *said.split(" ", 1)
+        elif key == "credit":
+            yield "credit", *said.split(" ", 1)
+        elif key.startswith("labels "):
+            yield "step_labels", key.removeprefix("labels "), said
         elif key.startswith("scores "):
             yield "scores", key.removeprefix("scores "), said
 
@@ -181,9 +195,13 @@ def _annotations(made_from: Mapping[str, str]) -> Iterator[tuple[str, str, str]]
 def _replaced(work: Work, stage: str, shard: str, what: str, *, of: str = "") -> BadTable:
     command = {
         "credit": f"credit --method {stage}",
-        "step_labels": f"step-labels --labeller {stage}",
-        "scores": f"scores --name {stage} --file FILE",
+        "step_labels": GIVEN[stage].command if stage in GIVEN else f"step-labels --labeller {stage}",
+        "scores": f"judge --judge {stage}" if stage in SCORING else f"scores --name {stage} --file FILE",
+        "token_rewards": "token-rewards",
+        "rl_samples": stage if stage == "retry_rows" else f"rl-samples --method {stage}",
+        "prm_steps": f"prm-steps --labels {stage}",
     }.get(of, stage)
+    command = command.removeprefix("branchpoint ")
     return BadTable(
         f"{stage} of {work.suite.name}, round {work.round}, {shard} were made before {what} changed",
         remedy=f"run `branchpoint {command} --suite {work.suite.name} --round {work.round}` again",

@@ -61,14 +61,11 @@ def write_pairs(work: Work, config: PairConfig = PairConfig()) -> Report:
         ]
         frame = pl.DataFrame(rows, schema=column_types(Pairs), orient="row")
         shards.write(shard.name, shard.made_from, pairs=frame)
-    pairs = shards.read("pairs")
-    counts = dict(pairs.group_by("source").len().iter_rows())
-    return shards.finish(
-        tasks=pairs["task"].n_unique(),
-        **{f"from_{source}": counts.get(source, 0) for source in PAIR_SOURCES},
-        mean_chosen_tokens=pairs["chosen_ids"].list.len().mean(),
-        mean_rejected_tokens=pairs["rejected_ids"].list.len().mean(),
-    )
+    pairs = work.store.scan("pairs", suite=work.suite.name, round=work.round, stage=STAGE)
+    lengths = {f"mean_{side}_tokens": pl.col(f"{side}_ids").list.len().mean() for side in ("chosen", "rejected")}
+    sources = {f"from_{source}": (pl.col("source") == source).sum() for source in PAIR_SOURCES}
+    counted = pairs.select(tasks=pl.col("task").n_unique(), **sources, **lengths).collect()
+    return shards.finish(**counted.row(0, named=True))
 
 
 def _found(

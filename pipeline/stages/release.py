@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.publish.release import stage_release
 from pipeline.report import Report
@@ -11,6 +12,11 @@ from pipeline.stages.earlier import refuse_replaced
 from pipeline.stages.work import Work
 
 STAGE = "release"
+READING = ("prompts", "separator", "max_tokens", "shard_tasks")
+"""What of a suite is needed to build rows from nodes again."""
+
+MADE = ("credit", "step_labels", "pairs", "patches", "prm_steps")
+"""Tables that must be made from the nodes there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +35,16 @@ def write_release(work: Work, config: ReleaseConfig = ReleaseConfig()) -> Report
         BadTable: the round is empty or does not fit the suite's tasks.
     """
     started, suite = time.monotonic(), work.suite.name
-    for table in ("credit", "step_labels", "pairs", "patches"):
+    for table in MADE:
         refuse_replaced(work, table)
     staged = stage_release(
         work.store,
         suite=suite,
         round=work.round,
-        folder=work.settings.release / f"{suite}-{work.round}",
+        folder=release_folder(work),
         licence=config.licence,
         language=config.language,
+        reading={name: getattr(work.suite, name) for name in READING},
     )
     return Report(
         STAGE,
@@ -50,3 +57,8 @@ def write_release(work: Work, config: ReleaseConfig = ReleaseConfig()) -> Report
         seconds=time.monotonic() - started,
         digest=staged.digest,
     )
+
+
+def release_folder(work: Work) -> Path:
+    """Where the round's release lies."""
+    return work.settings.release / f"{work.suite.name}-{work.round}"

@@ -19,7 +19,7 @@ from pipeline.credit_report.anew import LABELS
 from pipeline.credit_report.calibration import states_chances
 from pipeline.credit_report.scores import Scores
 from pipeline.labels import LABELLERS
-from pipeline.stages.credit import newest_labels
+from pipeline.labels.ledger import newest
 from pipeline.stages.earlier import GENERATING, JUDGING, ROLLOUTS
 from pipeline.stages.verdicts import present
 from pipeline.stages.work import Work
@@ -126,7 +126,7 @@ def slices(work: Work, sources: list[Source], shards: dict[str, pl.DataFrame], *
         for source in sources:
             column, place = TABLES[source.table], work.place(source.stage, shard)
             if source.table == "step_labels":
-                rows = newest_labels(store.read(source.table, [place]).filter(here))
+                rows = newest(store.read(source.table, [place]).filter(here))
                 labels[source.stage] = int(rows["tokens"].sum() or 0)
                 names = {name: f"{name}:{source.stage}" for name in LABELS}
                 nodes = _beside(nodes, rows.rename(names), list(names.values()))

@@ -2,7 +2,7 @@
 
 A budget ends at the last step that fits into it, so what is kept is the attempt's own nodes, and a summary is as right
 as what had been worked out by then. The words that force the answer are the prompt pack's; they are a step of their own
-that nobody sampled.
+that nobody sampled. Scores named `budget` say which budget a step or a summary is of, for credit by BRPO.
 """
 
 from __future__ import annotations
@@ -11,20 +11,23 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
+from pipeline.credit.inputs import SCORES
 from pipeline.errors import check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.report import Report
+from pipeline.stages.earlier import BEFORE
 from pipeline.stages.growing import Grower, Rewards, Tasks
 from pipeline.stages.varying import Case, cases_of, go_on, rate, sampled_tokens, write_variants
-from pipeline.stages.work import Work
+from pipeline.stages.work import Work, inputs
 from pipeline.trees.fork import Attempt
 from pipeline.trees.grow import Tree
+from pipeline.variants.budgets import NAME, WITHIN, budget_scores
 from pipeline.variants.intervene import tally
 
 STAGE = "summaries"
 VERSION = "1"
 ORIGIN = "summary"
-WITHIN = "ended within the budget"
+_READ = ("task", "tree", "node", "parent", "depth", "origin", "finish")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +75,23 @@ def write_summaries(work: Work, config: SummaryConfig = SummaryConfig()) -> Repo
         return cases
 
     shards = write_variants(work, STAGE, config, version=VERSION, vary=vary, row=_row)
+    for place in work.places("variants", stage=STAGE):
+        _write_budgets(work, place.shard)
     variants = shards.read("variants")
     return shards.finish(
         cut=variants["dropped"].null_count(),
         pass_rate=rate(variants, "with"),
         tokens=sampled_tokens(shards),
     )
+
+
+def _write_budgets(work: Work, shard: str) -> None:
+    """Write which budget is whose, unless that is there."""
+    store, here, at = work.store, work.place(STAGE, shard), work.place(NAME, shard)
+    made_from = inputs(VERSION, **{STAGE: f"{store.digest('nodes', here)} {store.digest('variants', here)}"})
+    if not store.is_current((SCORES,), at, made_from):
+        nodes = store.read("nodes", [work.place(stage, shard) for stage in (*BEFORE[STAGE], STAGE)], columns=_READ)
+        store.write(SCORES, budget_scores(nodes, store.read("variants", [here])), at, inputs=made_from)
 
 
 def _at(tree: Tree, source: Attempt, budget: int) -> SummaryCase:

@@ -18,7 +18,10 @@ SETTINGS = {
     "interventions": {"per_task": 2, "continuations": 2, "min_successes": 0},
     "policies__dpo": {"steps": 4, "batch_size": 4},
     "policies__int": {"steps": 3, "batch_size": 4},
-    **{f"evals__{method}": {"samples": 2} for method in ("policy", "dpo", "int")},
+    "policies__treg": {"steps": 3, "batch_size": 4},
+    "policies__prm": {"steps": 3, "batch_size": 4},
+    "policies__online": {"rounds": 1, "changes": '{"group": 4, "minibatch": 4, "eval_shards": 1}'},
+    **{f"evals__{method}": {"samples": 2} for method in ("policy", "dpo", "treg", "int")},
 }
 
 

@@ -1,5 +1,6 @@
 """Growth strategies, by name: those that begin with the prompt, and those that begin with what earlier stages left."""
 
+from pipeline.trees.growth.allotted import Allotted
 from pipeline.trees.growth.brpo import Brpo
 from pipeline.trees.growth.flat import Flat
 from pipeline.trees.growth.forks import Forks
@@ -15,6 +16,7 @@ from pipeline.trees.strategy import Strategy
 
 FROM_PROMPT: dict[str, type[Strategy]] = {
     "flat": Flat,
+    "allotted": Allotted,
     "spo_chain": SpoChain,
     "spo_tree": SpoTree,
     "forks": Forks,

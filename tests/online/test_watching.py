@@ -1,0 +1,138 @@
+"""Recipes, schedules, replay, choice of shards and alarms: the pure parts around the rounds."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+
+from pipeline.credit import METHODS
+from pipeline.errors import BadConfig
+from pipeline.stages.credit import read_params
+from trainers.online.allocation import allotted_samples
+from trainers.online.recipe import load_recipe, recipes, scheduled
+from trainers.online.replay import chosen_rows
+from trainers.online.round_work import chosen_shards
+from trainers.online.watch import alarms, round_names
+
+LINEAR = {"kind": "linear", "start": 10, "end": 0, "rounds": 4}
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_can_be_read_and_its_parameters_are_the_methods(name):
+    recipe = load_recipe(name)
+    for number in (0, 3, 1000):
+        if recipe.rows == "method":
+            read_params(recipe.method, recipe.params_at(number))
+    assert recipe.method in METHODS
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        pytest.param('{"gruop": 4}', "gruop", id="no such field"),
+        pytest.param('{"group": "four"}', "group", id="no number"),
+        pytest.param('{"epochs": true}', "epochs", id="a truth is no number"),
+        pytest.param('{"loss": "sum"}', "loss", id="no such loss"),
+        pytest.param('{"normalise": "constant"}', "constant", id="a constant that is not given"),
+        pytest.param("[", "JSON", id="no JSON"),
+        pytest.param(
+            '{"schedule": {"alpha": {"kind": "up", "start": 0, "end": 1, "rounds": 2}}}', "schedule", id="kind"
+        ),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(changes, said):
+    with pytest.raises(BadConfig, match=said):
+        load_recipe("grpo", changes=changes)
+    with pytest.raises(BadConfig, match="grpo"):
+        load_recipe("nothing")
+
+
+def test_a_schedule_moves_from_its_start_to_its_end_and_stays_there():
+    assert [scheduled(LINEAR, number) for number in (0, 1, 2, 4, 9)] == [10, 8, 5, 0, 0]
+    assert scheduled({**LINEAR, "kind": "exp", "start": 100.0, "end": 25.0}, 2) == pytest.approx(50)
+    assert scheduled({**LINEAR, "kind": "cosine", "start": 1.0, "end": 0.0}, 2) == pytest.approx(0.5)
+    recipe = load_recipe("grpo", changes=json.dumps({"method": "trust_grpo", "schedule": {"step": LINEAR}}))
+    assert read_params("trust_grpo", recipe.params_at(1)).step == 8
+
+
+def rows(*names: str) -> pl.DataFrame:
+    return pl.DataFrame({"task": [name[0] for name in names], "row": list(names)})
+
+
+@pytest.mark.parametrize(
+    ("options", "taken"),
+    [
+        pytest.param({}, [(2, "a5"), (2, "b6")], id="its own round alone"),
+        pytest.param({"age": 1}, [(2, "a5"), (2, "b6")], id="used up by the round before"),
+        pytest.param({"age": 1, "uses": 2}, [(1, "a3"), (1, "b4"), (2, "a5"), (2, "b6")], id="none is too old"),
+        pytest.param({"age": 2, "uses": 3, "per_task": 1}, [(2, "a5"), (2, "b6")], id="the newest first"),
+        pytest.param(
+            {"age": 2, "uses": 1, "per_task": 2}, [(2, "a5"), (2, "b6")], id="what was used is not taken again"
+        ),
+    ],
+)
+def test_what_an_update_takes_of_earlier_rounds(options, taken):
+    rounds = [rows("a1", "b2"), rows("a3", "b4"), rows("a5", "b6")]
+    assert chosen_rows(rounds, **options).rows() == taken
+
+
+def test_rows_that_were_not_taken_wait_until_they_are_too_old():
+    rounds = [rows("a1", "a2", "a3"), rows(), rows(), rows()]
+    taken = [chosen_rows(rounds[:n], age=2, uses=1, per_task=1)["row"].to_list() for n in (1, 2, 3, 4)]
+    assert sorted(row for several in taken[:3] for row in several) == ["a1", "a2", "a3"]
+    assert taken[3] == []
+
+
+def test_shards_are_gone_through_before_one_comes_again():
+    names = [f"train-{number:03d}" for number in range(5)]
+    drawn = [chosen_shards(names, count=2, round=number, seed=7) for number in range(4)]
+    assert all(len({*drawn[one], *drawn[one + 1]}) == 4 for one in (0, 2))
+    assert set(drawn[:2]) != set(drawn[2:])
+    assert chosen_shards(names, count=0, round=3, seed=7) == tuple(names)
+    assert chosen_shards(names, count=2, round=0, seed=1) != drawn[0]
+
+
+@pytest.mark.parametrize(
+    ("first", "names"),
+    [
+        pytest.param("r0", ["r0", "r1", "r2"], id="from 0"),
+        pytest.param("rloo-s1-9", ["rloo-s1-9", "rloo-s1-10", "rloo-s1-11"], id="counted on"),
+        pytest.param("pilot", ["pilot", "pilot-1", "pilot-2"], id="no number"),
+    ],
+)
+def test_names_of_rounds(first, names):
+    assert round_names(first, 3) == names
+
+
+CALM = {"entropy": 1.0, "answer_tokens": 40.0, "reward": 0.5, "pass@1": 0.5, "step_score": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("last", "said"),
+    [
+        pytest.param({}, [], id="calm"),
+        pytest.param({"entropy": 0.2}, ["entropy"], id="entropy"),
+        pytest.param({"answer_tokens": 90.0}, ["tokens"], id="longer"),
+        pytest.param({"answer_tokens": 15.0}, ["tokens"], id="shorter"),
+        pytest.param({"step_score": 0.7, "pass@1": 0.4}, ["hacked"], id="score up, outcome down"),
+        pytest.param({"step_score": 0.7, "pass@1": 0.6}, [], id="both up"),
+        pytest.param({"step_score": None}, [], id="no score"),
+    ],
+)
+def test_alarms(last, said):
+    found = alarms([CALM, CALM, CALM, {**CALM, **last}])
+    assert len(found) == len(said)
+    assert all(word in sentence for word, sentence in zip(said, found, strict=True))
+
+
+def test_samples_go_to_tasks_that_teach_and_are_as_many_in_all():
+    rewards = {"hard": [0.0] * 8, "seldom": [1.0] + [0.0] * 7, "easy": [1.0] * 8}
+    seen = pl.DataFrame(
+        [(task, value) for task, said in rewards.items() for value in said], schema=["task", "reward"], orient="row"
+    )
+    found = allotted_samples(["hard", "seldom", "easy", "new"], [seen, seen.clear()], group=8)
+    assert sum(found.values()) == 32
+    assert found["seldom"] > found["hard"]
+    assert found["seldom"] > found["easy"]

@@ -1,0 +1,134 @@
+"""Recipes side by side, several seeds each, at equal decoded tokens: learning curves with intervals.
+
+A run that is done is left alone, so a comparison that was cut off goes on, and one of more seeds adds to it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from pipeline.errors import BadConfig, check_counts
+from pipeline.report import Report
+from pipeline.stages.work import Work
+from pipeline.statistics import difference_interval
+from pipeline.store.write import disk_errors
+from trainers.online.recipe import load_recipe
+from trainers.online.rounds import OnlineConfig, train_online
+from trainers.online.watch import history, round_names
+from trainers.stages import policy_name
+
+STAGE = "online"
+POINTS = 11
+"""Places on the axis of tokens at which curves are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompareConfig:
+    """recipes: names or files. seeds: runs of each, from seed 0. tokens: decoded that each run ends after. rounds: at
+    most. changes: JSON object of fields that all recipes shall have otherwise. out: folder of the table and the
+    picture.
+    """
+
+    recipes: tuple[str, ...] = ("grpo", "rloo")
+    seeds: int = 5
+    tokens: int = 200_000
+    rounds: int = 50
+    changes: str = ""
+    out: str = "comparison"
+
+
+class Curve(NamedTuple):
+    """A run: `[K]` tokens decoded, seconds, and pass@1 (NaN where it was not measured), from before the first round."""
+
+    tokens: np.ndarray
+    seconds: np.ndarray
+    passed: np.ndarray
+
+
+def compare_recipes(work: Work, config: CompareConfig = CompareConfig()) -> Report:
+    """Train every recipe with every seed, and write `curves.csv`, `curves.md` and `curves.png`.
+
+    Raises:
+        BadConfig: a recipe cannot be read, or a name is given twice.
+    """
+    check_counts(config, seeds=1, tokens=1, rounds=1)
+    names = [Path(name).stem for name in config.recipes]
+    if len(set(names)) < len(names):
+        raise BadConfig(f"recipes are {', '.join(names)}", remedy="name each once")
+    for name in config.recipes:
+        load_recipe(name, changes=config.changes)
+    started, curves = time.monotonic(), {}
+    for seed in range(config.seeds):  # seed by seed, so that what is there at any time compares alike
+        for name, recipe in zip(names, config.recipes, strict=True):
+            first = replace(work, round=f"{name}-s{seed}-r0")
+            asked = OnlineConfig(recipe, rounds=config.rounds, tokens=config.tokens, seed=seed, changes=config.changes)
+            done = int(train_online(first, asked).numbers["rounds"])
+            curves[name, seed] = read_curve(first, done)
+            write_comparison(curves, Path(config.out), tokens=config.tokens, suite=work.suite.name)
+    last = table_of(curves, tokens=config.tokens).filter(pl.col("tokens") == config.tokens)
+    report = Report("online-compare", work.suite.name, work.round, shards=len(curves), fresh=len(curves))
+    report.numbers = dict(last.select("recipe", "pass@1").iter_rows())
+    report.rows = {"curves": len(curves)}
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def read_curve(first: Work, rounds: int) -> Curve:
+    """A finished run from the store.
+
+    Args:
+        first: surroundings of its first round.
+        rounds: that it has.
+    """
+    names = round_names(first.round, rounds)
+    policies = [policy_name(replace(first, round=name), STAGE) for name in names]
+    (before,) = history(first, names[:1], [first.policy.name])
+    seen = history(first, names, policies)
+    passed = [one.get("pass@1") for one in (before, *seen)]
+    return Curve(
+        np.cumsum([0.0, *(one["decoded_tokens"] for one in seen)]),
+        np.cumsum([0.0, *(one["seconds"] for one in seen)]),
+        np.array([np.nan if value is None else value for value in passed], np.float64),
+    )
+
+
+def table_of(curves: dict[tuple[str, int], Curve], *, tokens: int) -> pl.DataFrame:
+    """pass@1 of each recipe at equal decoded tokens, a mean over its seeds with a 95 % interval of Student's t.
+
+    Between two measurements a curve is straight; after the last it stays.
+
+    Returns:
+        Columns `recipe`, `tokens`, `seeds`, `pass@1`, `low`, `high` (null with one seed).
+    """
+    grid, rows = np.linspace(0, tokens, POINTS), []
+    for name in dict.fromkeys(name for name, _ in curves):
+        runs = [curve for (one, _), curve in curves.items() if one == name]
+        known = [~np.isnan(run.passed) for run in runs]
+        read = [np.interp(grid, run.tokens[at], run.passed[at]) for run, at in zip(runs, known, strict=True)]
+        for at, values in zip(grid, np.transpose(read), strict=True):
+            rows.append((name, int(at), len(read), *difference_interval(list(values))))
+    types = {"recipe": pl.String, "tokens": pl.Int64, "seeds": pl.Int64}
+    return pl.DataFrame(rows, schema=types | dict.fromkeys(("pass@1", "low", "high"), pl.Float64), orient="row")
+
+
+def write_comparison(curves: dict[tuple[str, int], Curve], out: Path, *, tokens: int, suite: str) -> None:
+    """The table as CSV and Markdown, and the picture."""
+    from trainers.online.picture import draw_curves
+
+    table = table_of(curves, tokens=tokens)
+    last = table.filter(pl.col("tokens") == tokens)
+    lines = ["| recipe | seeds | tokens decoded | pass@1 | 95 % interval |", "|---|---|---|---|---|"]
+    for row in last.iter_rows(named=True):
+        between = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
+        lines.append(f"| {row['recipe']} | {row['seeds']} | {row['tokens']:,} | {row['pass@1']:.3f} | {between} |")
+    with disk_errors(out, setting="--out"):
+        out.mkdir(parents=True, exist_ok=True)
+        table.write_csv(out / "curves.csv")
+        (out / "curves.md").write_text("\n".join(lines) + "\n")
+        draw_curves(table, curves, out / "curves.png", title=f"{suite}: pass@1 on held-out tasks")

@@ -1,0 +1,198 @@
+"""Recipes of online RL: how a round samples, credits and updates. TOML files beside this one, or the user's own."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from math import cos, pi
+from pathlib import Path
+from typing import Any
+
+from pipeline.credit import METHODS
+from pipeline.errors import BadConfig, check_words
+
+FOLDER = Path(__file__).parent / "recipes"
+NORMALISED = ("token", "sequence", "constant")
+LOSS_NAMES = ("clip", "sequence", "cispo", "opmd", "reinforce")
+KL_NAMES = ("none", "k1", "k2", "k3")
+SCHEDULES = ("linear", "exp", "cosine")
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineRecipe:
+    """A way to train. Defaults suit a policy of about a million parameters on two cores.
+
+    Sampling. strategy, group, temperature: of rollouts. strategy_params, rule_params: by name. allocation: even, or
+    knapsack: `group` samples a task in the mean, more of tasks that teach more. rule, attempts, branches: of trees
+    grown from them; no rule: none. retries: attempts a task that are reflected on and tried again. interventions:
+    attempts a task whose first wrong step is written anew. shards: of the suite's training tasks a round; 0: all.
+
+    Credit. method: key of METHODS. params: of it. labeller: whose step labels it reads; one that reads the forest
+    (monte_carlo) labels each round first. prm: process reward model that labels each round, for labeller prm.
+    schedule: by parameter, how it moves with the rounds: `kind` (word of SCHEDULES), `start`, `end`, `rounds`. shared:
+    see `pipeline.builders.rl_samples`. rows: trained on: the method's (`method`), or of R3L's own stage (`retry_rows`).
+
+    Update. loss and its constants: see `trainers.online.losses.LossRule`. normalise: token: mean over a minibatch's
+    trained tokens (DAPO); sequence: mean over each attempt's, then over attempts (GRPO); constant: sum over `constant`
+    tokens an attempt (Dr.GRPO). most_probability: tokens that were sampled with more are not trained (SPO: 0.9);
+    0: all are. whiten: advantages to mean 0 and variance 1 over the round's trained tokens. idle: attempts without an
+    advantage other than 0 count in means. epochs: over the round. minibatch: attempts a step, whole trees;
+    0: all of them. learning_rate, weight_decay, most_norm: of AdamW and of gradient clipping. packed: what attempts
+    share is computed once. max_tokens: unique tokens of a pack.
+
+    Replay. replay_age: rounds after which a row is forgotten; 0: none is kept. replay_uses: updates that a row takes
+    part in. rows_per_task: at random of a task and update; 0: all.
+
+    Watching. eval_every: rounds between evaluations. eval_samples: answers a held-out task. eval_shards: of the
+    held-out tasks; 0: all. agreement: credit against the exact oracle of steps, where tasks are sums.
+    """
+
+    strategy: str = "flat"
+    group: int = 8
+    temperature: float = 1.0
+    strategy_params: Mapping[str, Any] = field(default_factory=dict)
+    allocation: str = "even"
+    rule: str = ""
+    attempts: int = 2
+    branches: int = 4
+    rule_params: Mapping[str, Any] = field(default_factory=dict)
+    retries: int = 0
+    interventions: int = 0
+    shards: int = 1
+    method: str = "grpo"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    labeller: str = "monte_carlo"
+    prm: str = ""
+    schedule: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shared: str = "branches"
+    rows: str = "method"
+    loss: str = "clip"
+    clip_low: float = 0.2
+    clip_high: float = 0.2
+    dual_clip: float = 0.0
+    tau: float = 1.0
+    most_weight: float = 2.0
+    kl: str = "none"
+    kl_weight: float = 0.0
+    entropy_weight: float = 0.0
+    normalise: str = "token"
+    constant: int = 0
+    most_probability: float = 0.0
+    whiten: bool = False
+    idle: bool = True
+    epochs: int = 1
+    minibatch: int = 128
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    most_norm: float = 1.0
+    packed: bool = True
+    max_tokens: int = 2048
+    replay_age: int = 0
+    replay_uses: int = 1
+    rows_per_task: int = 0
+    eval_every: int = 1
+    eval_samples: int = 1
+    eval_shards: int = 0
+    agreement: bool = False
+
+    def __post_init__(self) -> None:
+        check_words(self, of="recipe", normalise=NORMALISED, loss=LOSS_NAMES, kl=KL_NAMES, method=METHODS)
+        check_words(
+            self,
+            of="recipe",
+            shared=("branches", "once"),
+            rows=("method", "retry_rows"),
+            allocation=("even", "knapsack"),
+        )
+        for name in ("group", "epochs", "max_tokens", "learning_rate", "most_norm", "eval_every", "replay_uses"):
+            self._require(getattr(self, name) > 0, name, "above 0")
+        for name in (
+            "shards",
+            "minibatch",
+            "replay_age",
+            "rows_per_task",
+            "kl_weight",
+            "entropy_weight",
+            "retries",
+            "interventions",
+            "eval_shards",
+            "eval_samples",
+            "most_weight",
+            "dual_clip",
+        ):
+            self._require(getattr(self, name) >= 0, name, "0 or more")
+        self._require(0 <= self.clip_low <= 1 and self.clip_high >= 0, "clip_low", "from 0 to 1, clip_high above 0")
+        self._require((self.kl == "none") == (self.kl_weight == 0), "kl_weight", "above 0 with kl, 0 without")
+        self._require(self.normalise != "constant" or self.constant > 0, "constant", "to tokens an attempt may have")
+        for name, plan in self.schedule.items():
+            unknown = set(plan) ^ {"kind", "start", "end", "rounds"}
+            self._require(
+                not unknown and plan["kind"] in SCHEDULES and plan["rounds"] > 0,
+                "schedule",
+                f"of {name} to kind ({', '.join(SCHEDULES)}), start, end and rounds",
+            )
+
+    def _require(self, met: bool, name: str, bounds: str) -> None:
+        if not met:
+            raise BadConfig(f"recipe: {name} is {getattr(self, name)}", remedy=f"set {name} {bounds}")
+
+    def params_at(self, round: int) -> str:
+        """The credit method's parameters in a round from 0, as a JSON object; empty: as published."""
+        moved = {name: scheduled(plan, round) for name, plan in self.schedule.items()}
+        found = {**self.params, **moved}
+        return json.dumps(found, sort_keys=True) if found else ""
+
+
+def scheduled(plan: Mapping[str, Any], at: int) -> float | int:
+    """What a schedule says in a round: from `start` in round 0 to `end` after `rounds`, by equal differences (linear),
+    equal factors (exp) or half a cosine. Whole numbers stay whole under linear."""
+    start, end = plan["start"], plan["end"]
+    part = min(1.0, at / plan["rounds"])
+    if plan["kind"] == "exp":
+        return start * (end / start) ** part
+    if plan["kind"] == "cosine":
+        return end + (start - end) * (1 + cos(pi * part)) / 2
+    value = start + (end - start) * part
+    return round(value) if isinstance(start, int) and isinstance(end, int) else value
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(file.stem for file in FOLDER.glob("*.toml"))
+
+
+def load_recipe(name: str, *, changes: str = "") -> OnlineRecipe:
+    """A recipe by name, or from a TOML file.
+
+    Args:
+        name: one of `recipes()`, or path of a file.
+        changes: JSON object of fields that shall be otherwise.
+
+    Raises:
+        BadConfig: there is no such recipe, or a field or value is none.
+    """
+    file = FOLDER / f"{name}.toml"
+    path = file if file.exists() else Path(name)
+    try:
+        said = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise BadConfig(
+            f"recipe {name!r} cannot be read: {error}", remedy=f"give a file or one of {', '.join(recipes())}"
+        ) from error
+    try:
+        said |= json.loads(changes) if changes else {}
+    except (ValueError, TypeError) as error:
+        raise BadConfig(f"changes are no JSON object: {error}", remedy='write them as {"group": 16}') from error
+    known = {one.name for one in fields(OnlineRecipe)}
+    if unknown := sorted(said.keys() - known):
+        raise BadConfig(f"recipe {name!r} has no field {unknown[0]!r}", remedy=f"choose of {', '.join(sorted(known))}")
+    default = OnlineRecipe()
+    for key, value in said.items():
+        kind = type(getattr(default, key))
+        if not isinstance(value, (float, int) if kind is float else kind) or (
+            kind is not bool and isinstance(value, bool)
+        ):
+            raise BadConfig(f"recipe {name!r}: {key} is {value!r}", remedy=f"give a {kind.__name__}")
+    return replace(default, **said)

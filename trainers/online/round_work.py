@@ -1,0 +1,59 @@
+"""A round's surroundings: as of any stage, but on some of the suite's shards, and with draws of the run's own seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import numpy as np
+import polars as pl
+
+from pipeline.generation.engine import Request, Sampling
+from pipeline.generation.sampler import Sampler
+from pipeline.stages.work import Work
+
+DRAWS = 1 << 20
+"""Samples of a prompt that belong to one seed."""
+
+
+@dataclass(slots=True)
+class SeededSampler(Sampler):
+    """Numbers its samples from `first` on, so that runs of other seeds draw other answers from one policy."""
+
+    first: int = 0
+
+    def request(self, prompt: np.ndarray, sampling: Sampling, *, sample: int) -> Request:
+        return Sampler.request(self, prompt, sampling, sample=self.first + sample)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundWork(Work):
+    """chosen: training shards of the round; none: all. held: held-out shards evaluated; 0: all. seed: of the run."""
+
+    chosen: tuple[str, ...] = ()
+    held: int = 0
+    seed: int = 0
+
+    def shards(self, split: str = "train") -> dict[str, pl.DataFrame]:
+        found = Work.shards(self, split)
+        if split == "train":
+            return {name: tasks for name, tasks in found.items() if not self.chosen or name in self.chosen}
+        return dict(list(found.items())[: self.held or None])
+
+    @contextmanager
+    def sampler(self, stage: str, *, total: int = 0, what: str = "requests") -> Iterator[Sampler]:
+        with Work.sampler(self, stage, total=total, what=what) as plain:
+            yield SeededSampler(
+                **{one.name: getattr(plain, one.name) for one in fields(Sampler)}, first=DRAWS * self.seed
+            )
+
+
+def chosen_shards(names: list[str], *, count: int, round: int, seed: int) -> tuple[str, ...]:
+    """Shards of a round, so many; 0: all. They are gone through in an order drawn anew each time; what is left over of
+    it, fewer than a round takes, is passed by."""
+    if not count or count >= len(names):
+        return tuple(names)
+    turn, place = divmod(round, len(names) // count)
+    order = np.random.default_rng([seed, turn]).permutation(len(names))
+    return tuple(names[number] for number in order[place * count : (place + 1) * count])
