@@ -20,6 +20,11 @@ TASK_CATEGORIES = ("text-generation", "reinforcement-learning")
 DEFAULT = "nodes"
 """Config the viewer shows first, if the release has it."""
 
+_SEARCHED = (
+    "`hygiene` says which tasks read nearly the same as others, stand in a benchmark, or hold secrets or what points "
+    "to a person; rows of such tasks are here too (`withheld`)."
+)
+_UNSEARCHED = "Duplicate or nearly equal questions across splits were not searched for by this release."
 _LONGEST_TEXT = 600
 _MOST_STEPS, _MOST_IDS = 24, 24
 _UNKNOWN = "unknown"
@@ -30,7 +35,7 @@ def release_card(facts: ReleaseFacts) -> str:
     from huggingface_hub import DatasetCard, DatasetCardData
 
     data = DatasetCardData(**card_data(facts))
-    sections = (_head, _rows, _making, _numbers, _repeats, _example, _limits, _loading, _digests)
+    sections = (_head, _rows, _making, _costs, _numbers, _repeats, _example, _limits, _loading, _digests)
     body = "\n\n".join(text for section in sections if (text := section(facts)))
     return str(DatasetCard(f"---\n{data.to_yaml(line_break=chr(10))}\n---\n\n{body}\n"))
 
@@ -71,6 +76,12 @@ def card_data(facts: ReleaseFacts) -> dict[str, Any]:
     }
 
 
+def said_of_files(facts: ReleaseFacts) -> dict[str, str]:
+    """The parts of a card that follow from a release's files alone, by what they are about; empty ones left out."""
+    parts = {"numbers": _numbers(facts), "what is there more than once": _repeats(facts), "digests": _digests(facts)}
+    return {name: text for name, text in parts.items() if text}
+
+
 def size_category(rows: int) -> str:
     """The Hub's word for so many rows."""
     names, low = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"), ""
@@ -109,13 +120,14 @@ def _prose(text: str) -> str:
     return "".join(spans)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
+def figures_table(head: Sequence[str], rows: Iterable[Sequence[str | int]]) -> str:
+    """A table in Markdown; whole numbers with commas."""
     lines = [head, ["---"] * len(head), *([f"{c:,}" if isinstance(c, int) else c for c in row] for row in rows)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _head(facts: ReleaseFacts) -> str:
-    policies = sorted({request.policy for request in facts.requests})
+    policies = sorted({request.policy for request in facts.account.requests})
     by = f", drawn from {'the policy' if len(policies) == 1 else 'the policies'} {', '.join(map(code, policies))}"
     return (
         f"# Branchpoint {facts.suite}, round {facts.round}\n\n"
@@ -134,7 +146,7 @@ def _rows(facts: ReleaseFacts) -> str:
             (f"`{doc.name}`", f"`{doc.type}`", *_null_apart(doc.description, nullable=doc.nullable))
             for doc in column_docs(table)
         )
-        parts.append(_table(("column", "type", "null means", "description"), docs))
+        parts.append(figures_table(("column", "type", "null means", "description"), docs))
     return "\n\n".join(parts)
 
 
@@ -152,23 +164,23 @@ def _null_apart(description: str, *, nullable: bool) -> tuple[str, str]:
 
 def _making(facts: ReleaseFacts) -> str:
     parts = ["## How it was made"]
-    if facts.requests:
+    if facts.account.requests:
         parts.append(
             "Requests sent to the engine. A policy's fingerprint covers config, tokenizer and weights, then the "
             "engine's number format and version. The seed of a request is taken from its content."
         )
         head = ("stage", "engine", "policy", "sampling", "requests", "failed", "tokens sent", "tokens decoded")
-        texts = [map(code, (r.stage, r.engine, r.policy, r.sampling)) for r in facts.requests]
-        counts = [(r.requests, r.failed, r.prompt_tokens, r.decoded_tokens) for r in facts.requests]
-        parts.append(_table(head, ((*text, *count) for text, count in zip(texts, counts, strict=True))))
+        texts = [map(code, (r.stage, r.engine, r.policy, r.sampling)) for r in facts.account.requests]
+        counts = [(r.requests, r.failed, r.prompt_tokens, r.decoded_tokens) for r in facts.account.requests]
+        parts.append(figures_table(head, ((*text, *count) for text, count in zip(texts, counts, strict=True))))
     if facts.verifiers:
         parts.append("Verifiers, which compare the final answer of a leaf with the task's reference answer.")
         rows = ((code(v.name), code(v.version), v.verdicts, v.failed) for v in facts.verifiers)
-        parts.append(_table(("verifier", "version", "verdicts", "of these without a reward"), rows))
+        parts.append(figures_table(("verifier", "version", "verdicts", "of these without a reward"), rows))
     if facts.methods:
         parts.append("Credit methods and step labellers.")
         rows = ((code(m.name), f"`{m.config}`", _prose(m.summary), _prose(m.source)) for m in facts.methods)
-        parts.append(_table(("name", "config", "what it does", "source"), rows))
+        parts.append(figures_table(("name", "config", "what it does", "source"), rows))
     parts.append("Stages, and what each was made from. Where shards differ in an input, the digest is of all of them.")
     rows = (
         (
@@ -176,10 +188,29 @@ def _making(facts: ReleaseFacts) -> str:
             ", ".join(f"{table} {rows:,}" for table, rows in stage.rows.items()),
             ", ".join(f"{name} {code(value)}" for name, value in stage.inputs.items() if value),
         )
-        for stage in facts.stages
+        for stage in facts.account.stages
     )
-    parts.append(_table(("stage", "rows", "inputs"), rows))
+    parts.append(figures_table(("stage", "rows", "inputs"), rows))
     return "\n\n".join(parts)
+
+
+def _costs(facts: ReleaseFacts) -> str:
+    """What the engine did for the round; empty where that is not known."""
+    if not facts.account.costs:
+        return ""
+    head = ("stage", "requests paid", "reused", "tokens sent", "of these computed", "tokens decoded", "request seconds")
+    rows = (
+        (
+            code(cost.stage),
+            *(cost.paid, cost.reused, cost.prompt_tokens),
+            _UNKNOWN if cost.computed_tokens is None else cost.computed_tokens,
+            cost.decoded_tokens,
+            _UNKNOWN if cost.seconds is None else f"{cost.seconds:,.1f}",
+        )
+        for cost in facts.account.costs
+    )
+    said = "Requests run side by side, so their seconds add up to more than the time that passed."
+    return f"## What it cost\n\n{said}\n\n{figures_table(head, rows)}"
 
 
 def _numbers(facts: ReleaseFacts) -> str:
@@ -191,14 +222,14 @@ def _numbers(facts: ReleaseFacts) -> str:
         ("leaves with a reward", facts.judged),
     ]
     rows += [("tokens in nodes", facts.tokens), ("of these sampled where they stand", facts.sampled_tokens)]
-    parts = ["## Numbers", _table(("", "count"), rows)]
+    parts = ["## Numbers", figures_table(("", "count"), rows)]
     if facts.origins:
         parts.append("Leaves by how they came about. The pass rate is the mean reward of the leaves that have one.")
         head = ("origin", "leaves", "with a reward", "cut at the token limit", "pass rate")
         rates = ((code(o.origin), o.leaves, o.judged, o.truncated, _rate(o.pass_rate)) for o in facts.origins)
-        parts.append(_table(head, rates))
+        parts.append(figures_table(head, rates))
     counts = ((f"`{c.name}`", *(_count(c, split) for split in SPLITS), f"{c.file_bytes:,}") for c in facts.configs)
-    parts.append(_table(("config", *(f"rows, {split}" for split in SPLITS), "bytes of Parquet"), counts))
+    parts.append(figures_table(("config", *(f"rows, {split}" for split in SPLITS), "bytes of Parquet"), counts))
     return "\n\n".join(parts)
 
 
@@ -259,11 +290,11 @@ def _cut(text: str) -> str:
 
 def _limits(facts: ReleaseFacts) -> str:
     held_out = [config.name for config in facts.configs if _count(config, "held_out")]
-    failed = sum(request.failed for request in facts.requests)
+    failed = sum(request.failed for request in facts.account.requests)
     limits = [
         "A verdict judges the final answer alone: a right answer may follow from wrong steps.",
         "`logprobs` are those of the policy that sampled the tokens; for any other policy the data are off-policy.",
-        "Duplicate or nearly equal questions across splits were not searched for by this release.",
+        _SEARCHED if "hygiene" in facts.names else _UNSEARCHED,
         "Licence and language are as the publisher stated them; the licences of the questions and of the model "
         "were not examined.",
         "Nobody has read the text through: it may be wrong, odd or offensive.",
@@ -331,5 +362,5 @@ def _digests(facts: ReleaseFacts) -> str:
     return (
         "## Content digests\n\nA digest is of a config's rows over all "
         "splits, in order of task and key, whatever the files' encoding; `manifest.json` has the SHA-256 of each file."
-        f"\n\n{_table(('config', 'rows', 'digest'), rows)}"
+        f"\n\n{figures_table(('config', 'rows', 'digest'), rows)}"
     )

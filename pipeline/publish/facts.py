@@ -34,7 +34,7 @@ class ConfigFacts:
 
 @dataclass(frozen=True, slots=True)
 class StageFacts:
-    """What a stage left in the store: rows by table, and what they were made from."""
+    """What a stage left in the store: rows by table, and what these tables were made from."""
 
     name: str
     rows: dict[str, int]
@@ -53,6 +53,23 @@ class RequestFacts:
     failed: int
     prompt_tokens: int
     decoded_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class CostFacts:
+    """What a stage had the engine do; answers that another stage or round paid for are counted in `reused` alone.
+
+    computed_tokens: prompt tokens that no cache had. None, as of seconds: the engine does not tell.
+    seconds:         of all requests, which overlap.
+    """
+
+    stage: str
+    paid: int
+    reused: int
+    prompt_tokens: int
+    computed_tokens: int | None
+    decoded_tokens: int
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +145,15 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountFacts:
+    """What only the store knows of a round: what was asked, what it cost, what each stage was made from."""
+
+    requests: tuple[RequestFacts, ...] = ()
+    costs: tuple[CostFacts, ...] = ()
+    stages: tuple[StageFacts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseFacts:
     """All that a card says. tokens: in all nodes; sampled_tokens: in sampled ones."""
 
@@ -143,10 +169,9 @@ class ReleaseFacts:
     sampled_tokens: int = 0
     origins: tuple[OriginFacts, ...] = ()
     repeats: RepeatFacts = RepeatFacts()
-    requests: tuple[RequestFacts, ...] = ()
     verifiers: tuple[VerifierFacts, ...] = ()
     methods: tuple[MethodFacts, ...] = ()
-    stages: tuple[StageFacts, ...] = ()
+    account: AccountFacts = AccountFacts()
     example: Example | None = None
 
     @property

@@ -1,6 +1,7 @@
-"""Stages a release: one round of a suite as the folder of a dataset repository. The only file that writes there.
+"""Stages a release: one round of a suite as the folder of a dataset repository.
 
-Knows no network. The same store gives the same bytes, and nothing in them tells of this machine.
+Knows no network. The same store gives the same bytes, and nothing in them tells of this machine. Memory does not grow
+with the round.
 """
 
 from __future__ import annotations
@@ -10,33 +11,40 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import polars as pl
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import BadConfig, BadTable
+from pipeline.publish.account import gather_account
 from pipeline.publish.card import release_card
 from pipeline.publish.facts import ConfigFacts, SplitFacts
-from pipeline.publish.gather import Source, gather_facts
-from pipeline.store.digest import content_digest
+from pipeline.publish.folder import CARD, MANIFEST, Folder, manifest_in
+from pipeline.publish.gather import gather_facts
+from pipeline.publish.source import Source
+from pipeline.store.digest import RowDigest
 from pipeline.store.store import Store
-from pipeline.store.write import as_arrow, disk_errors, group_edges, validated, write_parquet
+from pipeline.store.write import ParquetPart, disk_errors, row_bytes
 from schemas import TABLES
+from schemas.base import arrow_schema
 from schemas.versions import version_of
 from schemas.words import SPLITS
 
-VERSION = "2"
-CONFIGS = ("tasks", "nodes", "verdicts", "variants", "credit", "step_labels", "pairs", "patches", "evals")
-"""Tables that are published, each a config; requests stay at home but for what the card says of them."""
+VERSION = "3"
+KEPT_BACK = ("requests",)
+"""Tables that stay at home, but for what the card says of them."""
+CONFIGS = tuple(table for table in TABLES if table not in KEPT_BACK)
+"""Tables that are published, each a config."""
 
-MANIFEST = "manifest.json"
-CARD = "README.md"
 FILE_BYTES = 500 * 2**20
-"""Bytes of Arrow in one Parquet file, where a task allows."""
+"""Bytes of the values in one Parquet file, where a task allows."""
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
@@ -60,7 +68,14 @@ class ReleaseReport:
 
 
 def stage_release(
-    store: Store, *, suite: str, round: str, folder: Path, licence: str, language: str = "en"
+    store: Store,
+    *,
+    suite: str,
+    round: str,
+    folder: Path,
+    licence: str,
+    language: str = "en",
+    reading: Mapping[str, str | int] | None = None,
 ) -> ReleaseReport:
     """Write the folder of a dataset repository, or leave it where it was made from just this.
 
@@ -73,6 +88,7 @@ def stage_release(
         folder: the repository's folder to be.
         licence: identifier of the Hub's list of licences.
         language: ISO 639 code of the questions and answers.
+        reading: what of the suite is needed to build rows from nodes again; stands in the manifest.
 
     Raises:
         BadConfig: licence or language is none, or the folder holds something else than a release.
@@ -85,136 +101,142 @@ def stage_release(
                 f"{name} {value!r} is no identifier", remedy="write it as the Hub does, such as cc-by-4.0, en"
             )
     source = Source(store, suite, round)
-    inputs = _inputs(source, licence=licence, language=language)
-    manifest = _manifest_in(folder)
+    inputs = _inputs(source, licence=licence, language=language, reading=dict(reading or {}))
+    manifest = manifest_in(folder)
     if manifest is not None and manifest["inputs"] == inputs and _complete(folder, manifest):
         return _report(folder, manifest, fresh=False)
-    splits = source.splits()
+    source.splits  # noqa: B018 - raises before anything is written
+    with new_folder(folder) as part:
+        configs = [found for table in CONFIGS if (found := _write_config(part, source, table)) is not None]
+        if all(config.name == "tasks" for config in configs):
+            raise BadTable(f"round {round} of suite {suite} has no rows", remedy="make the round first")
+        account = gather_account(source)
+        of = {"suite": suite, "round": round, "licence": licence, "language": language}
+        facts = gather_facts(Folder(part), configs, account, **of)
+        (part / CARD).write_text(release_card(facts), encoding="utf-8", newline="\n")
+        manifest = {
+            "suite": suite,
+            "round": round,
+            "inputs": inputs,
+            "versions": {name: metadata.version(name) for name in ("branchpoint", "pyarrow", "polars")},
+            "reading": dict(reading or {}),
+            "stages": [asdict(stage) for stage in account.stages],
+            "configs": {config.name: _stated(config) for config in configs},
+        }
+        manifest = write_manifest(part, manifest)
+    return _report(folder, manifest, fresh=True)
+
+
+def write_manifest(folder: Path, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Write a manifest: what is said of the folder, then size and SHA-256 of every file in it."""
+    manifest = {**said, "files": Folder(folder).listed()}
+    (folder / MANIFEST).write_text(_as_json(manifest), encoding="utf-8", newline="\n")
+    return manifest
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder to be filled, put in the place of another at the end of the block; an error leaves that as it was.
+
+    Raises:
+        StoreFull: the disk refused.
+    """
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     with disk_errors(folder, setting="BRANCHPOINT_RELEASE"):
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-            configs = [found for table in CONFIGS if (found := _write_config(part, source, table, splits)) is not None]
-            if all(config.name == "tasks" for config in configs):
-                raise BadTable(f"round {round} of suite {suite} has no rows", remedy="make the round first")
-            facts = gather_facts(source, configs, licence=licence, language=language)
-            (part / CARD).write_text(release_card(facts), encoding="utf-8", newline="\n")
-            manifest = _manifest(source, configs, inputs, files=_files(part))
-            (part / MANIFEST).write_text(_as_json(manifest), encoding="utf-8", newline="\n")
+            yield part
             _replace(folder, part)
         finally:
             shutil.rmtree(part, ignore_errors=True)
-    return _report(folder, manifest, fresh=True)
 
 
-def _inputs(source: Source, *, licence: str, language: str) -> dict[str, str]:
+def _inputs(source: Source, **options: Any) -> dict[str, Any]:
     """All that the bytes of a release follow from; the store's part as one digest."""
     shards = [
         [table, place.stage, place.shard, entry.digest, entry.inputs]
-        for table in (*CONFIGS, "requests")
+        for table in (*CONFIGS, *KEPT_BACK)
         for place in source.places(table)
         if (entry := source.store.entry(table, place)) is not None
     ]
     return {
         "version": VERSION,
         "pyarrow": pa.__version__,
-        "licence": licence,
-        "language": language,
+        **options,
         "store": hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()[:32],
     }
 
 
-def _write_config(part: Path, source: Source, table: str, splits: pl.DataFrame) -> ConfigFacts | None:
+def _write_config(part: Path, source: Source, table: str) -> ConfigFacts | None:
     """Write the files of one table. None: it has no rows."""
-    rows = validated(table, source.read(table))
-    if rows.is_empty():
-        return None
-    split = _split_of(table, rows, splits)
-    data = as_arrow(TABLES[table], rows).combine_chunks()
-    written, size = [], 0
-    for name in SPLITS:
-        some = data.filter((split == name).to_arrow()).combine_chunks()
-        if some.num_rows:
-            written.append(SplitFacts(name, some.num_rows, some.nbytes))
-            size += sum(_write_files(part / table, source, table, name, some))
-    return ConfigFacts(table, content_digest(data), tuple(written), size)
+    digest, written = RowDigest(arrow_schema(TABLES[table])), []
+    for split in SPLITS:
+        inputs = {"suite": source.suite, "round": source.round, "split": split}
+        found = _write_split(part / table, table, split, source.batches(table, split), digest=digest, inputs=inputs)
+        if found.rows:
+            written.append(found)
+    size = sum(path.stat().st_size for path in (part / table).glob("*.parquet"))
+    return ConfigFacts(table, digest.hexdigest(), tuple(written), size) if written else None
 
 
-def _split_of(table: str, rows: pl.DataFrame, splits: pl.DataFrame) -> pl.Series:
-    """The split of each row: its own where the table has one, else its task's."""
-    if "split" not in rows.columns:
-        rows = rows.select("task").join(splits, on="task", how="left", maintain_order="left", validate="m:1")
-    lost = rows.filter(~pl.col("split").is_in(SPLITS).fill_null(False))
-    if lost.height:
-        raise BadTable(
-            f"{table}: {lost.height} rows are of no known split, the first is {lost.row(0)}",
-            remedy="write the suite's tasks again, then the round; a release holds rows of the suite's tasks only",
-        )
-    return rows["split"]
+def _write_split(
+    folder: Path, table: str, split: str, batches: Iterable[pa.Table], *, digest: RowDigest, inputs: dict[str, str]
+) -> SplitFacts:
+    """Write one split, cut at tasks into files of a bounded size, wherever batches end."""
+    files: list[Path] = []
+    rows, size, room, out = 0, 0, 0, None
+    try:
+        for batch in batches:
+            digest.add(batch)
+            borders, upto = _borders(batch)
+            start = 0
+            while start < batch.num_rows:
+                fits = int(np.searchsorted(upto[borders], upto[start] + room, side="right"))
+                end = int(borders[fits - 1]) if fits else 0
+                if end <= start:
+                    if out is not None:
+                        out.finish(inputs)
+                    folder.mkdir(exist_ok=True)
+                    files.append(folder / f"{split}.{len(files):05d}")
+                    out, room = ParquetPart(files[-1], table, batch.schema), FILE_BYTES
+                    end = max(end, int(borders[np.searchsorted(borders, start, side="right")]))
+                out.add(batch.slice(start, end - start))
+                room -= int(upto[end] - upto[start])
+                start = end
+            rows, size = rows + batch.num_rows, size + int(upto[-1])
+        if out is not None:
+            out.finish(inputs)
+            out = None
+    finally:
+        if out is not None:
+            out.close()
+    for number, path in enumerate(files):
+        path.rename(folder / f"{split}-{number:05d}-of-{len(files):05d}.parquet")
+    return SplitFacts(split, rows, size)
 
 
-def _write_files(folder: Path, source: Source, table: str, split: str, data: pa.Table) -> Iterator[int]:
-    """Write one split, cut at tasks into files of a bounded size; yields the bytes of each."""
-    edges = group_edges(data, max_bytes=FILE_BYTES, max_rows=data.num_rows)
-    inputs = {"suite": source.suite, "round": source.round, "split": split}
-    for number, (start, end) in enumerate(zip((0, *edges[:-1]), edges, strict=True)):
-        path = folder / f"{split}-{number:05d}-of-{len(edges):05d}.parquet"
-        write_parquet(path, table, data.slice(start, end - start), inputs=inputs)
-        yield path.stat().st_size
+def _borders(batch: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Rows after which a task ends, `[tasks]`; bytes of the values up to each row, `[rows + 1]`."""
+    count, upto = batch.num_rows, np.concatenate(([0], np.cumsum(row_bytes(batch))))
+    if "task" not in batch.column_names:
+        return np.array([count]), upto
+    task = batch["task"].combine_chunks()
+    changes = pc.not_equal(task.slice(1), task.slice(0, count - 1)).to_numpy(zero_copy_only=False)
+    return np.append(np.flatnonzero(changes) + 1, count), upto
 
 
-def _files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file, by its path inside the folder."""
-    files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        with path.open("rb") as handle:
-            digest = hashlib.file_digest(handle, "sha256").hexdigest()
-        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
-    return files
-
-
-def _manifest(
-    source: Source, configs: Iterable[ConfigFacts], inputs: dict[str, str], *, files: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
+def _stated(config: ConfigFacts) -> dict[str, Any]:
     return {
-        "suite": source.suite,
-        "round": source.round,
-        "inputs": inputs,
-        "configs": {
-            config.name: {
-                "schema_version": version_of(config.name),
-                "rows": config.rows,
-                "digest": config.digest,
-                "splits": {split.name: split.rows for split in config.splits},
-            }
-            for config in configs
-        },
-        "files": files,
+        "schema_version": version_of(config.name),
+        "rows": config.rows,
+        "digest": config.digest,
+        "splits": {split.name: split.rows for split in config.splits},
     }
 
 
-def _as_json(manifest: dict[str, Any]) -> str:
+def _as_json(manifest: Mapping[str, Any]) -> str:
     return json.dumps(manifest, indent=1) + "\n"
-
-
-def _manifest_in(folder: Path) -> dict[str, Any] | None:
-    """The manifest of the release that lies in a folder. None: the folder is empty or not there.
-
-    Raises:
-        BadConfig: the folder holds something else, which is not ours to replace.
-    """
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        manifest = None
-    if isinstance(manifest, dict) and {"inputs", "configs", "files"} <= manifest.keys():
-        return manifest
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise BadConfig(
-            f"{folder} is there and is no release", remedy="move it away, or choose another place for releases"
-        )
-    return None
 
 
 def _complete(folder: Path, manifest: dict[str, Any]) -> bool:

@@ -1,0 +1,172 @@
+"""Compares a release's files with what its manifest and its card say of them. Knows no store and no network.
+
+Everything is found out anew from the Parquet files; a finding names the file, config or part of the card at fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import BadTable
+from pipeline.publish.card import said_of_files
+from pipeline.publish.facts import AccountFacts, ConfigFacts, SplitFacts
+from pipeline.publish.features import schema_features
+from pipeline.publish.folder import CARD, Folder, sha256_of
+from pipeline.publish.gather import gather_facts
+from pipeline.store.digest import RowDigest
+from pipeline.store.write import row_bytes
+from schemas import TABLES
+from schemas.base import arrow_schema
+from schemas.words import SPLITS
+
+REMEDY = "release it anew: a card and its numbers are made from the files"
+
+
+class Finding(NamedTuple):
+    """Something compared. what: a file, a config, or a part of the card; detail: how it differs, or what was found."""
+
+    what: str
+    passed: bool
+    detail: str
+
+
+def check_release(folder: Folder) -> Iterator[Finding]:
+    """Bytes, then the card's configs, then every number; each only where the one before holds.
+
+    Raises:
+        BadConfig: no release lies there.
+    """
+    files = list(check_files(folder))
+    yield from files
+    if all(found.passed for found in files):
+        stated = list(_stated(folder))
+        yield from stated
+        if all(found.passed for found in stated):
+            yield from _check_rows(folder)
+
+
+def refuse_unsound(folder: Folder) -> None:
+    """Let no release pass whose files are not what manifest and card say.
+
+    Raises:
+        BadConfig: no release lies there.
+        BadTable: names the first that differs.
+    """
+    for found in check_release(folder):
+        if not found.passed:
+            raise BadTable(f"{found.what}: {found.detail}", remedy=REMEDY)
+
+
+def check_files(folder: Folder) -> Iterator[Finding]:
+    """Every file against size and SHA-256 in the manifest."""
+    stated, there = folder.manifest["files"], {}
+    for path in sorted(folder.mine()):
+        there[path.relative_to(folder.path).as_posix()] = path
+    for name in sorted(stated.keys() | there.keys()):
+        yield Finding(name, *_compared(stated.get(name), there.get(name)))
+
+
+def _compared(stated: dict[str, Any] | None, path: Path | None) -> tuple[bool, str]:
+    if stated is None:
+        return False, "is in the folder and not in the manifest"
+    if path is None:
+        return False, "is in the manifest and not in the folder"
+    if path.stat().st_size != stated["bytes"]:
+        return False, f"has {path.stat().st_size:,} bytes, the manifest says {stated['bytes']:,}"
+    found = sha256_of(path)
+    return found == stated["sha256"], f"SHA-256 {found}" + ("" if found == stated["sha256"] else ", not as stated")
+
+
+def _stated(folder: Folder) -> Iterator[Finding]:
+    """The card's YAML against names, schemas and sizes of the Parquet files."""
+    from huggingface_hub import DatasetCard
+
+    try:
+        data = DatasetCard.load(folder.path / CARD, ignore_metadata_errors=True).data.to_dict()
+        configs = {one["config_name"]: one for one in data["configs"]}
+        infos = {one["config_name"]: one for one in data["dataset_info"]}
+        named = {(name, one["split"]): one["path"] for name, config in configs.items() for one in config["data_files"]}
+        yield Finding(CARD, True, f"{len(configs)} configs")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield Finding(CARD, False, f"its YAML has no configs that can be read ({error})")
+        return
+    there = set(folder.configs)
+    for name in sorted(there | configs.keys() | infos.keys()):
+        lacking = [
+            what for what, of in (("files", there), ("configs", configs), ("dataset_info", infos)) if name not in of
+        ]
+        if lacking:
+            yield Finding(name, False, f"is not among the {' and the '.join(lacking)}")
+            continue
+        patterns = {split: path for (config, split), path in named.items() if config == name}
+        yield Finding(name, *_config(folder, name, patterns, infos[name]))
+
+
+def _config(folder: Folder, name: str, patterns: dict[str, str], info: dict[str, Any]) -> tuple[bool, str]:
+    """One config of the card against its files."""
+    try:
+        files = folder.splits(name)
+    except BadTable as error:
+        return False, str(error)
+    if patterns.keys() != files.keys():
+        return False, f"the card has splits {', '.join(patterns) or 'none'}, the files {', '.join(files)}"
+    every = [path for paths in files.values() for path in paths]
+    of_all = sorted(folder.path.glob("*/*.parquet"))
+    for split, pattern in patterns.items():
+        matched = [path for path in of_all if fnmatchcase(path.relative_to(folder.path).as_posix(), pattern)]
+        if matched != files[split]:
+            return False, f"{pattern} of the card does not match the {len(files[split])} files of split {split}"
+    for path in every:
+        try:
+            schema = pq.read_schema(path)
+        except (pa.ArrowException, OSError) as error:
+            return False, f"{path.name} is no Parquet: {error}"
+        if schema_features(schema) != info["features"]:
+            return False, f"features of the card are not the columns of {path.name}"
+    said = {split["name"]: split["num_examples"] for split in info["splits"]}
+    rows = {split: sum(pq.read_metadata(path).num_rows for path in paths) for split, paths in files.items()}
+    if said != rows:
+        return False, f"the card says {said} rows, the files have {rows}"
+    size = sum(path.stat().st_size for path in every)
+    if info["download_size"] != size:
+        return False, f"the card says {info['download_size']:,} bytes, the files have {size:,}"
+    return True, ", ".join(f"{count:,} rows in {split}" for split, count in rows.items())
+
+
+def _check_rows(folder: Folder) -> Iterator[Finding]:
+    """Digests of rows, and the numbers in the card, each computed anew from the rows."""
+    manifest, configs = folder.manifest, []
+    for name in folder.configs:
+        found = config_facts(folder, name)
+        configs.append(found)
+        stated = manifest["configs"].get(name, {})
+        same = found.digest == stated.get("digest") and found.rows == stated.get("rows")
+        detail = f"digest of its rows {found.digest}"
+        yield Finding(f"{name} rows", same, detail if same else f"{detail}; the manifest says {stated.get('digest')}")
+    text = (folder.path / CARD).read_text(encoding="utf-8")
+    facts = gather_facts(folder, configs, AccountFacts(), suite=manifest["suite"], round=manifest["round"])
+    for what, part in said_of_files(facts).items():
+        lost = next((line for line in part.splitlines() if line not in text), None)
+        held = part in text
+        yield Finding(f"{CARD} {what}", held, "as the files have it" if held else f"should say: {lost or part}")
+
+
+def config_facts(folder: Folder, name: str) -> ConfigFacts:
+    """What the files of a config hold."""
+    digest, splits, files = RowDigest(arrow_schema(TABLES[name])), [], folder.splits(name)
+    for split in SPLITS:
+        rows = size = 0
+        for batch in folder.batches(name, split):
+            digest.add(batch)
+            rows, size = rows + batch.num_rows, size + int(row_bytes(batch).sum())
+        if rows:
+            splits.append(SplitFacts(split, rows, size))
+    return ConfigFacts(
+        name, digest.hexdigest(), tuple(splits), sum(path.stat().st_size for paths in files.values() for path in paths)
+    )
