@@ -68,14 +68,16 @@ ASSETS = [
     release,
     published,
 ]
+BY_CHOICE = (regenerations, roles, summaries, role_rows, online_round, published, *critics, *scores)
+"""What costs many tokens or a model of one's own: nobody wants all of it of every round."""
 WITHOUT_ENVIRONMENT = [
     asset
     for asset in ASSETS
-    if asset not in (episodes, published, online_round, *critics, *scores)
+    if asset not in (episodes, *BY_CHOICE)
     and (asset not in credits or asset in credits_of_every_round)
     and (asset not in judges or asset in judges_of_every_round)
 ]
-"""What a suite of plain text can materialise."""
+"""What the demo materialises of a suite of plain text."""
 
 
 @dg.definitions

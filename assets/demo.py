@@ -40,9 +40,7 @@ SETTINGS = {
     "trees": {"attempts": 2, "branches": 3},
     "retries": {"per_task": 1},
     "interventions": {"per_task": 1, "continuations": 4},
-    "regenerations": {"per_task": 1, "by": "steps"},
-    "roles": {"width": 2},
-    "summaries": {"per_task": 1, "summaries": 2},
+    "judge__genprm": {"per_task": 1},
     "policies__online": {"rounds": 1, "changes": '{"eval_shards": 2}'},
     "policies__prm": {"steps": 100},
 }
