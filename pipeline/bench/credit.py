@@ -1,6 +1,7 @@
 """Bench `credit`: how fast, how exact and how large in memory the methods are, each beside a plain loop.
 
-Measured from arrays to arrays: reading the store and making the rows of the credit table are not in the times.
+Measured from arrays to arrays: reading the store and making the rows of the credit table are not in the times, but for
+one method that is timed with the read besides.
 A method is held against its loop on as many trees as the loop does in a moment: those of the forest over again, or
 flat groups for methods that see nothing else.
 """
@@ -27,8 +28,9 @@ from pipeline.bench.row_loops import ROW_LOOPS, Row, RowCredit
 from pipeline.credit import METHODS
 from pipeline.credit.columns import CreditColumns, Method, Trees
 from pipeline.credit.inputs import INPUTS, TOKEN
-from pipeline.credit.tables import TREE_COLUMNS
+from pipeline.credit.tables import FEW_WORDS, TREE_COLUMNS, columns_for, seen_by, trees_from_nodes
 from pipeline.errors import BadTable
+from pipeline.store.batches import beside
 
 COLUMNS = [*TREE_COLUMNS, "token_ids"]
 REPEATS = 5
@@ -49,6 +51,8 @@ class Large(NamedTuple):
 
 FLAT = ("grpo", "dr_grpo", "rloo", "opo")
 """Methods that see nothing of a tree but its answers."""
+WITH_READ = "spo_tree"
+"""The method that is timed from the store on, too."""
 LARGE: dict[str, Large] = {
     **dict.fromkeys(FLAT, Large("rows", 1_125_000)),
     "spo_tree": Large("rows", 10_000_000, repeats=1),
@@ -68,6 +72,8 @@ def measure(forest: StoredForest) -> Iterator[Metric]:
         except BadTable:
             continue  # what is drawn is of the right kind and no more
         yield from _measure_method(method, trees, {**params, **_sizes(trees)})
+        if name == WITH_READ:
+            yield _measure_with_read(forest, method, {**params, **_sizes(trees)})
         if name in FLAT:
             source, params = _flat_source(seed), {"method": name, "group": GROUP, "seed": seed}
         else:
@@ -91,6 +97,24 @@ def _measure_method(method: Method, trees: Trees, params: Params) -> Iterator[Me
     rows = len(trees.parent)
     yield ratio("credit.rows_per_s", rows, seconds, unit="rows/s", params={**params, "repeats": REPEATS})
     yield ratio("credit.peak_mib", _peak_bytes(method, trees), MIB, unit="MiB", params=params)
+
+
+def _measure_with_read(forest: StoredForest, method: Method, params: Params) -> Metric:
+    """Rows a second from the store to values, in batches of whole tasks."""
+    store = forest.store
+    places = {table: store.places(table) for table in ("nodes", "verdicts")}
+
+    def annotate() -> None:
+        nodes = store.batches("nodes", places["nodes"], columns=columns_for(method), dictionary=FEW_WORDS)
+        verdicts = store.batches(
+            "verdicts", places["verdicts"], columns=("task", "tree", "node", "reward"), dictionary=FEW_WORDS
+        )
+        for batch, (said,) in beside(nodes, verdicts):
+            seen = pl.DataFrame(batch).filter(seen_by(method))
+            method.function(trees_from_nodes(seen, pl.DataFrame(said), needs=method.needs), method.params())
+
+    (seconds,) = median_seconds(annotate, repeats=3)
+    return ratio("credit.read_rows_per_s", params["rows"], seconds, unit="rows/s", params={**params, "repeats": 3})
 
 
 def _beside_loop(
@@ -195,7 +219,7 @@ def largest_difference(found: CreditColumns, defined: RowCredit) -> float:
 
 
 def _peak_bytes(method: Method, trees: Trees) -> int:
-    """Most memory that a pass holds at once, its answer included, the trees not."""
+    """Most memory that a pass holds at once, its answer included, the trees and what compiled loops hold not."""
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]

@@ -45,6 +45,7 @@ from pipeline.credit.vsrm import VsrmParams, vsrm_credit
 
 _ATTEMPTS = ("prompt", "sample")
 _BRANCHED = ("prompt", "sample", "branch")
+_ROLES = ("prompt", "generate", "verify", "refine")
 _OVER_BATCH = "grpo_trl_scale_batch"
 
 
@@ -88,15 +89,15 @@ METHODS: dict[str, Method] = {
     "clip_delta": Method(clip_delta_credit, origins=_ATTEMPTS, params=ClipDeltaParams, needs=("step_soft",)),
     "trust_grpo": Method(trust_grpo_credit, origins=_ATTEMPTS, params=TrustParams, needs=("step_soft",)),
     "vsrm": Method(vsrm_credit, origins=_ATTEMPTS, params=VsrmParams, needs=("step_soft",)),
-    "gigpo": Method(gigpo_credit, origins=_ATTEMPTS, params=GigpoParams, needs=("state", "step_reward")),
+    "gigpo": Method(gigpo_credit, origins=_ATTEMPTS, params=GigpoParams, needs=("state", "step_reward", "kind")),
     "mars": Method(
         mars_credit,
         origins=_ATTEMPTS,
         params=MarsParams,
-        needs=("agent", "step_reward"),
+        needs=("agent", "step_reward", "kind"),
         across_tasks=lambda params: True,
     ),
-    "san": Method(san_credit, origins=_ATTEMPTS, params=SanParams, needs=("tool_calls",)),
+    "san": Method(san_credit, origins=_ATTEMPTS, params=SanParams, needs=("tool_calls", "kind")),
     "search_r2": Method(search_r2_credit, origins=_ATTEMPTS, params=SearchR2Params, needs=("kind", "useful")),
     "adasearch": Method(
         adasearch_credit, origins=_ATTEMPTS, params=AdaSearchParams, needs=("kind", "searched", "closed_book")
@@ -116,12 +117,26 @@ METHODS: dict[str, Method] = {
     ),
     "calm": Method(calm_credit, origins=_ATTEMPTS, params=CalmParams, needs=("kind", "step_reward", "subgoals")),
     "lare": Method(lare_credit, origins=_ATTEMPTS, params=LaReParams, needs=("kind", "latent_reward")),
-    "malt": Method(malt_credit, origins=_ATTEMPTS, params=MaltParams, needs=("kind",)),
+    "malt": Method(
+        malt_credit,
+        origins=_ROLES,
+        params=MaltParams,
+        needs=("kind",),
+        version="2",
+        judged=("refine",),
+        agents=("generator", "verifier", "refiner"),
+    ),
     "groundedprm": Method(groundedprm_credit, origins=_BRANCHED, params=GroundedprmParams, needs=("step_hard",)),
     "adaptive_reasoning": Method(
         adaptive_reasoning_credit, origins=_ATTEMPTS, params=AdaptiveReasoningParams, needs=("kind", "long_thinking")
     ),
-    "brpo": Method(brpo_credit, origins=_BRANCHED, params=BrpoParams, needs=("kind", "origin", "budget")),
+    "brpo": Method(
+        brpo_credit,
+        origins=(*_BRANCHED, "summary"),
+        params=BrpoParams,
+        needs=("kind", "origin", "budget"),
+        version="2",
+    ),
     "archer": Method(
         archer_credit, origins=_BRANCHED, params=ArcherParams, needs=("kind", "origin", "critic_q", "critic_v")
     ),
@@ -186,5 +201,6 @@ def scored_by(method: Method) -> list[str]:
 
 
 def in_every_round(method: Method) -> bool:
-    """Whether a round of plain text tasks has all that a method needs: no environment, no tools, no scores."""
-    return not {"state", "step_reward", "tool_calls"} & set(method.needs) and not scored_by(method)
+    """Whether a round of plain text tasks has all that a method needs: no environment, tools, roles, scores."""
+    needs = {"state", "step_reward", "tool_calls"} & set(method.needs)
+    return "sample" in method.origins and not needs and not scored_by(method)

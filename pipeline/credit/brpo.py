@@ -2,9 +2,10 @@
 
 Does not know text: where thinking was cut and which short answers were right come as columns.
 
-In stored trees thinking is of origin `sample`, and a stretch of it ends at a node with a `budget`. A summary is a leaf
-of origin `branch` and hangs on the nearest stretch above it, by way of forced tokens of origin `prompt`. What a trace
-says once its thinking is closed has no budget and is neither.
+In stored trees thinking is of origin `sample`, and a stretch of it ends at a node with a `budget`. A summary hangs on
+the nearest stretch above it by way of forced tokens: a leaf of origin `branch` below tokens of origin `prompt`, or one
+of origin `summary`, whose first node is what was forced. What a trace says once its thinking is closed has no budget
+and is neither.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 
 from pipeline.credit.columns import CreditColumns, Paths, Trees, drop_rounding, mean_by, moments, ranges
 from pipeline.credit.scored import one_of, refuse
-from pipeline.credit.spoken import lay_steps, only, said_by_policy
+from pipeline.credit.spoken import FORCED, lay_steps, only, said_by_policy
 from pipeline.errors import BadConfig, BadTable, check_words
 from schemas.words import ORIGINS
 
@@ -29,7 +30,7 @@ SUMMARY_METHODS = ("brpo", "grpo")
 PRIORS = ("uniform", "linear", "base")
 """Chance of a budget: the same for all; in proportion to it; all on the last."""
 
-SAMPLE, BRANCH = ORIGINS.index("sample"), ORIGINS.index("branch")
+SAMPLE, BRANCH, SUMMARY = (ORIGINS.index(origin) for origin in ("sample", "branch", "summary"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +235,9 @@ def brpo_credit(trees: Trees, params: BrpoParams = DEFAULTS) -> CreditColumns:
     Needs `budget`, `origin` and `kind`; see the module on what is what. A trace is the way to a stretch below which
     there is no other. A summary is of its own `budget` where it has one, else of its stretch's; below the last stretch
     of a trace, which answers for later budgets too, the first `n_summary` are, the next are of the next budget, and so
-    on. A judged trace that ends with its last stretch, so that nothing could be drawn, scores 0 from there on.
+    on. A judged trace that ends with its last stretch, so that nothing could be drawn, scores 0 from there on. One that
+    went on to answer scores its verdict there at budgets from its last stretch's on for which no summary was judged.
+    Budgets below that of its first stretch score what the task's summaries do that follow the question, of that budget.
 
     Args:
         trees: `N` nodes.
@@ -257,6 +260,7 @@ def brpo_credit(trees: Trees, params: BrpoParams = DEFAULTS) -> CreditColumns:
     ends = np.flatnonzero(nodes.thinking[paths.nodes])
     stretch = np.searchsorted(ends, np.arange(len(paths.nodes)))  # the next end on the way; every path ends with one
     stage = budget[paths.nodes[ends]].astype(np.int64)[stretch]
+    first_ends = stretch[paths.offsets[:-1]]
 
     drawn = _summaries(nodes, paths, ends)
     own, at_last = budget[drawn.leaf], drawn.on == traces[drawn.trace]
@@ -265,7 +269,11 @@ def brpo_credit(trees: Trees, params: BrpoParams = DEFAULTS) -> CreditColumns:
     scores = trees.reward[drawn.leaf]
     quality = mean_scores(scores, drawn.trace, of, count=len(traces), params=params)
     unclosed = ~np.isnan(trees.reward[traces])
-    quality[unclosed[:, None] & (np.arange(len(params.budgets)) >= budget[traces][:, None])] = 0.0
+    answer = np.where(unclosed, 0.0, nodes.answer[traces])[:, None]
+    ended = np.arange(len(params.budgets)) >= budget[traces][:, None]
+    quality = np.where(ended & (unclosed[:, None] | np.isnan(quality)), answer, quality)
+    begun = np.arange(len(params.budgets)) >= budget[paths.nodes[ends[first_ends]]][:, None]
+    quality = np.where(begun, quality, _before_thinking(trees, nodes, budget, params)[groups])
     thinking = thinking_advantages(quality, groups, params)
     summary = summary_advantages(scores, drawn.trace, of, nodes=drawn.on, groups=groups, params=params)
 
@@ -273,20 +281,28 @@ def brpo_credit(trees: Trees, params: BrpoParams = DEFAULTS) -> CreditColumns:
     below = only(way, trees.depth[way.nodes] > trees.depth[drawn.on][way.members()])
     place = paths.members(), stage
     said = np.append(paths.nodes, below.nodes)
+    advantage = lay_steps(trees, said, np.append(thinking.advantage[place], summary[below.members()]))
     return CreditColumns(
         value=lay_steps(trees, paths.nodes, thinking.returns[place], unsaid=np.nan),
-        advantage=lay_steps(trees, said, np.append(thinking.advantage[place], summary[below.members()])),
+        advantage=np.where(_forced(trees), 0.0, advantage),
     )
 
 
 class _Layout(NamedTuple):
-    """thinking: `[N]` bool, ends of stretches. traces: `[M]` rows, the last end of each trace. leaves, on: `[K]` rows,
-    summaries and the end each hangs on."""
+    """Where thinking ends and what was drawn from there.
+
+    thinking: `[N]` bool, ends of stretches.
+    traces: `[M]` rows, the last end of each trace.
+    leaves: `[K]` rows, summaries.
+    on:     `[K]` rows, the end each hangs on; -1 before the first.
+    answer: `[N]` float64, at an end: mean verdict on what was sampled after it, no other end between; NaN: none.
+    """
 
     thinking: np.ndarray
     traces: np.ndarray
     leaves: np.ndarray
     on: np.ndarray
+    answer: np.ndarray
 
 
 class _Drawn(NamedTuple):
@@ -303,17 +319,36 @@ def _layout(trees: Trees, budget: np.ndarray) -> _Layout:
     count, levels = len(trees.parent), list(trees.deepest_first())[::-1]
     origin = trees.given["origin"]
     thinking = said_by_policy(trees) & (origin == SAMPLE) & ~np.isnan(budget)
+    forced, after_forced = _forced(trees), np.zeros(count, dtype=bool)
     on, goes_on = np.full(count, -1), np.zeros(count, dtype=bool)
     rises = np.ones(count, dtype=bool)
     for rows in levels:
         before = on[trees.parent[rows]]
         rises[rows] = ~thinking[rows] | (before < 0) | (budget[rows] > budget[before])
         on[rows] = np.where(thinking[rows], rows, before)
+        after_forced[rows] = ~thinking[rows] & (forced[rows] | after_forced[trees.parent[rows]])
     refuse(budget, rises, name="budget", what="above that of the stretch before")
     for rows in levels[::-1]:
         np.logical_or.at(goes_on, trees.parent[rows], goes_on[rows] | thinking[rows])
-    leaves = np.flatnonzero(trees.leaves() & (origin == BRANCH) & (on >= 0))
-    return _Layout(thinking, np.flatnonzero(thinking & ~goes_on), leaves, on[leaves])
+    ends = trees.leaves() & ~thinking
+    leaves = np.flatnonzero(ends & ((origin == BRANCH) | (origin == SUMMARY)) & after_forced & ~forced)
+    answers = np.flatnonzero(ends & (origin == SAMPLE) & (on >= 0) & ~np.isnan(trees.reward))
+    answer = mean_by(on[answers], trees.reward[answers], count)
+    return _Layout(thinking, np.flatnonzero(thinking & ~goes_on), leaves, on[leaves], answer)
+
+
+def _forced(trees: Trees) -> np.ndarray:
+    """`[N]` bool: tokens that ask for a summary."""
+    origin, inner = trees.given["origin"], trees.parent >= 0
+    return inner & ((origin == FORCED) | ((origin == SUMMARY) & (origin[trees.parent] != SUMMARY)))
+
+
+def _before_thinking(trees: Trees, nodes: _Layout, budget: np.ndarray, params: BrpoParams) -> np.ndarray:
+    """`[G, S]` float64: mean score of a tree's summaries that hang on no thinking, by their own budget."""
+    leaves = nodes.leaves[(nodes.on < 0) & ~np.isnan(budget[nodes.leaves])]
+    count = int(trees.tree.max(initial=-1)) + 1
+    of = budget[leaves].astype(np.int64)
+    return mean_scores(trees.reward[leaves], trees.tree[leaves], of, count=count, params=params)
 
 
 def _summaries(nodes: _Layout, paths: Paths, ends: np.ndarray) -> _Drawn:

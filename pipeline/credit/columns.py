@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from pipeline.credit.compiled import kernels
 from pipeline.credit.inputs import INPUTS, NODE
 
 ZERO = 1e-9
@@ -53,14 +54,20 @@ class Trees:
             raise ValueError(f"token_offsets must run from 0, not from {self.token_offsets[0]}")
         if self.tokens is not None and self.token_offsets[-1] != len(self.tokens):
             raise ValueError(f"token_offsets must run from 0 to the {len(self.tokens)} tokens there are")
+        fast = kernels(count)
+        if fast is None or not fast.are_trees(self.parent, self.depth, self.tree, self.reward, self.token_offsets):
+            self._check()
+
+    def _check(self) -> None:
+        """Raise for the first row that breaks a rule."""
         root, inner = self.parent < 0, self.parent >= 0
         _require(np.diff(self.token_offsets) >= 0, "ends before it begins in token_offsets")
-        _require((self.parent >= -1) & (self.parent < np.arange(count)), "its parent must stand before it")
+        _require((self.parent >= -1) & (self.parent < np.arange(len(self.parent))), "its parent must stand before it")
         _require(root | (self.depth == self.depth[self.parent] + 1), "its depth is not its parent's plus one")
         _require(inner | (self.depth == 0), "a root has depth 0")
         _require(self.tree >= 0, "its tree has a negative code")
         _require(root | (self.tree == self.tree[self.parent]), "its parent belongs to another tree")
-        first = np.zeros(count, dtype=bool)
+        first = np.zeros(len(self.parent), dtype=bool)
         first[np.unique(self.tree, return_index=True)[1]] = True
         _require(inner | first, "its tree has a root already")
         _require(~np.isinf(self.reward), "its reward is not finite")
@@ -159,6 +166,8 @@ class Method:
     needs:    what it must be given, names of INPUTS.
     version:  rises when the same input gives other numbers.
     across_tasks: whether, with some parameters, a node's numbers depend on nodes of other tasks.
+    judged:   origins whose verdicts count; empty: all.
+    agents:   words of `schemas.words.AGENTS`: below the task's own prompt it sees theirs too, at which a path goes on.
     """
 
     function: Callable[..., CreditColumns]
@@ -167,35 +176,48 @@ class Method:
     needs: tuple[str, ...] = ()
     version: str = "1"
     across_tasks: Callable[[Any], bool] = lambda params: False
+    judged: tuple[str, ...] = ()
+    agents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moments:
-    """Mean and spread of values in `G` groups.
+    """Mean and spread of `M` values in `G` groups.
 
-    count:   `[G]` int64, values of the group.
-    mean:    `[G]` float64; NaN for an empty group.
-    std:     `[G]` float64; 0 for a group of equals, NaN for one with no more values than `ddof`.
-    alike:   `[G]` bool, the values of the group are equal.
-    centred: `[M]` float64, each value less its group's mean; exactly 0 in a group of equals.
+    values, groups: `[M]`, as given to `moments`.
+    count: `[G]` int64, values of the group.
+    mean:  `[G]` float64; NaN for an empty group.
+    std:   `[G]` float64; 0 for a group of equals, NaN for one with no more values than `ddof`.
+    alike: `[G]` bool, the values of the group are equal.
     """
 
+    values: np.ndarray
+    groups: np.ndarray
     count: np.ndarray
     mean: np.ndarray
     std: np.ndarray
     alike: np.ndarray
-    centred: np.ndarray
+
+    @property
+    def centred(self) -> np.ndarray:
+        """`[M]` float64, each value less its group's mean; exactly 0 in a group of equals, NaN for a NaN."""
+        return scaled(self.values, self.groups, self.mean, np.where(self.alike, 0.0, 1.0))
 
 
 def moments(values: np.ndarray, groups: np.ndarray, *, count: int, ddof: int) -> Moments:
     """Mean and standard deviation by group.
 
     Args:
-        values: `[M]` float64, no NaN.
-        groups: `[M]` int, each value's group, below `count`.
+        values: `[M]` float64; NaN: belongs to no group.
+        groups: `[M]` int, each value's group, from 0 and below `count`.
         count: `G`, the number of groups.
         ddof: 0 for the deviation of a population, 1 of a sample.
     """
+    if fast := kernels(len(values)):
+        return Moments(values, groups, *fast.group_moments(values, groups, count, ddof, ZERO))
+    if (unknown := np.isnan(values)).any():
+        of = moments(values[~unknown], groups[~unknown], count=count, ddof=ddof)
+        return replace(of, values=values, groups=groups)
     groups = groups.astype(np.int64, copy=False)  # numpy's own index type, to which it would convert at every use
     size = np.bincount(groups, minlength=count)
     mean = mean_by(groups, values, count)
@@ -203,10 +225,30 @@ def moments(values: np.ndarray, groups: np.ndarray, *, count: int, ddof: int) ->
     np.minimum.at(low, groups, values)
     np.maximum.at(high, groups, values)
     alike = high - low <= ZERO
-    centred = np.where(alike[groups], 0.0, values - mean[groups])
+    centred = scaled(values, groups, mean, np.where(alike, 0.0, 1.0))
     squares = np.bincount(groups, weights=centred**2, minlength=count)
     variance = np.divide(squares, size - ddof, out=np.full(count, np.nan), where=size > ddof)
-    return Moments(size, mean, np.sqrt(variance), alike, centred)
+    return Moments(values, groups, size, mean, np.sqrt(variance), alike)
+
+
+def scaled(
+    values: np.ndarray, groups: np.ndarray, base: np.ndarray, factor: np.ndarray, *, zero: float = 0.0
+) -> np.ndarray:
+    """Values less their group's base, times its factor.
+
+    Args:
+        values: `[M]` float64.
+        groups: `[M]` int, each value's group, from 0.
+        base, factor: `[G]` float64.
+        zero: what is no larger than this is 0.
+
+    Returns:
+        `[M]` float64.
+    """
+    if fast := kernels(len(values)):
+        return fast.scaled(values, groups, base, factor, zero)
+    result = (values - base[groups]) * factor[groups]
+    return np.where(np.abs(result) <= zero, 0.0, result)
 
 
 def mean_by(groups: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from pipeline.credit.anchors import alike_state, same_state
 from pipeline.credit.columns import CreditColumns, Trees
 from pipeline.credit.normalise import lone, normalise
 from pipeline.credit.ragged import row_sums, rows_of, suffix_sums
-from pipeline.credit.trajectories import node_means, trajectories
+from pipeline.credit.spoken import lay_steps, spoken
 from pipeline.errors import BadConfig, check_words
 
 MODES = ("mean_std_norm", "mean_norm")
@@ -142,8 +142,8 @@ def gigpo(
 def gigpo_credit(trees: Trees, params: GigpoParams = DEFAULTS) -> CreditColumns:
     """Credit the steps of trees, every path to a leaf being a trajectory of the tree's group.
 
-    Needs `state` and `step_reward`. Rewards are what the environment paid; verdicts are not looked at, so that a
-    path without one takes part with what it was paid. Every action counts as readable.
+    Needs `kind`, `state` and `step_reward`. What the environment showed is no step. Rewards are what it paid; verdicts
+    are not looked at, so that a path without one takes part with what it was paid. Every action counts as readable.
 
     Args:
         trees: `N` nodes.
@@ -159,7 +159,7 @@ def gigpo_credit(trees: Trees, params: GigpoParams = DEFAULTS) -> CreditColumns:
     """
     if params.enable_similarity:
         raise BadConfig("gigpo cannot compare states of trees, whose texts are not kept", remedy="turn similarity off")
-    found = trajectories(trees)
+    found = spoken(trees)
     nodes = found.paths.nodes
     steps = gigpo(
         trees.given["step_reward"][nodes],
@@ -168,4 +168,4 @@ def gigpo_credit(trees: Trees, params: GigpoParams = DEFAULTS) -> CreditColumns:
         states=trees.given["state"][nodes],
         params=params,
     )
-    return CreditColumns(advantage=node_means(trees, found.paths, steps.advantage))
+    return CreditColumns(advantage=lay_steps(trees, nodes, steps.advantage))

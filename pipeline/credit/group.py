@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, moments, rows_by_depth
+from pipeline.credit.columns import ZERO, CreditColumns, Trees, moments, rows_by_depth, scaled
+from pipeline.credit.compiled import kernels
 from pipeline.errors import check_words
 
 CONVENTIONS = (
@@ -66,47 +67,51 @@ def group_advantages(
     | opo_verl             | r - sum(length * r) / sum(length)          | r |
 
     Args:
-        rewards: `[M]` float64, no NaN.
+        rewards: `[M]` float64; NaN: takes no part.
         groups: `[M]` int, code of each trajectory's group, from 0.
         lengths: `[M]` int, tokens of each trajectory; only `opo_verl` looks at them. None: not known.
         params: which convention.
 
     Returns:
         `[M]` float64, reward units, or standard deviations where the formula divides by one. 0 in a larger
-        group of equal rewards. NaN where TRL's formula has no value, and under `opo_verl` in a group that
-        differs without having a token.
+        group of equal rewards. NaN without a reward, where TRL's formula has no value, and under `opo_verl` in a
+        group that differs without having a token.
 
     Source: GRPO (Shao et al., 2024), Dr.GRPO (Liu et al., 2025), RLOO (Ahmadian et al., 2024), OPO (Hao et
         al., 2025), as verl and TRL compute them. Deviations: equal rewards give exactly 0 however
         their mean rounds, and a group of one is NaN where TRL's formula would spoil the batch.
     """
-    groups = groups.astype(np.int64, copy=False)  # the index type of numpy, which would convert others at every use
     count = int(groups.max()) + 1 if len(groups) else 0
     of = moments(rewards, groups, count=count, ddof=params.ddof)
     alone = of.count == 1
-    own = np.where(alone[groups], rewards, of.centred) if alone.any() else of.centred
+    equal = of.alike & ~alone
+    base, factor = of.mean, np.ones(count)
     match params.convention:
         case "grpo_verl":
-            advantage = own * (1.0 / (np.where(alone, 1.0, of.std) + params.verl_eps))[groups]
+            factor = 1.0 / (np.where(alone, 1.0, of.std) + params.verl_eps)
         case "grpo_trl_scale_group":
-            advantage = of.centred / (np.where(alone, np.nan, of.std) + params.trl_eps)[groups]
+            factor = 1.0 / (np.where(alone, np.nan, of.std) + params.trl_eps)
         case "grpo_trl_scale_batch":
             batch = moments(rewards, np.zeros_like(groups), count=1, ddof=params.ddof)
-            advantage = np.where(alone[groups], 0.0, of.centred / (batch.std[0] + params.trl_eps))
-        case "dr_grpo_verl":
-            advantage = own
-        case "grpo_trl_scale_none":
-            advantage = of.centred
+            factor = np.where(alone, 0.0, 1.0 / (batch.std[0] + params.trl_eps))
         case "rloo_verl" | "rloo_trl":
             lone = 1.0 if params.convention == "rloo_verl" else np.nan
-            advantage = own * np.where(alone, lone, of.count / np.maximum(of.count - 1, 1))[groups]
+            factor = np.where(alone, lone, of.count / np.maximum(of.count - 1, 1))
         case "opo_verl":
-            total = np.bincount(groups, weights=lengths, minlength=count)
-            above = np.bincount(groups, weights=lengths * of.centred, minlength=count)
-            baseline = np.divide(above, total, out=np.full(count, np.nan), where=total > 0)
-            baseline[of.alike] = 0.0  # over the mean, as the rewards are
-            advantage = own - baseline[groups]
-    return drop_rounding(advantage)
+            base = np.where(equal, of.mean, _weighted_means(rewards, lengths, groups, count))
+    if params.convention.endswith("_verl"):
+        base = np.where(alone, 0.0, base)
+    return scaled(rewards, groups, base, np.where(equal, 0.0, factor), zero=ZERO)
+
+
+def _weighted_means(values: np.ndarray, weights: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
+    """`[count]` float64: mean of the values of each group by weight; NaN where they have none."""
+    if fast := kernels(len(values)):
+        return fast.weighted_means(values, weights, groups, count)
+    weights = np.where(np.isnan(values), 0, weights)
+    total = np.bincount(groups, weights=weights, minlength=count)
+    above = np.bincount(groups, weights=weights * np.nan_to_num(values), minlength=count)
+    return np.divide(above, total, out=np.full(count, np.nan), where=total > 0)
 
 
 def group_credit(trees: Trees, params: GroupParams = DEFAULTS) -> CreditColumns:
@@ -127,14 +132,12 @@ def group_credit(trees: Trees, params: GroupParams = DEFAULTS) -> CreditColumns:
         al., 2025), RLOO (Ahmadian et al., 2024), OPO (Hao et al., 2025). Deviation: equal rewards give exactly 0
         however their mean rounds.
     """
-    ends = trees.judged()
     deep = np.flatnonzero(trees.depth > 1)
     levels = [deep[rows] for rows in rows_by_depth(trees.depth[deep] - 2)]
-    lengths = _path_tokens(trees, levels)[ends] if params.convention == "opo_verl" else None
-    advantage = np.full(len(trees.parent), np.nan)
-    advantage[ends] = group_advantages(trees.reward[ends], trees.tree[ends], lengths=lengths, params=params)
+    lengths = _path_tokens(trees, levels) if params.convention == "opo_verl" else None
+    advantage = group_advantages(trees.reward, trees.tree, lengths=lengths, params=params)
     if levels:
-        advantage = _mean_below(trees, ends, advantage[ends], levels)
+        advantage = _mean_below(trees, advantage, levels)
     advantage[trees.parent < 0] = 0.0
     return CreditColumns(advantage=advantage)
 
@@ -147,10 +150,12 @@ def _path_tokens(trees: Trees, levels: list[np.ndarray]) -> np.ndarray:
     return tokens
 
 
-def _mean_below(trees: Trees, ends: np.ndarray, values: np.ndarray, levels: list[np.ndarray]) -> np.ndarray:
-    """`[N]` float64: mean value of the ends at or below each node, roots aside; NaN where there is none."""
-    total, count = np.zeros(len(trees.parent)), np.zeros(len(trees.parent))
-    total[ends], count[ends] = values, 1.0
+def _mean_below(trees: Trees, values: np.ndarray, levels: list[np.ndarray]) -> np.ndarray:
+    """`[N]` float64: mean of the known values at and below each node, roots aside; NaN where there is none."""
+    if fast := kernels(len(values)):
+        return fast.mean_below(values, trees.parent)
+    known = ~np.isnan(values)
+    total, count = np.where(known, values, 0.0), known.astype(np.float64)
     for rows in reversed(levels):
         np.add.at(total, trees.parent[rows], total[rows])
         np.add.at(count, trees.parent[rows], count[rows])

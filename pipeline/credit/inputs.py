@@ -37,7 +37,10 @@ def _json(description: str) -> Input:
     return Input(NODE, f"polars strings, JSON, {description}; null: none", "scores.text", _SCORES)
 
 
-_SCORES = "write them with `branchpoint scores --name NAME --file FILE`"
+_SCORES = (
+    "make them with `branchpoint-train score` or `branchpoint judge`, or write them with `branchpoint scores --name "
+    "NAME --file FILE`"
+)
 
 INPUTS: dict[str, Input] = {
     "turn": Input(NODE, "int32, message of the dialogue, from 0", "nodes.turn", _NODES),
@@ -99,5 +102,5 @@ INPUTS: dict[str, Input] = {
     "long_thinking": _number("on a leaf: 1 where the run was made to think at length, 0 where briefly"),
     "budget": _number(
         "on the last step of a stretch of thinking: the place of its budget, from 0; on a summary's leaf: of its own"
-    ),
+    )._replace(remedy="run `branchpoint summaries`, or write them with `branchpoint scores --name NAME --file FILE`"),
 }

@@ -62,8 +62,9 @@ def node_labels(trees: Trees, values: np.ndarray, params: MaltParams = DEFAULTS)
 def malt_credit(trees: Trees, params: MaltParams = DEFAULTS) -> CreditColumns:
     """Value of every output, and which ones are to be imitated.
 
-    Needs `kind`: the prompt that a role was given is rendered. Roles are told by depth alone. A role's output may be
-    several nodes in a row, which share its value. A parent skips children without graded descendants.
+    Needs `kind`: the prompt that a role was given is rendered. A role's output may be several nodes in a row, which
+    share its value. A parent skips children without graded descendants. In stored trees only verdicts of the last role
+    count: what a first answer is worth, answers in view of it say.
 
     Args:
         trees: `N` nodes, one level of outputs below the other.

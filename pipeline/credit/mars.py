@@ -13,7 +13,7 @@ import numpy as np
 from pipeline.credit.columns import CreditColumns, Trees, drop_rounding
 from pipeline.credit.normalise import normalise, whiten
 from pipeline.credit.ragged import row_sums, rows_of, suffix_sums
-from pipeline.credit.trajectories import node_means, trajectories
+from pipeline.credit.spoken import lay_steps, spoken
 from pipeline.errors import check_words
 
 FORMS = ("paper", "official")
@@ -133,7 +133,8 @@ def mars_official(
 def mars_credit(trees: Trees, params: MarsParams = DEFAULTS) -> CreditColumns:
     """Credit the steps of trees, the steps of one agent along a path to a leaf being a trajectory of its seat.
 
-    Needs `agent` and `step_reward`. All trees are taken for one game; verdicts are not looked at.
+    Needs `agent`, `kind` and `step_reward`. What the environment showed is no turn. All trees are taken for one game;
+    verdicts are not looked at.
 
     Args:
         trees: `N` nodes.
@@ -144,7 +145,7 @@ def mars_credit(trees: Trees, params: MarsParams = DEFAULTS) -> CreditColumns:
 
     Source: as `mars` and `mars_official`. Deviation: the paper plays games that share no turn.
     """
-    paths = trajectories(trees).paths
+    paths = spoken(trees).paths
     agents, rewards = trees.given["agent"][paths.nodes], trees.given["step_reward"][paths.nodes]
     path = paths.members()
     order = np.lexsort((agents, path))  # stable: the turns of a seat keep their order
@@ -161,7 +162,7 @@ def mars_credit(trees: Trees, params: MarsParams = DEFAULTS) -> CreditColumns:
         ).whitened
     advantage_P = np.empty(len(order))
     advantage_P[order] = advantage
-    return CreditColumns(advantage=node_means(trees, paths, advantage_P))
+    return CreditColumns(advantage=lay_steps(trees, paths.nodes, advantage_P))
 
 
 def _less_distinct_mean(values: np.ndarray, seats: np.ndarray) -> np.ndarray:

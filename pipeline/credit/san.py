@@ -13,7 +13,7 @@ import polars as pl
 
 from pipeline.credit.columns import CreditColumns, Moments, Trees, drop_rounding, moments
 from pipeline.credit.ragged import row_sums
-from pipeline.credit.trajectories import trajectories
+from pipeline.credit.spoken import lay_trajectories, spoken
 from pipeline.errors import BadConfig, BadTable
 
 SEARCH = "search"
@@ -143,7 +143,7 @@ def search_counts(searches: Searches, offsets: np.ndarray) -> dict[str, np.ndarr
 def san_credit(trees: Trees, params: SanParams = DEFAULTS) -> CreditColumns:
     """Give every node of a path its trajectory's advantage among the judged leaves of the tree.
 
-    Needs `tool_calls`. A trajectory without a verdict takes no part.
+    Needs `kind` and `tool_calls`. A trajectory without a verdict takes no part.
 
     Args:
         trees: `N` nodes.
@@ -158,7 +158,7 @@ def san_credit(trees: Trees, params: SanParams = DEFAULTS) -> CreditColumns:
 
     Source: as `san`. Deviation: the paper samples trajectories that share no step.
     """
-    found = trajectories(trees, judged=True)
+    found = spoken(trees, judged=True)
     searches = Searches(*(column[found.paths.nodes] for column in find_searches(trees.given["tool_calls"])))
     counts = search_counts(searches, found.paths.offsets)
     for name in params.columns():
@@ -166,7 +166,7 @@ def san_credit(trees: Trees, params: SanParams = DEFAULTS) -> CreditColumns:
             raise BadConfig(f"san stratum_key: trees have no {name!r}", remedy=f"use one of {tuple(KEYS)}")
     strata = np.column_stack([counts[name] for name in params.columns()])
     advantage_M = san(trees.reward[found.ends], tasks=found.tasks, strata=strata, params=params).advantage
-    return CreditColumns(advantage=np.where(trees.parent < 0, 0.0, found.paths.mean_by_node(advantage_M)))
+    return CreditColumns(advantage=lay_trajectories(trees, found, advantage_M))
 
 
 def _row_codes(columns: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.credit.columns import ZERO, CreditColumns, Trees, drop_rounding, moments
+from pipeline.credit.compiled import kernels
 from pipeline.errors import check_words
 
 ADVANTAGES = ("centred", "std")
@@ -55,6 +56,10 @@ def spo_tree(trees: Trees, params: SpoTreeParams = DEFAULTS) -> CreditColumns:
         that is mere rounding counts as 0.
     """
     value = node_values(trees)
+    fast = kernels(len(value))
+    if fast and params.advantage == "centred":
+        advantage, mask = fast.value_steps(value, trees.parent, trees.token_offsets, ZERO)
+        return CreditColumns(value=value, advantage=advantage, mask=mask)
     advantage = np.where(trees.parent < 0, 0.0, drop_rounding(value - value[trees.parent]))
     if params.advantage == "std":
         std = value_std(trees, value, ddof=params.std_ddof)[trees.parent]
@@ -68,6 +73,8 @@ def node_values(trees: Trees) -> np.ndarray:
     NaN at a leaf without a verdict, which its parent skips, and wherever no judged leaf is below.
     """
     count = len(trees.parent)
+    if fast := kernels(count):
+        return fast.node_values(trees.reward, trees.parent)
     value, total, known = trees.reward.copy(), np.zeros(count), np.zeros(count, dtype=np.int64)
     for rows in trees.deepest_first():
         _settle(value, rows, total=total, known=known)

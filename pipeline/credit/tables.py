@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.credit.columns import BadTrees, CreditColumns, Method, Trees
+from pipeline.credit.compiled import kernels
 from pipeline.credit.inputs import INPUTS, SCORES, TOKEN
 from pipeline.errors import BadTable
 from schemas import Credit
@@ -21,6 +22,8 @@ from schemas.words import AGENTS, FINISHES, KINDS, ORIGINS
 
 TREE_COLUMNS = ("task", "tree", "node", "parent", "depth", "origin", "kind", "token_count")
 """Of nodes, without which there are no trees."""
+FEW_WORDS = ("task", "tree", "origin", "kind", "version")
+"""Columns of nodes and verdicts that are best read as dictionaries: far more rows than values."""
 _MAY_BE_EMPTY = ("tool_calls", "finish")
 _AGAIN = "remove the file and run its stage again, or mend what it was imported from"
 
@@ -41,6 +44,8 @@ class NodeRows:
         """Rows of some nodes by tree and number; -1 where there is no such node, and for a negative code or number."""
         if not len(self._rows):
             return np.full(len(code), -1)
+        if fast := kernels(len(code)):
+            return fast.find_nodes(code, node, self._bases, self._rows)
         known = (code >= 0) & (node >= 0)
         at = np.where(known, self._bases[code] + node, 0)
         known &= at < self._bases[np.where(known, code, 0) + 1]
@@ -68,14 +73,24 @@ def node_rows(nodes: pl.DataFrame) -> NodeRows:
     names, node = _firsts(nodes["tree"], code), nodes["node"].to_numpy().astype(np.int64)
     if names.n_unique() < len(names):
         raise BadTable(f"nodes: the rows of tree {_twice(names)} do not lie together", remedy=_AGAIN)
-    if len(code):
-        same = code[1:] == code[:-1]
-        _refuse(nodes, np.append(True, ~same | (node[1:] > node[:-1])), "does not come after the node before it")
+    bases, rows, fault = _index(code, node, len(names))
+    if fault >= 0:
+        raise BadTable(f"nodes: {_named(nodes, fault)}: does not come after the node before it", remedy=_AGAIN)
+    return NodeRows(names, code, bases, rows)
+
+
+def _index(code: np.ndarray, node: np.ndarray, trees: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Where each tree's numbers begin, the row of each number, and the first row out of order; -1: none."""
+    if fast := kernels(len(code)):
+        return fast.index_nodes(code, node, trees)
+    fallen = np.flatnonzero((code[1:] == code[:-1]) & (node[1:] <= node[:-1]))
+    if len(fallen):
+        return code, code, int(fallen[0]) + 1
     last = np.append(np.flatnonzero(np.diff(code)), len(code) - 1) if len(code) else np.array([], np.int64)
     bases = np.concatenate(([0], np.cumsum(node[last] + 1)))
     rows = np.full(int(bases[-1]), -1, dtype=np.int32)
     rows[bases[code] + node] = np.arange(len(code), dtype=np.int32)
-    return NodeRows(names, code, bases, rows)
+    return bases, rows, -1
 
 
 def parent_rows(nodes: pl.DataFrame, index: NodeRows | None = None, *, column: str = "parent") -> np.ndarray:
@@ -117,6 +132,7 @@ def trees_from_nodes(
     verdicts: pl.DataFrame,
     *,
     needs: Sequence[str] = ("tokens",),
+    judged: Sequence[str] = (),
     labels: pl.DataFrame | None = None,
     scores: Mapping[str, pl.DataFrame] = MappingProxyType({}),
 ) -> Trees:
@@ -127,6 +143,7 @@ def trees_from_nodes(
             sorted by tree and node, every node's parent among them.
         verdicts: as `reward_rows`.
         needs: names of INPUTS to fill in.
+        judged: origins whose verdicts count; empty: all.
         labels: step labels of one labeller and version, where a need is made from them.
         scores: rows of the table of scores by name, for the needs that stand there.
 
@@ -139,12 +156,15 @@ def trees_from_nodes(
     offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
     tokens = _flat(nodes, "token_ids", offsets).astype(np.int32, copy=False) if "tokens" in needs else None
     given = {name: _given(name, nodes, labels, scores, index, offsets) for name in needs if name != "tokens"}
+    reward = reward_rows(nodes, verdicts, index)
+    if judged:
+        reward = np.where(nodes["origin"].is_in(judged).to_numpy(), reward, np.nan)
     try:
         return Trees(
             parent=parent_rows(nodes, index),
             depth=nodes["depth"].to_numpy().astype(np.int32),
             tree=index.code,
-            reward=reward_rows(nodes, verdicts, index),
+            reward=reward,
             tokens=tokens,
             token_offsets=offsets,
             given=given,
@@ -155,25 +175,29 @@ def trees_from_nodes(
 
 def seen_by(method: Method) -> pl.Expr:
     """Whether a method looks at a node: at the task's own prompt and at what was written into a path, not at the
-    prompts that retries were asked under.
+    prompts that retries were asked under, but those of agents that it names.
     """
     in_path = (pl.col("origin") != "prompt") | pl.col("parent").is_null() | (pl.col("kind") != "prompt")
+    if method.agents:
+        in_path |= pl.col("agent").is_in(method.agents)
     return pl.col("origin").is_in(method.origins) & in_path
 
 
 def columns_for(method: Method) -> list[str]:
     """The columns of nodes that a method's arrays are made from."""
     made_from = [INPUTS[name].source.split(".") for name in method.needs]
-    return list(dict.fromkeys((*TREE_COLUMNS, *(column for table, column in made_from if table == "nodes"))))
+    told_by = ("agent",) if method.agents else ()
+    return list(dict.fromkeys((*TREE_COLUMNS, *told_by, *(column for table, column in made_from if table == "nodes"))))
 
 
 def credit_frame(nodes: pl.DataFrame, trees: Trees, columns: CreditColumns, method: str) -> pl.DataFrame:
     """What a method says, as rows of the credit table; whatever is not finite becomes null.
 
-    A list of token advantages none of which is known is null, so that the node's own advantage, null too, holds.
+    A list of token advantages none of which is known is null, so that the node's own advantage, null too, holds. What
+    a model was shown below a root, such as an observation, earns nothing under any method.
 
     Args:
-        nodes: columns `task`, `tree`, `node`, row for row those of `trees`.
+        nodes: columns `task`, `tree`, `node`, `kind`, row for row those of `trees`.
         trees: the trees the method saw.
         columns: what it said.
         method: key of METHODS.
@@ -184,6 +208,10 @@ def credit_frame(nodes: pl.DataFrame, trees: Trees, columns: CreditColumns, meth
     lists = pl.repeat(None, count, dtype=types["token_advantages"], eager=True)
     if columns.token_advantages is not None:
         lists = _lists(columns.token_advantages, trees.token_offsets)
+    shown = (nodes["kind"] == "prompt") & pl.Series(trees.parent >= 0, dtype=pl.Boolean)
+    if shown.any():
+        numbers["advantage"] = numbers["advantage"].set(shown, 0.0)
+        lists = pl.select(pl.when(~shown).then(lists)).to_series()
     return nodes.select(
         "task",
         "tree",

@@ -42,7 +42,7 @@ def credit_anew(nodes: pl.DataFrame, method: Method, params: Any, *, labeller: s
         labels = rows.select("tree", "node", **{name: pl.col(f"{name}:{labeller}") for name in LABELS})
     verdicts = rows.select("tree", "node", "reward").drop_nulls("reward")
     try:
-        trees = trees_from_nodes(rows, verdicts, needs=method.needs, labels=labels)
+        trees = trees_from_nodes(rows, verdicts, needs=method.needs, labels=labels, judged=method.judged)
     except BadTable:  # the same trees were read when credit was written, so what is amiss is that nothing is left
         return None
     said = method.function(trees, params)

@@ -8,7 +8,13 @@ from pipeline.credit.columns import Method
 from pipeline.credit.inputs import INPUTS
 from pipeline.credit_report.scores import Figure
 
-GROWN_BY = {"branch": "trees", "retry": "retries", "guided_retry": "retries"}
+GROWN_BY = {
+    "branch": "trees",
+    "retry": "retries",
+    "guided_retry": "retries",
+    **dict.fromkeys(("generate", "verify", "refine"), "roles"),
+    "summary": "summaries",
+}
 """The stage that must have run for a round to have nodes of an origin; all that it decoded is needed for them."""
 
 PASSES: dict[str, int] = {}

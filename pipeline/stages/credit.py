@@ -18,7 +18,7 @@ from pipeline.credit import METHODS, labelled, scored_by
 from pipeline.credit.columns import Method
 from pipeline.credit.inputs import SCORES
 from pipeline.credit.scored import BadScore
-from pipeline.credit.tables import columns_for, credit_frame, seen_by, trees_from_nodes
+from pipeline.credit.tables import FEW_WORDS, columns_for, credit_frame, seen_by, trees_from_nodes
 from pipeline.errors import BadConfig, BadTable
 from pipeline.labels import LABELLERS
 from pipeline.labels.ledger import newest
@@ -34,8 +34,6 @@ from schemas.base import column_types
 VERSION = "3"
 BATCH_ROWS = 200_000
 _VERDICTS = ("task", "tree", "node", "version", "reward")
-_FEW_WORDS = ("task", "tree", "origin", "kind", "version")
-"""Columns of nodes and verdicts that are read as dictionaries: far more rows than values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +98,12 @@ def batches(
     """
     read = partial(work.store.batches, rows=rows)
     places = [work.place(stage, shard) for stage in GENERATING]
-    sources = [read("verdicts", [*places, work.place(JUDGING, shard)], columns=_VERDICTS, dictionary=_FEW_WORDS)]
+    sources = [read("verdicts", [*places, work.place(JUDGING, shard)], columns=_VERDICTS, dictionary=FEW_WORDS)]
     scores = scored_by(method)
     sources += [read(SCORES, [work.place(name, shard)]) for name in scores]
     if labelled(method):
         sources.append(read("step_labels", [work.place(labeller, shard)]))
-    nodes = read("nodes", places, columns=columns_for(method), dictionary=_FEW_WORDS)
+    nodes = read("nodes", places, columns=columns_for(method), dictionary=FEW_WORDS)
     for batch, (verdicts, *others) in beside(nodes, *sources):
         said, labels = others[: len(scores)], others[len(scores) :]
         yield Batch(

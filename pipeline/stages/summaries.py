@@ -12,7 +12,7 @@ from itertools import accumulate
 from typing import Any
 
 from pipeline.credit.inputs import SCORES
-from pipeline.errors import check_counts
+from pipeline.errors import BadConfig, check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.report import Report
 from pipeline.stages.earlier import BEFORE
@@ -64,8 +64,17 @@ class SummaryCase(Case):
 
 
 def write_summaries(work: Work, config: SummaryConfig = SummaryConfig()) -> Report:
-    """Summarise attempts at every budget."""
+    """Summarise attempts at every budget.
+
+    Raises:
+        BadConfig: there are more budgets than an answer may have tokens.
+    """
     check_counts(config, per_task=1, support=1, summaries=1, summary_tokens=1)
+    if config.support > work.suite.max_tokens:
+        raise BadConfig(
+            f"support is {config.support}, an answer of suite {work.suite.name} has {work.suite.max_tokens} tokens",
+            remedy="give as many budgets or fewer",
+        )
     budgets = [work.suite.max_tokens * part // config.support for part in range(1, 1 + config.support)]
 
     def vary(grower: Grower, trees: dict[str, Tree], rewards: Rewards, tasks: Tasks) -> list[SummaryCase]:

@@ -260,6 +260,9 @@ CHECKS: dict[str, dict[str, Check]] = {
     "prm_steps": {"keys_unique": keys_unique},
     "rl_samples": {"keys_unique": keys_unique},
     "sft": {"keys_unique": keys_unique},
+    "unpaired": {"keys_unique": keys_unique},
+    "rl_prompts": {"keys_unique": keys_unique},
+    "hygiene": {"keys_unique": keys_unique},
     "evals": {"keys_unique": keys_unique},
 }
 """Blocking checks of what a stage just made."""

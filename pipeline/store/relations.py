@@ -26,6 +26,7 @@ NAMED: dict[str, tuple[str, ...]] = {
     "prm_steps": ("node",),
     "rl_samples": ("node",),
     "sft": ("node",),
+    "unpaired": ("node",),
 }
 """Columns by which a table names nodes of its row's tree."""
 
@@ -167,5 +168,7 @@ RELATIONS: dict[str, dict[str, Relation]] = {
     "prm_steps": {"tasks_known": tasks_known, "nodes_named": nodes_named},
     "rl_samples": {"tasks_known": tasks_known, "nodes_named": nodes_named},
     "sft": {"tasks_known": tasks_known, "nodes_named": nodes_named},
+    "unpaired": {"tasks_known": tasks_known, "nodes_named": nodes_named},
+    "rl_prompts": {"tasks_known": tasks_known},
 }
 """What must hold between tables, by the table whose rows are looked at."""

@@ -192,7 +192,8 @@ class Store:
 
         Args:
             columns: to read; `task` is read in any case, where the table has it.
-            dictionary: columns of text to give as dictionaries, as they are cheaply stored.
+            dictionary: columns of text to give as dictionaries, as they are cheaply stored; others than are read are
+                passed over.
             rows: about how many a batch has; more where a task or a row group has more.
 
         Yields:
@@ -209,7 +210,7 @@ class Store:
             entry = self.entry(table, place)
             if entry is None:
                 return
-            with self._parquet(entry, dictionary=dictionary) as file:
+            with self._parquet(entry, dictionary=[name for name in dictionary if name in names]) as file:
                 at = 0
                 while at < file.num_row_groups:
                     upto, count = at, 0

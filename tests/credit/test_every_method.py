@@ -154,7 +154,7 @@ class TestEveryMethod:
         assert is_dataclass(method.params())
         assert "Source:" in method.function.__doc__
         assert labelled(method) == any(need in ("step_soft", "step_hard") for need in method.needs)
-        assert in_every_round(method) == (name not in ("gigpo", "mars", "san") and not scored_by(method))
+        assert in_every_round(method) == (name not in ("gigpo", "mars", "san", "malt") and not scored_by(method))
 
     @settings(deadline=None, max_examples=30)
     @given(st.data())
@@ -213,7 +213,8 @@ class TestEveryMethod:
     @given(st.data())
     def test_rows_are_of_the_credit_table(self, name, data):
         trees = together(data.draw(forests(METHODS[name].needs)))
-        nodes = pl.DataFrame({"task": "t", "tree": trees.tree.astype(str), "node": np.arange(len(trees.parent))})
+        nodes = pl.DataFrame({"tree": trees.tree.astype(str), "node": np.arange(len(trees.parent))})
+        nodes = nodes.with_columns(task=pl.lit("t"), kind=pl.lit("step"))
         Credit.validate(credit_frame(nodes.with_columns(pl.col("node").cast(pl.Int32)), trees, said(name, trees), name))
 
 
@@ -240,4 +241,8 @@ def test_nothing_leaks_across_tasks(name, data):
 def test_what_nobody_judged_is_unknown(name, data):
     trees = together(data.draw(forests(METHODS[name].needs)))
     trees = replace(trees, reward=np.full(len(trees.parent), np.nan))
-    assert np.isnan(said(name, trees).advantage[~rendered(trees)]).all()
+    written = rendered(trees)
+    if name == "brpo":  # it sees words that asked for a summary, which nobody sampled either
+        summary = trees.given["origin"] == ORIGINS.index("summary")
+        written |= summary & ~summary[trees.parent]
+    assert np.isnan(said(name, trees).advantage[~written]).all()

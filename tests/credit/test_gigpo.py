@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from difflib import SequenceMatcher
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_trees import NA, labelled_trees
+from spoken_trees import spoken_trees
 
 from pipeline.credit import anchors
 from pipeline.credit.anchors import alike_state, same_state
@@ -215,11 +215,8 @@ def test_vector_fields_may_be_absent_and_states_nested():
 #     1     2
 #    3 4    5
 def test_trees_are_their_paths():
-    trees = labelled_trees([-1, 0, 0, 1, 1, 2], [NA] * 6)
-    trees = replace(
-        trees,
-        given={"state": np.array([-1, 4, 4, 5, 5, 5]), "step_reward": np.array([0.0, 1.0, 0.0, 2.0, 0.0, 0.0])},
-    )
+    trees = spoken_trees([-1, 0, 0, 1, 1, 2], [NA] * 6, step_reward=[0.0, 1.0, 0.0, 2.0, 0.0, 0.0])
+    trees.given["state"] = np.array([-1, 4, 4, 5, 5, 5])
     batch = [(0, [(1.0, 4, True), (2.0, 5, True)]), (0, [(1.0, 4, True), (0.0, 5, True)])]
     batch.append((0, [(0.0, 4, True), (0.0, 5, True)]))
     rows = run(batch).advantage
@@ -227,6 +224,19 @@ def test_trees_are_their_paths():
     np.testing.assert_allclose(gigpo_credit(trees).advantage, expected)
     with pytest.raises(BadConfig, match="similarity"):
         gigpo_credit(trees, GigpoParams(enable_similarity=True))
+
+
+def test_what_was_shown_is_no_step():
+    """An observation between two turns discounts nothing and earns nothing."""
+    plain = spoken_trees([-1, 0, 1, 0, 3], [NA] * 5, step_reward=[0.0, 1.0, 2.0, 0.0, 1.0])
+    plain.given["state"] = np.array([-1, 4, 5, 4, 5])
+    shown = spoken_trees(
+        [-1, 0, 1, 2, 0, 4, 5], [NA] * 7, rendered=(2, 5), step_reward=[0.0, 1.0, 0.0, 2.0, 0.0, 0.0, 1.0]
+    )
+    shown.given["state"] = np.array([-1, 4, -1, 5, 4, -1, 5])
+    params = GigpoParams(gamma=0.5)
+    expected = np.insert(gigpo_credit(plain, params).advantage, (2, 4), 0.0)
+    np.testing.assert_allclose(gigpo_credit(shown, params).advantage, expected)
 
 
 def test_leaves_are_walked_depth_first():

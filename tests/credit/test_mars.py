@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_trees import NA, labelled_trees
+from spoken_trees import PROMPT, STEP
 
 from pipeline.credit.mars import MarsParams, mars, mars_credit, mars_official
 from pipeline.errors import BadConfig
@@ -186,7 +187,9 @@ def test_pools_of_vectors_are_the_named_fields():
 def test_trees_are_the_turns_of_seats_along_paths(form):
     trees = labelled_trees([-1, 0, 1, 2, 2], [NA] * 5, sizes=[7, 1, 2, 3, 1])
     agents, rewards = np.array([0, 0, 1, 0, 0]), np.array([9.0, 0.0, 2.0, 1.0, 0.0])
-    trees = replace(trees, given={"agent": agents, "step_reward": rewards})
+    trees = replace(
+        trees, given={"agent": agents, "step_reward": rewards, "kind": np.where(trees.parent < 0, PROMPT, STEP)}
+    )
     games = [(0, 0, [(0.0, 1), (1.0, 3)]), (0, 1, [(2.0, 2)]), (0, 0, [(0.0, 1), (0.0, 1)]), (0, 1, [(2.0, 2)])]
     rows = paper(games).advantage if form == "paper" else official(games).whitened
     expected = [0, (rows[0] + rows[3]) / 2, (rows[2] + rows[5]) / 2, rows[1], rows[4]]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_trees import NA, labelled_trees
+from spoken_trees import PROMPT, STEP
 
 from pipeline.credit.san import SanParams, find_searches, san, san_credit, search_counts
 from pipeline.errors import BadConfig, BadTable
@@ -147,10 +148,12 @@ def test_strata_of_vectors(key, strata):
 def test_trees_are_their_judged_paths():
     trees = labelled_trees([-1, 0, 0, 1, 1, 2, 2, -1, 7], [NA, NA, NA, 1, 0, 1, NA, NA, NA], tree=[0] * 7 + [1] * 2)
     calls = pl.Series([None, '[{"name": "search"}]'] + [None] * 7)
-    found = san_credit(replace(trees, given={"tool_calls": calls}), SanParams(alpha=1)).advantage
+    kinds = np.where(trees.parent < 0, PROMPT, STEP)
+    trees = replace(trees, given={"tool_calls": calls, "kind": kinds})
+    found = san_credit(trees, SanParams(alpha=1)).advantage
     np.testing.assert_allclose(found, [0, 0, 0, 1, -1, 0, NA, 0, NA], atol=1e-5)
     with pytest.raises(BadConfig, match="hops"):
-        san_credit(replace(trees, given={"tool_calls": calls}), SanParams(stratum_key=("hops",)))
+        san_credit(trees, SanParams(stratum_key=("hops",)))
 
 
 def test_bad_parameters_are_named():

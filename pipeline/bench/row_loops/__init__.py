@@ -6,8 +6,19 @@ Shares no code with `pipeline/credit`, so that an equal answer says something. K
 from collections.abc import Callable, Sequence
 
 from pipeline.bench.row_loops.agents import gigpo_rows, mars_rows, san_rows
+from pipeline.bench.row_loops.given import (
+    adasearch_rows,
+    archer_rows,
+    epo_rows,
+    hicra_rows,
+    lare_rows,
+    malt_rows,
+    search_r2_rows,
+    t_reg_rows,
+)
 from pipeline.bench.row_loops.groups import dr_grpo_rows, grpo_rows, opo_rows, r3l_rows, rloo_rows
 from pipeline.bench.row_loops.labels import capo_rows, clip_delta_rows, tp_grpo_rows, trust_grpo_rows, vsrm_rows
+from pipeline.bench.row_loops.models import implicit_prm_rows, oprl_rows, r_to_q_rows
 from pipeline.bench.row_loops.rows import Row, RowCredit
 from pipeline.bench.row_loops.texts import curriculum_length_rows, gtalign_rows
 from pipeline.bench.row_loops.tokens import pure_rows, tempo_rows
@@ -34,5 +45,16 @@ ROW_LOOPS: dict[str, Callable[[Sequence[Row]], RowCredit]] = {
     "gigpo": gigpo_rows,
     "mars": mars_rows,
     "san": san_rows,
+    "malt": malt_rows,
+    "search_r2": search_r2_rows,
+    "adasearch": adasearch_rows,
+    "epo": epo_rows,
+    "archer": archer_rows,
+    "lare": lare_rows,
+    "t_reg": t_reg_rows,
+    "hicra": hicra_rows,
+    "r_to_q": r_to_q_rows,
+    "implicit_prm": implicit_prm_rows,
+    "oprl": oprl_rows,
 }
 """By key of METHODS. A method without one is timed, and compared with nothing."""

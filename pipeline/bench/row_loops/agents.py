@@ -10,12 +10,12 @@ from pipeline.bench.row_loops.rows import (
     RowCredit,
     alike,
     all_leaves,
-    along_paths,
-    at_nodes,
+    along_said,
+    at_said,
     deviation,
     judged_leaves,
     mean,
-    path,
+    spoken_path,
     verl_scale,
 )
 
@@ -28,11 +28,13 @@ def gigpo_rows(rows: Sequence[Row]) -> RowCredit:
         for leaf in leaves:
             episode, later = 0.0, 0.0
             returns = []
-            for step in reversed(path(rows, leaf)):
+            for step in reversed(spoken_path(rows, leaf)):
                 episode += rows[step].step_reward
                 later = rows[step].step_reward + 0.95 * later
                 returns.append((step, later))
             steps += [(step, episode, still) for step, still in returns]
+        if not steps:
+            continue
         middle, spread = verl_scale([episode for _, episode, _ in steps])
         same_state: dict[int, list[float]] = {}
         for step, _, still in steps:
@@ -45,7 +47,7 @@ def gigpo_rows(rows: Sequence[Row]) -> RowCredit:
                 centre, scale = compared[rows[step].state]
                 advantage += (still - centre) / scale
             said.append((step, advantage))
-    return RowCredit(None, at_nodes(rows, said))
+    return RowCredit(None, at_said(rows, said))
 
 
 def _centre_and_spread(returns: Sequence[float]) -> tuple[float, float]:
@@ -60,7 +62,7 @@ def mars_rows(rows: Sequence[Row]) -> RowCredit:
     for leaves in all_leaves(rows).values():
         for leaf in leaves:
             later: dict[int, float] = {}
-            for step in reversed(path(rows, leaf)):
+            for step in reversed(spoken_path(rows, leaf)):
                 seat = rows[step].agent
                 later[seat] = later.get(seat, 0.0) + rows[step].step_reward
                 turns.append((step, later[seat]))
@@ -68,7 +70,7 @@ def mars_rows(rows: Sequence[Row]) -> RowCredit:
     for step, still in turns:
         pools.setdefault(rows[step].agent, []).append(still)
     middles = {seat: mean(returns) for seat, returns in pools.items()}
-    return RowCredit(None, at_nodes(rows, [(step, still - middles[rows[step].agent]) for step, still in turns]))
+    return RowCredit(None, at_said(rows, [(step, still - middles[rows[step].agent]) for step, still in turns]))
 
 
 def san_rows(rows: Sequence[Row]) -> RowCredit:
@@ -76,7 +78,7 @@ def san_rows(rows: Sequence[Row]) -> RowCredit:
     said = []
     for leaves in judged_leaves(rows).values():
         overall = _population([rows[leaf].reward for leaf in leaves])
-        searches = [sum(_searched(rows[step].tool_calls) for step in path(rows, leaf)) for leaf in leaves]
+        searches = [sum(_searched(rows[step].tool_calls) for step in spoken_path(rows, leaf)) for leaf in leaves]
         strata: dict[int, list[float]] = {}
         for leaf, often in zip(leaves, searches, strict=True):
             strata.setdefault(often, []).append(rows[leaf].reward)
@@ -84,7 +86,7 @@ def san_rows(rows: Sequence[Row]) -> RowCredit:
         for leaf, often in zip(leaves, searches, strict=True):
             scaled = [(rows[leaf].reward - middle) / spread for middle, spread in (overall, within[often])]
             said.append((leaf, mean(scaled)))
-    return RowCredit(None, along_paths(rows, said))
+    return RowCredit(None, along_said(rows, said))
 
 
 def _population(rewards: Sequence[float]) -> tuple[float, float]:

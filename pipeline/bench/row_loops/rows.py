@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 SAME = 1e-9
 """Numbers no further apart are equal, as all methods have it."""
+RENDERED = 0
+"""The code of `prompt`, as a kind and as an origin."""
 
 
 class Row(NamedTuple):
@@ -15,7 +17,7 @@ class Row(NamedTuple):
 
     parent: its place in the list, -1 at a root. reward: the verdict. step_reward: what the environment paid.
     step_soft, step_hard: a labeller's chance of success, and 1 for a right step, 0 for a wrong one.
-    tool_calls: JSON. The rest as in the table of nodes, words and states as codes.
+    tool_calls, useful: JSON. The rest as INPUTS has it, words and states as codes.
     """
 
     parent: int
@@ -24,7 +26,8 @@ class Row(NamedTuple):
     tokens: Sequence[int]
     turn: int = 0
     agent: int = 0
-    kind: int = 0
+    kind: int | None = None
+    origin: int | None = None
     state: int | None = None
     step_reward: float = 0.0
     text: str | None = None
@@ -32,6 +35,19 @@ class Row(NamedTuple):
     step_soft: float | None = None
     step_hard: float | None = None
     logprobs: Sequence[float | None] = ()
+    useful: str | None = None
+    searched: float | None = None
+    closed_book: float | None = None
+    key_turn: float | None = None
+    critic_q: float | None = None
+    critic_v: float | None = None
+    latent_reward: float | None = None
+    better_logprobs: Sequence[float | None] = ()
+    worse_logprobs: Sequence[float | None] = ()
+    planning: Sequence[float | None] = ()
+    prm_logprobs: Sequence[float | None] = ()
+    tuned_logprobs: Sequence[float | None] = ()
+    reference_logprobs: Sequence[float | None] = ()
 
 
 class RowCredit(NamedTuple):
@@ -70,6 +86,43 @@ def path(rows: Sequence[Row], leaf: int) -> list[int]:
         steps.append(leaf)
         leaf = rows[leaf].parent
     return steps[::-1]
+
+
+def is_said(row: Row) -> bool:
+    """Whether the policy said it: neither a root nor rendered."""
+    return row.parent >= 0 and RENDERED not in (row.kind, row.origin)
+
+
+def spoken_path(rows: Sequence[Row], leaf: int) -> list[int]:
+    """As `path`, of what the policy said."""
+    return [step for step in path(rows, leaf) if is_said(rows[step])]
+
+
+def at_said(rows: Sequence[Row], of_node: Iterable[tuple[int, float]], *, unsaid: float | None = 0.0) -> list:
+    """As `at_nodes`; `unsaid` for whatever the policy did not say."""
+    means = at_nodes(rows, of_node)
+    return [value if is_said(row) else unsaid for row, value in zip(rows, means, strict=True)]
+
+
+def along_said(rows: Sequence[Row], of_leaf: Iterable[tuple[int, float]]) -> list[float | None]:
+    """As `along_paths`; 0 for whatever the policy did not say."""
+    means = along_paths(rows, of_leaf)
+    return [value if is_said(row) else 0.0 for row, value in zip(rows, means, strict=True)]
+
+
+def expected(rows: Sequence[Row], of_leaf: Iterable[tuple[int, float]]) -> list[float | None]:
+    """The mean of what is said of the leaves below each node, roots too; None where nothing is, and if rendered."""
+    total, times = [0.0] * len(rows), [0] * len(rows)
+    for leaf, value in of_leaf:
+        place = leaf
+        while place >= 0:
+            total[place] += value
+            times[place] += 1
+            place = rows[place].parent
+    return [
+        total[place] / times[place] if times[place] and (row.parent < 0 or is_said(row)) else None
+        for place, row in enumerate(rows)
+    ]
 
 
 def along_paths(rows: Sequence[Row], of_leaf: Iterable[tuple[int, float]]) -> list[float | None]:
