@@ -21,6 +21,7 @@ from pipeline.stages.retries import RetryConfig, write_retries
 from pipeline.stages.retry_rows import write_retry_rows
 from pipeline.stages.role_rows import write_role_rows
 from pipeline.stages.rollouts import RolloutConfig, write_rollouts
+from pipeline.stages.summaries import SummaryConfig, write_summaries
 from pipeline.stages.tasks import write_tasks
 from pipeline.stages.work import Work
 from pipeline.store.checks import CHECKS
@@ -200,6 +201,12 @@ class TestRoles:
             assert row["margin"] > 0
 
 
+def test_more_budgets_than_tokens(work: Work):
+    """Some would be the same, and their variants of one name."""
+    with pytest.raises(BadConfig, match=r"support is 1000, an answer of suite three has \d+ tokens"):
+        write_summaries(work, SummaryConfig(support=1000))
+
+
 def test_summaries_say_what_was_known_by_then(work: Work):
     trees, outcome, found = forest(work), rewards(work), variants(work, "summary")
     answers = dict(work.store.tasks("three", split="train")["task", "answer"].iter_rows())
@@ -249,6 +256,8 @@ class TestByHand:
         [
             ({"text": " "}, "is empty"),
             ({"text": "a\nb"}, "more than one step"),
+            ({"text": "\ud800"}, "is no Unicode text"),
+            ({"author": "nobody"}, "author 'nobody' is not known"),
             ({"text": "<|assistant|>"}, "spells a control token"),
             ({"node": 0}, "is no step of an attempt"),
             ({"node": 10**6}, "is no step of an attempt"),
@@ -263,10 +272,36 @@ class TestByHand:
             write_interventions_by_hand(work, InterveneConfig(**given))
         assert not work.store.places("variants", suite="three", stage="intervene")
 
-    def test_a_file_of_no_edits(self, work: Work, tmp_path):
+    def test_edits_keep_their_order(self, work: Work, tmp_path):
+        """Trees need not be named in the order of the store."""
+        work = copied(work, tmp_path)
+        first = self.mend(work)
+        other = max(tree.tree for tree in forest(work).values())
+        assert other > first.tree
+        edits = [
+            {"tree": other, "node": 1, "text": "0\u2028+ 9 = 9"},
+            {"tree": first.tree, "node": first.node, "text": first.text},
+        ]
         file = tmp_path / "edits.jsonl"
-        file.write_text('{"tree": "t"}\n')
-        with pytest.raises(BadInput, match=r"line 1 is no edit: KeyError 'node'"):
+        file.write_text("".join(json.dumps(edit, ensure_ascii=False) + "\n" for edit in [*edits, edits[0]]))
+        config = InterveneConfig(file=str(file), continuations=1)
+        assert write_interventions_by_hand(work, config).numbers["edits"] == 2
+        assert write_interventions_by_hand(work, config).fresh == 0
+
+    @pytest.mark.parametrize(
+        ("line", "why"),
+        [
+            ('{"tree": "t"}', "KeyError 'node'"),
+            ('{"tree": "t", "node": Infinity, "text": "x"}', "TypeError tree and text are texts"),
+            ('{"tree": "t", "node": 1.5, "text": "x"}', "TypeError tree and text are texts"),
+            ('{"tree": "t", "node": 1, "text": null}', "TypeError tree and text are texts"),
+            ("[" * 100_000, "RecursionError"),
+        ],
+    )
+    def test_a_file_of_no_edits(self, work: Work, tmp_path, line, why):
+        file = tmp_path / "edits.jsonl"
+        file.write_text(f"{line}\n")
+        with pytest.raises(BadInput, match=f"line 1 is no edit: {why}"):
             write_interventions_by_hand(work, InterveneConfig(file=str(file)))
 
 

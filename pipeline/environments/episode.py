@@ -182,6 +182,8 @@ class Episode:
             shown = self._show(seat, self._reminded(seen.text, seat, limit))
             prompt = shown.token_ids if shown.begins else np.concatenate([seat.sent, shown.token_ids])
             room = rules.length - len(prompt)
+            if room < 1 and not seat.turns:
+                return self._fail(f"the first prompt has {len(prompt)} tokens, the policy {rules.length} positions")
             if room < 1:
                 return self._stop(seat, "length")
             sampling = Sampling(rules.temperature, rules.top_p, min(rules.most_tokens, room))
@@ -290,8 +292,9 @@ class Episode:
 
     def _fail(self, error: str) -> None:
         """It cannot go on: no verdict but why."""
+        said = error[:200].encode(errors="replace").decode()
         for seat in self.seats:
-            self._end(seat, "failed", Verdict(None, None, error[:200]))
+            self._end(seat, "failed", Verdict(None, None, said))
 
     def _end(self, seat: Seat, finish: str, verdict: Verdict | None) -> None:
         if not seat.turns:

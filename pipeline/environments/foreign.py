@@ -7,6 +7,7 @@ is the user's own choice.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import threading
 from collections.abc import Callable
@@ -73,7 +74,9 @@ class Host:
     def forget(self, episode: int) -> None:
         """Close the environment of an episode."""
         pool = self._pools[episode % len(self._pools)]
-        if pool is not None:
+        if pool is None:
+            return
+        with contextlib.suppress(RuntimeError):  # it has ended, and with it what it held
             pool.schedule(_forget, args=(episode,), timeout=self._seconds)
 
 

@@ -8,6 +8,7 @@ Knows no tool.
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -62,4 +63,22 @@ def _read(text: str) -> ToolCall:
         given = read_object(given)
     if not isinstance(given, dict):
         return ToolCall(name, {}, "the arguments are no JSON object")
+    if not _plain(given):
+        return ToolCall(name, {}, "the arguments have a number that is too large or none")
     return ToolCall(name, given)
+
+
+def _plain(given: dict[str, Any]) -> bool:
+    """Whether any reader takes it for JSON: Python's own writes NaN and numbers beyond a double too."""
+    try:
+        json.loads(json.dumps(given, allow_nan=False), parse_int=_double)
+    except ValueError:
+        return False
+    return True
+
+
+def _double(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(digits)
+    return number

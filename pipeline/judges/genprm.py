@@ -13,6 +13,7 @@ from pipeline.judges.votes import Votes, by_majority
 from pipeline.judges.wording import Wording
 from pipeline.labels.prm_formats import Sample, verdict_probability
 from pipeline.prompts import PromptPack
+from pipeline.variants.regenerate import chance_of_right
 
 YES, NO = "Yes", "No"
 _SURE = 1e-9
@@ -35,7 +36,7 @@ class GenPrmJudge:
     temperature: float = 1.0
     max_tokens: int = 1024
 
-    version = "1"
+    version = "2"
     names = ()
 
     def __post_init__(self) -> None:
@@ -72,11 +73,9 @@ def read_chance(reply: Reply, pack: PromptPack) -> float | None:
 
     The verdict is Yes or No with `}` right behind it, else one of the pack's two words at the end.
     """
-    words = reply.text.split()
-    if words and words[-1] in (pack.right, pack.wrong):
-        place = next(at for at in reversed(range(len(reply.tokens))) if reply.tokens[at].strip())
-        chance = math.exp(min(reply.logprobs[place], 0.0))
-        return chance if words[-1] == pack.right else 1.0 - chance
+    chance = chance_of_right(reply.tokens, reply.logprobs, right=pack.right, wrong=pack.wrong)
+    if chance is not None:
+        return chance
     listed = []
     for token, logprob in zip(reply.tokens, reply.logprobs, strict=True):
         other = {YES: NO, NO: YES}.get(token)

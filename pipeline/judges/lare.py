@@ -25,6 +25,8 @@ from pipeline.variants.answers import read_object
 
 FUNCTION = "evaluation_func"
 LIMITS = Limits(seconds=5.0, megabytes=64, output=1_000_000)
+LARGEST = 1e100
+"""Of a factor; squares of larger ones are no numbers."""
 COLUMNS = {
     "place": "number of the step, from 0",
     "of": "steps of the attempt",
@@ -41,10 +43,14 @@ _RIDGE = 1e-6
 
 
 class Trial(NamedTuple):
-    """A function that was tried. error: why it is sent back; None: it may be used."""
+    """A function that was tried.
+
+    source: empty where the answer has none. error: why it is sent back; None: it may be used. tokens: of the answer.
+    """
 
     source: str
     error: str | None
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class LaReJudge:
     merge_temperature: float = 0.3
     max_tokens: int = 2048
 
-    version = "1"
+    version = "2"
     names = ("latent_reward",)
 
     def __post_init__(self) -> None:
@@ -74,7 +80,7 @@ class LaReJudge:
         """Have a function written for the family that a tree is an example of.
 
         Returns:
-            One row on the root: its text is JSON with `source`, null where no function passed, and `trials`.
+            One row on the root: its text is JSON with `source`, null where no function passed, and all `trials`.
         """
         example, question = recorded(case.attempts[:1]), case.question
         shown = {name: values[0] for name, values in example[0].items()} | {"text": example[1][0]}
@@ -82,43 +88,54 @@ class LaReJudge:
         messages = words.messages("write", question=question, columns=columns, example=json.dumps(shown))
         sampling = Sampling(self.temperature, 1.0, self.max_tokens)
         replies = yield [Ask(messages, sampling, sample) for sample in range(self.candidates)]
-        tokens, trials = sum(len(reply.tokens) for reply in replies), []
+        trials: list[Trial] = []
         later = Sampling(self.merge_temperature, 1.0, self.max_tokens)
         with Sandbox(LIMITS, workers=1) as sandbox:
             first = _two(example)
-            tried = yield from self._mended([_source(reply) for reply in replies], first, sandbox, words=words)
-            passed = [one for one in tried if one.error is None]
-            trials += tried
+            passed = yield from self._passed(replies, first, sandbox, words=words, trials=trials)
             if len(passed) > 1:
                 functions = "\n\n".join(one.source for one in passed)
-                (reply,) = yield [Ask(words.messages("merge", question=question, functions=functions), later)]
-                tokens += len(reply.tokens)
-                merged = yield from self._mended([_source(reply)], first, sandbox, words=words)
-                trials += merged
-                passed = [one for one in merged if one.error is None] or passed
+                replies = yield [Ask(words.messages("merge", question=question, functions=functions), later)]
+                merged = yield from self._passed(replies, first, sandbox, words=words, trials=trials)
+                passed = merged or passed
         source = passed[0].source if passed else None
         told = {"source": source, "trials": [one._asdict() for one in trials]}
-        unread = sum(not one.source for one in trials)
+        tokens, unread = sum(one.tokens for one in trials), sum(not one.source for one in trials)
         return [Said(case.root, text=json.dumps(told), name="latent_reward", tokens=tokens, unread=unread)]
 
-    def _mended(
-        self, sources: list[str], example: tuple[dict[str, list], list[str]], sandbox: Sandbox, *, words: Wording
+    def _passed(
+        self,
+        replies: list[Reply],
+        example: tuple[dict[str, list], list[str]],
+        sandbox: Sandbox,
+        *,
+        words: Wording,
+        trials: list[Trial],
     ) -> Generator[Sequence[Ask], list[Reply], list[Trial]]:
-        """Try functions, and have those mended that fail, as often as allowed. Returns the last trial of each."""
+        """Try the functions of answers, and have those mended that fail, as often as allowed.
+
+        Args:
+            trials: gets every trial.
+
+        Returns:
+            Of each function that passed the last trial.
+        """
         sampling = Sampling(self.merge_temperature, 1.0, self.max_tokens)
-        trials = [try_function(source, example, sandbox) for source in sources]
+        last = [try_answer(reply, example, sandbox) for reply in replies]
+        trials += last
         for sample in range(self.retries):
-            failed = [place for place, one in enumerate(trials) if one.error is not None and one.source]
+            failed = [place for place, one in enumerate(last) if one.error is not None and one.source]
             if not failed:
                 break
             replies = yield [
-                Ask(words.messages("mend", function=trials[at].source, error=trials[at].error), sampling, sample)
+                Ask(words.messages("mend", function=last[at].source, error=last[at].error), sampling, sample)
                 for at in failed
             ]
             for at, reply in zip(failed, replies, strict=True):
-                source = _source(reply)
-                trials[at] = try_function(source, example, sandbox) if source else trials[at]
-        return trials
+                again = try_answer(reply, example, sandbox)
+                trials.append(again)
+                last[at] = again if again.source else last[at]
+        return [one for one in last if one.error is None]
 
 
 class Decoder(NamedTuple):
@@ -152,12 +169,13 @@ def recorded(attempts: Sequence[Attempt]) -> tuple[dict[str, list], list[str]]:
     return columns, texts
 
 
-def try_function(source: str, example: tuple[dict[str, list], list[str]], sandbox: Sandbox) -> Trial:
-    """Run a function on two recorded steps."""
+def try_answer(reply: Reply, example: tuple[dict[str, list], list[str]], sandbox: Sandbox) -> Trial:
+    """Run the function of an answer on two recorded steps."""
+    source = _source(reply)
     if not source:
-        return Trial(source, "the answer has no function")
+        return Trial(source, reply.error or "the answer has no function", len(reply.tokens))
     found = run_function(source, example, sandbox)
-    return Trial(source, rejection(found, LaReParams(verified_rows=len(example[1]))))
+    return Trial(source, rejection(found, LaReParams(verified_rows=len(example[1]))), len(reply.tokens))
 
 
 def run_function(source: str, steps: tuple[dict[str, list], list[str]], sandbox: Sandbox) -> list[np.ndarray] | str:
@@ -165,14 +183,15 @@ def run_function(source: str, steps: tuple[dict[str, list], list[str]], sandbox:
     ran = sandbox.call(source, FUNCTION, list(steps))
     if ran.failure is not None or ran.value is None:
         return ran.failure or "it gave nothing"
-    found = json.loads(ran.value)
-    if not isinstance(found, list):
-        return "it gave no list of factors"
     try:
-        factors = [np.asarray(one, dtype=np.float64) for one in found]
-    except (ValueError, TypeError):
+        found = json.loads(ran.value)
+        factors = [np.asarray(one, dtype=np.float64) for one in found] if isinstance(found, list) else None
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return "a factor is no list of lists of a number"
-    return factors if all(np.isfinite(one).all() for one in factors) else "a factor is not finite"
+    if factors is None:
+        return "it gave no list of factors"
+    small = all((np.abs(one) <= LARGEST).all() for one in factors)  # so a NaN is not
+    return factors if small else f"a factor is not finite, or beyond {LARGEST:g}"
 
 
 def latent_factors(source: str, attempts: Sequence[Attempt], sandbox: Sandbox) -> tuple[np.ndarray, list[str]]:
@@ -219,7 +238,7 @@ def fit_decoder(latent: np.ndarray, offsets: np.ndarray, returns: np.ndarray) ->
         return Decoder(np.zeros(width), 0.0)
     kept = np.repeat(used, lengths)
     centre, scale = latent[kept].mean(axis=0), latent[kept].std(axis=0)
-    varies = scale > 0
+    varies = (np.ptp(latent[kept], axis=0) > 0) & (scale > 0)  # equal numbers may have a deviation by rounding
     scaled = np.where(varies, (latent[kept] - centre) / np.where(varies, scale, 1.0), 0.0)
     starts = np.concatenate(([0], np.cumsum(lengths[used])))
     means = np.stack([row_sums(column, starts) for column in scaled.T], axis=1) / lengths[used][:, None]

@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-import polars as pl
-
-from pipeline.errors import BadConfig, BadInput, check_counts
+from pipeline.errors import BadConfig, BadInput, check_counts, check_words
 from pipeline.generation.engine import Sampling
 from pipeline.report import Report
 from pipeline.stages.arms import arm_columns, draw_arms, put_edit
@@ -24,6 +22,7 @@ from pipeline.stages.varying import TABLES, Case, rate, sampled_tokens, variant_
 from pipeline.stages.work import Shards, Work
 from pipeline.trees.fork import Attempt
 from pipeline.trees.grow import Tree
+from pipeline.variants.answers import read_index
 from pipeline.variants.intervene import states_answer
 
 STAGE = "intervene"
@@ -74,6 +73,7 @@ def write_interventions_by_hand(work: Work, config: InterveneConfig = InterveneC
         BadConfig, BadInput: an edit names no step of a judged attempt, or is not one step that could be trained on.
     """
     check_counts(config, continuations=1)
+    check_words(config, of="intervene", author=get_args(Author))
     fresh = _edits(config)
     by_shard = rollout_shards(work)
     shard_of = {f"{task}@{work.round}": name for name, rows in by_shard.items() for task in rows["task"]}
@@ -88,7 +88,7 @@ def write_interventions_by_hand(work: Work, config: InterveneConfig = InterveneC
     with work.sampler(STAGE) as sampler:
         for name in sorted(wanted):
             known = _known(work, name)
-            more = [edit for edit in fresh if shard_of[edit.tree] == name and edit not in known]
+            more = [edit for edit in dict.fromkeys(fresh) if shard_of[edit.tree] == name and edit not in known]
             laid = _Laid((*known, *more), config.continuations, config.temperature, config.top_p)
             for growth in growing_shards(shards, {name: by_shard[name]}, sampler, version=VERSION, config=laid):
                 _lay(growth, laid)
@@ -109,7 +109,7 @@ def _edits(config: InterveneConfig) -> list[Edit]:
     if not config.file:
         return [Edit(config.tree, config.node, config.text, config.author)]
     try:
-        lines = Path(config.file).read_text().splitlines()
+        lines = Path(config.file).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"{config.file} cannot be read: {error}", remedy="give a file of JSON Lines") from error
     found = []
@@ -118,22 +118,25 @@ def _edits(config: InterveneConfig) -> list[Edit]:
             continue
         try:
             row = json.loads(line)
-            found.append(Edit(str(row["tree"]), int(row["node"]), str(row["text"]), config.author))
-        except (ValueError, KeyError, TypeError) as error:
+            edit = Edit(row["tree"], read_index(row["node"]), row["text"], config.author)
+            if not isinstance(edit.tree, str) or edit.node is None or not isinstance(edit.text, str):
+                raise TypeError("tree and text are texts, node is a whole number")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadInput(
                 f"{config.file}, line {number} is no edit: {type(error).__name__} {error}",
                 remedy='write {"tree": "...", "node": 3, "text": "..."} a line',
             ) from error
+        found.append(edit)
     return found
 
 
 def _known(work: Work, shard: str) -> list[Edit]:
     """The edits that a shard already has, in their order."""
-    variants = work.store.read("variants", [work.place(STAGE, shard)])
-    nodes = work.store.read("nodes", [work.place(STAGE, shard)])
-    order = nodes.filter(pl.col("origin") == "intervention").select("tree", first_node="node")
-    rows = order.join(variants, on=["tree", "first_node"], maintain_order="left").iter_rows(named=True)
-    return [Edit(row["tree"], int(row["variant"].rsplit("/", 2)[1]), row["edit"], row["author"]) for row in rows]
+    found: dict[int, Edit] = {}
+    for row in work.store.read("variants", [work.place(STAGE, shard)]).iter_rows(named=True):
+        _, node, number = row["variant"].rsplit("/", 2)
+        found[int(number)] = Edit(row["tree"], int(node), row["edit"], row["author"])
+    return [found[number] for number in sorted(found)]
 
 
 def _lay(growth: Growth, laid: _Laid) -> None:
@@ -154,7 +157,7 @@ def _lay(growth: Growth, laid: _Laid) -> None:
 
 
 def _source(tree: Tree, edit: Edit, growth: Growth) -> Attempt:
-    """The attempt whose step is edited: the first judged one through it.
+    """The attempt whose step is edited: the first through it; its reward is NaN where it is no judged rollout.
 
     Raises:
         BadConfig: there is none, or the edit is not one step that could be trained on.
@@ -171,6 +174,8 @@ def _source(tree: Tree, edit: Edit, growth: Growth) -> Attempt:
 
 def _check_text(grower: Grower, edit: Edit, task: dict[str, Any], where: str) -> None:
     said = f"the edit of {where}"
+    if edit.text.encode(errors="replace").decode() != edit.text:
+        raise BadConfig(f"{said} is no Unicode text", remedy="write it in UTF-8")
     if not edit.text.strip():
         raise BadConfig(f"{said} is empty", remedy="write the step that shall stand there")
     if grower.work.suite.separator in edit.text:

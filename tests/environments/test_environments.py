@@ -205,6 +205,12 @@ class TestTools:
         end = tools.step("#### A")
         assert (end.done, end.answer, end.calls) == (True, "#### A", None)
 
+    def test_what_was_printed_before_an_error_is_shown_with_it(self):
+        code = {"name": "python", "arguments": {"code": "print(41)\n1 / 0"}}
+        step = made("tools", tools=["python"]).step(f"<tool_call>{json.dumps(code)}</tool_call>")
+        assert step.observation.text.startswith("<tool_response>\n41\n\nerror: ZeroDivisionError")
+        assert not json.loads(step.calls)[0]["ok"]
+
 
 class TestGymnasium:
     @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 
+import polars as pl
 import pytest
 
+from pipeline.credit.san import find_searches
 from pipeline.credit.tool_calls import read_calls
 from pipeline.environments.tool_calls import MOST_CALLS, ToolCall, calls_json, find_calls
 
@@ -40,6 +42,14 @@ FOUND = ToolCall("search", {"query": "x"})
             [ToolCall("f", {}, "the arguments are no JSON object")],
             id="a list for arguments",
         ),
+        *(
+            pytest.param(
+                f'<tool_call>{{"name": "f", "arguments": {{"x": [{number}]}}}}',
+                [ToolCall("f", {}, "the arguments have a number that is too large or none")],
+                id=f"{number:.9} for a number",
+            )
+            for number in ("NaN", "-Infinity", "1e999", "9" * 400)
+        ),
     ],
 )
 def test_find_calls(text, calls):
@@ -54,3 +64,10 @@ def test_credit_reads_what_is_kept():
     kept = calls_json(find_calls(f"<tool_call>{CALL}</tool_call><tool_call>broken"), [True, False])
     assert [call.name for call in read_calls(kept)] == ["search", None]
     assert [call["ok"] for call in json.loads(kept)] == [True, False]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "9" * 400, "9" * 30, "9" * 5000])
+def test_polars_reads_what_is_kept(number):
+    calls = find_calls(f'<tool_call>{{"name": "search", "arguments": {{"query": {number}}}}}')
+    kept = pl.Series([calls_json(calls, [False])])
+    assert find_searches(kept).hit.tolist() == [False]

@@ -82,7 +82,7 @@ def test_labels_of_a_judge_and_the_credit_that_stands_on_them(work, grader):
     assert wrong.height > 0
     assert wrong["rationale"].str.ends_with("incorrect").all()
     (version,) = labels["version"].unique()
-    assert version.startswith(f"0001/1-{work.policy.fingerprint}-")
+    assert version.startswith(f"0001/2-{work.policy.fingerprint}-")
     asked = read(work, "requests", "genprm")
     assert asked.height == len(grader.prompts) < labels.height, "steps that read the same are asked about once"
     assert labels["tokens"].sum() == asked["decoded_tokens"].sum()

@@ -200,6 +200,8 @@ ROGUE = {
     "has the wrong shape": "def evaluation_func(o, a):\n    return [[1.0]]",
     "gives no number": "def evaluation_func(o, a):\n    return [[['x'], ['y']]]",
     "raises": "def evaluation_func(o, a):\n    return 1 / 0",
+    "gives a number beyond floats": "def evaluation_func(o, a):\n    return [[[10**400], [1]]]",
+    "gives a number whose square is none": "def evaluation_func(o, a):\n    return [[[1e200], [1.0]]]",
 }
 
 
@@ -214,7 +216,9 @@ class TestLaRe:
         said, asked = talk(LaReJudge(candidates=1, retries=2), answers)
         told = json.loads(said[0, "latent_reward"].text)
         assert told["source"] == FINE
-        assert [trial["error"] for trial in told["trials"]] == [None]
+        stopped, mended = told["trials"]
+        assert (stopped["source"], mended["error"], said[0, "latent_reward"].tokens) == (source, None, 12)
+        assert stopped["error"] in asked[1]
         assert len(asked) == 2
         assert "What went wrong:" in asked[1]
 
@@ -227,6 +231,23 @@ class TestLaRe:
         assert told["source"] is None
         assert "division by zero" in told["trials"][0]["error"]
         assert len(asked) == 3
+
+    def test_why_no_answer_came_is_recorded(self):
+        """A prompt that is longer than the judge's positions, as the talks answer it."""
+        judge, words = LaReJudge(candidates=1), wording("lare", load_pack("instruct"))
+        held = judge.talk(Case(TASK, "t@r0", 0, (GOOD,)), words)
+        next(held)
+        with pytest.raises(StopIteration) as end:
+            held.send([Reply("", error="the prompt has 9000 tokens, the judge 1024 positions")])
+        (said,) = end.value.value
+        told = json.loads(said.text)
+        assert (told["source"], said.unread) == (None, 1)
+        assert [trial["error"] for trial in told["trials"]] == ["the prompt has 9000 tokens, the judge 1024 positions"]
+
+    def test_a_factor_that_is_the_same_in_all_steps_has_no_weight_whatever_its_rounding(self):
+        latent = np.column_stack((np.full(999, 0.1), np.arange(999) % 7))
+        assert latent.std(axis=0)[0] > 0
+        assert fit_decoder(latent, np.array([0, 400, 999]), np.array([1.0, 0.0])).weight[0] == 0
 
     def test_several_functions_are_merged(self):
         answers = {"say what the task is about": written(FINE), "Write one function": written(FINE + "\n# merged")}
