@@ -71,18 +71,19 @@ def check_weights(rows: pl.DataFrame, column: str, *, of: str) -> None:
 
 
 def check_trained(rows: pl.DataFrame, column: str, *, idle: float, remedy: str) -> None:
-    """Refuse rows that train no token.
+    """Refuse rows that train no token; the first, which nothing comes before, never is one.
 
     Args:
         rows: the table.
         column: of a label or weight a token.
-        idle: what says that a token is not trained; the least there is.
+        idle: what says that a token is not trained.
         remedy: for print.
 
     Raises:
         BadInput: names the row.
     """
-    found = rows.filter((pl.col(column).list.max() <= idle).fill_null(True))
+    trained = pl.col(column).list.slice(1).list.eval(pl.element() != idle).list.any()
+    found = rows.filter(~trained.fill_null(False))
     if len(found):
         raise BadInput(
             f"{row_name(found)}: no token is trained, as are {len(found)} rows of {len(rows)}", remedy=remedy

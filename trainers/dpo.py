@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import redirect_stderr
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def packed_dpo(
     loss = dpo_loss(beta=recipe.beta, loss_type=recipe.loss_type, sft_weight=recipe.sft_weight, mixed=mixed)
     ready = packed_trainer(
         packed,
-        None if held is None else dpo_packs(held, recipe),
+        None if held is None else dpo_packs(held, replace(recipe, curriculum=0)),  # alike at every epoch
         policy=policy,
         recipe=recipe,
         folder=folder,

@@ -121,7 +121,6 @@ def packed_trainer(
         referenced: the loss reads the reference's log-probability of each trained token.
         whole_reference: it reads its whole distribution.
     """
-    torch.manual_seed(recipe.seed)  # adapters are drawn
     trainer = PackedTrainer(
         runs.adapted(runs.load_model(policy), recipe),
         TrainingArguments(**runs.run_arguments(recipe, folder=folder, held_out=held is not None)),

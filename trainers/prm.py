@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from trainers import runs, saving
 from trainers.data import check_fit, check_rows, row_name, token_digest
 from trainers.prm_loss import prm_loss
 from trainers.prm_recipe import PrmRecipe
+from trainers.resuming import last_checkpoint, training_folder
 from trainers.runs import OnTrainingProgress, TrainingReport
 
 COLUMNS = ("input_ids", "step_ends")
@@ -104,14 +104,14 @@ def collate(rows: Sequence[Mapping[str, Sequence]]) -> dict[str, Tensor]:
     }
 
 
-def prm_trainer(rows: pl.DataFrame, *, policy: Policy, recipe: PrmRecipe, scratch: str) -> PrmTrainer:
+def prm_trainer(rows: pl.DataFrame, *, policy: Policy, recipe: PrmRecipe, folder: Path) -> PrmTrainer:
     """The trainer, ready to run.
 
     Args:
         rows: rows of the `prm_steps` table.
         policy: whose backbone training starts from.
         recipe: of the run.
-        scratch: a temporary folder.
+        folder: for checkpoints.
 
     Raises:
         BadInput: a row does not fit the policy, or none has a label.
@@ -119,9 +119,15 @@ def prm_trainer(rows: pl.DataFrame, *, policy: Policy, recipe: PrmRecipe, scratc
     """
     model = load_backbone(policy, seed=recipe.seed)
     check_fit(rows, COLUMNS[:1], length=LENGTH, vocabulary=model.config.vocab_size, positions=policy.max_length)
+    arguments = runs.shared_arguments(recipe, scratch=str(folder)) | {
+        "remove_unused_columns": False,
+        "save_strategy": "steps",
+        "save_steps": recipe.checkpoint_every,
+        "save_total_limit": 1,
+    }
     return PrmTrainer(
         model=model,
-        args=TrainingArguments(**runs.shared_arguments(recipe, scratch=scratch), remove_unused_columns=False),
+        args=TrainingArguments(**arguments),
         train_dataset=step_dataset(rows, target=recipe.target),
         data_collator=collate,
     )
@@ -167,7 +173,8 @@ def train_prm(
     inputs: Mapping[str, Any] | None = None,
     on_progress: OnTrainingProgress | None = None,
 ) -> TrainingReport:
-    """Train a process reward model; the result is its folder, which is no policy to sample from.
+    """Train a process reward model, going on from a checkpoint of the very same run; the result is its folder, which
+    is no policy to sample from.
 
     Args:
         rows: rows of the `prm_steps` table.
@@ -194,13 +201,24 @@ def train_prm(
     kept = rows if most is None else rows.filter(most >= LENGTH)
     if kept.is_empty():
         raise BadInput(f"all {len(rows)} rows have more than max_length {most} tokens", remedy="raise max_length")
-    with runs.quiet(), tempfile.TemporaryDirectory() as scratch:
-        trainer = prm_trainer(kept, policy=parent, recipe=recipe, scratch=scratch)
-        report = runs.run(trainer, out=out, skipped=len(rows) - len(kept), on_progress=on_progress)
-        digest = token_digest(kept, COLUMNS)
+    digest = token_digest(kept, (*COLUMNS, recipe.target))
+    made_from = saving.made_from(parent, recipe, method="prm", digest=digest, inputs=inputs)
+    with (
+        runs.quiet(),
+        saving.weight_errors(out, setting="BRANCHPOINT_POLICIES"),
+        training_folder(out, made_from) as folder,
+    ):
+        trainer = prm_trainer(kept, policy=parent, recipe=recipe, folder=folder)
+        report = runs.run(
+            trainer,
+            out=out,
+            skipped=len(rows) - len(kept),
+            checkpoint=last_checkpoint(folder),
+            on_progress=on_progress,
+        )
         source = saving.trace_lineage(parent, recipe, method="prm", digest=digest, report=report, inputs=inputs)
         if trainer.is_world_process_zero():
-            form = _form(parent, trainer.model, Path(scratch) / "form")
+            form = _form(parent, trainer.model, folder / "form")
             saving.save_policy(trainer.model, form, out=out, lineage=source, report=report)
     return report
 
@@ -216,7 +234,7 @@ def _head() -> dict[str, Any]:
 
 def _form(parent: Policy, model: PreTrainedModel, folder: Path) -> Path:
     """A folder of what is not weights: the parent's tokenizer and its configuration with another head and no end."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     config = json.loads((parent.path / "config.json").read_text()) | _head() | {"architectures": [type(model).__name__]}
     config.pop("eos_token_id", None)
     (folder / "config.json").write_text(json.dumps(config))

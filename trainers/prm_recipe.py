@@ -22,6 +22,7 @@ class PrmRecipe:
     warmup_ratio: share of the steps over which the rate rises; then it falls to 0.
     max_length: attempts of more tokens are left out, never cut; none keeps all.
     seed: of the head and of the order of the rows.
+    checkpoint_every: steps between checkpoints, from which a killed run goes on.
 
     Raises:
         BadConfig: a number no run can use, or there is no such target.
@@ -36,10 +37,11 @@ class PrmRecipe:
     warmup_ratio: float = 0.1
     max_length: int | None = None
     seed: int = 0
+    checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
         check_words(self, of="prm", target=TARGETS)
-        check_counts(self, of="prm", steps=1, batch_size=1)
+        check_counts(self, of="prm", steps=1, batch_size=1, checkpoint_every=1)
         if not self.learning_rate > 0:
             raise BadConfig(f"prm learning_rate is {self.learning_rate}", remedy="set it above 0")
         if not 0 <= self.warmup_ratio < 1:

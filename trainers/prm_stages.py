@@ -23,6 +23,7 @@ from pipeline.stages.work import Work, inputs
 from pipeline.store.layout import Place
 from trainers.prm_recipe import PrmRecipe
 from trainers.recipes import SftRecipe
+from trainers.stages import policy_name
 
 if TYPE_CHECKING:
     from trainers.runs import TrainingReport
@@ -84,7 +85,7 @@ def train_generative_prm(work: Work, recipe: SftRecipe = SftRecipe()) -> Report:
 
         return train_sft(rows, policy=work.policy.path, recipe=recipe, method="genprm", **run)
 
-    folder = work.settings.policies / f"{work.suite.name}-{work.round}-genprm"
+    folder = work.settings.policies / policy_name(work, recipe.name or "genprm")
     return _train(work, "genprm", "sft", places, recipe=recipe, folder=folder, train=train, find=find_policy)
 
 

@@ -263,9 +263,10 @@ def stopping(recipe: RunRecipe) -> list[TrainerCallback]:
 
 
 def adapted(model: PreTrainedModel, recipe: RunRecipe) -> PreTrainedModel | PeftModel:
-    """The model, with adapters on all its linear layers where the recipe asks for them."""
+    """The model, with adapters on all its linear layers, drawn by the recipe's seed, where it asks for them."""
     if not recipe.lora_rank:
         return model
+    torch.manual_seed(recipe.seed)
     rank = recipe.lora_rank
     return get_peft_model(
         model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")

@@ -175,7 +175,7 @@ def save_policy(
                 if (tokenizer_dir / name).exists():
                     shutil.copyfile(tokenizer_dir / name, part / name)
             _write_json(part / "lineage.json", lineage)
-            (part / "README.md").write_text(_card(out.name, lineage, report))
+            (part / "README.md").write_text(_card(out.name, lineage, report, task=_task(config)))
             plot_curves(report, part / "curves.png")
             for file in part.iterdir():
                 with file.open("rb") as handle:
@@ -211,7 +211,13 @@ def _logged(report: TrainingReport) -> list[str]:
     return [name for name in PANELS if any(name in entry for entry in report.curves)]
 
 
-def _card(name: str, lineage: Lineage, report: TrainingReport) -> str:
+def _task(config: Mapping[str, Any]) -> str:
+    """The Hub's word for what a model of this configuration does."""
+    classes = any(name.endswith("ForTokenClassification") for name in config.get("architectures") or ())
+    return "token-classification" if classes else "text-generation"
+
+
+def _card(name: str, lineage: Lineage, report: TrainingReport, *, task: str) -> str:
     """The model card."""
     numbers = [("steps", report.steps), ("rows", report.rows), ("rows left out as too long", report.skipped)]
     if report.forecast is not None:
@@ -229,7 +235,7 @@ def _card(name: str, lineage: Lineage, report: TrainingReport) -> str:
     measured = "\n".join(f"| {key} | {value} |" for key, value in numbers)
     return f"""---
 library_name: transformers
-pipeline_tag: text-generation
+pipeline_tag: {task}
 tags:
 - branchpoint
 - {lineage["method"]}

@@ -45,6 +45,8 @@ def test_a_comparison_is_a_table_and_a_picture_and_goes_on_where_it_was(tmp_path
         assert report.rows == {"curves": 4}
         with pytest.raises(BadConfig, match="once"):
             compare_recipes(work, CompareConfig(("grpo", "grpo"), seeds=1, **common))
+        with pytest.raises(BadConfig, match="no pass@1"):
+            compare_recipes(work, CompareConfig(changes='{"eval_samples": 0}'))
     table = pl.read_csv(tmp_path / "out/curves.csv")
     assert set(table["seeds"]) == {2}
     assert table.filter(pl.col("tokens") == 100).height == 2

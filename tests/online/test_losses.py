@@ -97,8 +97,9 @@ def test_a_loss_and_its_gradient_are_those_of_its_formula(tokens, rule):
     np.testing.assert_allclose(tokens.logprobs.grad.numpy(), gradient, atol=1e-12)
 
 
-def test_a_clipped_token_is_one_without_gradient(tokens):
-    loss = policy_loss(tokens, LossRule("clip", 0.2, 0.28))
+@pytest.mark.parametrize("dual_clip", [0.0, 1.5])
+def test_a_clipped_token_is_one_without_gradient(tokens, dual_clip):
+    loss = policy_loss(tokens, LossRule("clip", 0.2, 0.28, dual_clip=dual_clip))
     loss.total.backward()
     assert 0 < loss.clipped.sum() < 8
     np.testing.assert_array_equal(loss.clipped.numpy(), tokens.logprobs.grad.numpy() == 0)

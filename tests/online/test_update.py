@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,6 +149,19 @@ def test_an_update_is_a_policy_and_the_same_again(policy, rows, tmp_path):
     assert figures[0]["zero_advantage_share"] == pytest.approx(1 / 6)
     assert figures[0]["kl"] > 0
     assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
+
+
+def test_the_seed_draws_dropout(policy, rows, tmp_path):
+    dropping = tmp_path / "dropping"
+    shutil.copytree(policy, dropping)
+    config = json.loads((dropping / "config.json").read_text())
+    (dropping / "config.json").write_text(json.dumps(config | {"attention_dropout": 0.5}))
+    losses = []
+    for number, seed in enumerate([(0, 1), (0, 1), (0, 2)]):
+        torch.manual_seed(number)
+        out = tmp_path / f"out{number}"
+        losses.append(update_policy(rows, policy=dropping, out=out, recipe=OnlineRecipe(), seed=seed)["loss"])
+    assert losses[0] == losses[1] != losses[2]
 
 
 def test_an_optimiser_goes_on_where_it_was(policy, rows, tmp_path):

@@ -40,6 +40,17 @@ def test_every_recipe_can_be_read_and_its_parameters_are_the_methods(name):
         pytest.param(
             '{"schedule": {"alpha": {"kind": "up", "start": 0, "end": 1, "rounds": 2}}}', "schedule", id="kind"
         ),
+        pytest.param(
+            '{"schedule": {"alpha": {"kind": "exp", "start": 1, "end": 0, "rounds": 2}}}', "under exp", id="exp to 0"
+        ),
+        pytest.param('{"schedule": {"alpha": 5}}', "schedule", id="a schedule that is a number"),
+        pytest.param('{"weight_decay": -1.0}', "weight_decay", id="negative decay"),
+        pytest.param('{"tau": -1.0}', "tau", id="OPMD would divide by 0"),
+        pytest.param('{"dual_clip": 1.1}', "dual_clip", id="dual clip within the clip"),
+        pytest.param('{"method": "pure", "prm": "judge"}', "labeller", id="a PRM whose labels nobody reads"),
+        pytest.param('{"method": "pure", "labeller": "prm"}', "labeller", id="no PRM"),
+        pytest.param('{"rows": "retry_rows", "params": {"beta": 1}}', "alpha", id="no such parameter of retries"),
+        pytest.param('{"rows": "retry_rows", "params": {"alpha": "3"}}', "alpha", id="a parameter that is no number"),
     ],
 )
 def test_a_recipe_that_cannot_be_is_refused(changes, said):
@@ -47,6 +58,12 @@ def test_a_recipe_that_cannot_be_is_refused(changes, said):
         load_recipe("grpo", changes=changes)
     with pytest.raises(BadConfig, match="grpo"):
         load_recipe("nothing")
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "recipe.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadConfig, match="cannot be read"):
+        load_recipe(str(tmp_path / "recipe.toml"))
 
 
 def test_a_schedule_moves_from_its_start_to_its_end_and_stays_there():

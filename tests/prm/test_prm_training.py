@@ -20,6 +20,7 @@ from pipeline.prompts import load_pack
 from schemas import PrmSteps
 from schemas.base import column_types
 from trainers import runs
+from trainers.data import token_digest
 from trainers.prm import collate, step_dataset, train_prm
 from trainers.prm_loss import prm_loss
 from trainers.prm_recipe import PrmRecipe
@@ -152,6 +153,8 @@ class TestFolder:
         }
         lineage = json.loads((trained.path / "lineage.json").read_text())
         assert (lineage["method"], lineage["parent"], lineage["rows"]) == ("prm", "fresh", 40)
+        assert lineage["data_digest"] == token_digest(prm_rows(), ("input_ids", "step_ends", "hard"))
+        assert "pipeline_tag: token-classification\n" in (trained.path / "README.md").read_text()
         config = json.loads((trained.path / "config.json").read_text())
         assert tuple(config["id2label"].values()) == CLASSES
         with pytest.raises(BadModel):
@@ -218,6 +221,26 @@ def test_same_seed_same_model(policy, tmp_path):
         train_prm(prm_rows(), policy=policy, out=tmp_path / name, recipe=PrmRecipe(steps=2, batch_size=4))
     prints = {find_prm(str(tmp_path / name), policies=tmp_path).fingerprint for name in ("one", "two")}
     assert len(prints) == 1
+
+
+def test_a_run_that_was_cut_off_goes_on_to_the_same_end(policy, tmp_path):
+    recipe, steps = PrmRecipe(steps=6, batch_size=4, checkpoint_every=2), []
+
+    def stop(progress: runs.TrainingProgress) -> None:
+        if progress.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_prm(prm_rows(), policy=policy, out=tmp_path / "cut", recipe=recipe, on_progress=stop)
+    went_on = train_prm(
+        prm_rows(), policy=policy, out=tmp_path / "cut", recipe=recipe, on_progress=lambda p: steps.append(p.step)
+    )
+    whole = train_prm(prm_rows(), policy=policy, out=tmp_path / "whole", recipe=recipe)
+    assert steps == [5, 6]
+    assert [entry["loss"] for entry in went_on.curves] == [entry["loss"] for entry in whole.curves]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("cut", "whole")]
+    assert weights[0] == weights[1]
+    assert {path.name for path in tmp_path.iterdir()} == {"cut", "whole"}
 
 
 def test_the_embedded_policy_becomes_one(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipeline.credit.archer import ArcherParams, critic_loss, critic_targets
-from pipeline.errors import BadInput
+from pipeline.errors import BadConfig, BadInput
 from pipeline.stages.work import Work
 from trainers.scores import critics
 from trainers.scores.contexts import contexts_of, said, token_lists
@@ -143,3 +143,9 @@ def test_nothing_to_learn_from(made: Work):
     steps = steps_of(nodes, contexts, said(nodes), np.full(5, NA), gamma=1.0)
     with pytest.raises(BadInput, match="known return"):
         critics.fit_critic(open_model(made.policy), [(contexts, steps)], [], CriticRecipe())
+
+
+@pytest.mark.parametrize("field", ["learning_rate", "backbone_rate"])
+def test_rates_that_no_run_can_use(field):
+    with pytest.raises(BadConfig, match=field):
+        CriticRecipe(**{field: -1.0}).check()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 from training.killed_run import RECIPE, pairs
 from transformers import AutoModelForCausalLM
 
@@ -142,6 +143,15 @@ def test_adapters_are_merged(policy, tmp_path):
     assert changed == {name for name in before if "_proj" in name}
 
 
+def test_the_seed_draws_adapters(policy):
+    recipe, drawn = SftRecipe(lora_rank=2, packed=False), []
+    for seed in (0, 0, 1):
+        model = runs.adapted(runs.load_model(runs.read_policy(policy)), replace(recipe, seed=seed))
+        drawn.append(next(one for name, one in model.named_parameters() if "lora_A" in name))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
 def test_bfloat16(policy, tmp_path):
     report = train_sft(answers(), policy=policy, out=tmp_path / "half", recipe=SftRecipe(steps=1, bf16=True))
     exact = train_sft(answers(), policy=policy, out=tmp_path / "single", recipe=SftRecipe(steps=1))
@@ -178,6 +188,21 @@ def test_a_curriculum_begins_with_what_is_easy(policy, tmp_path):
         train_dpo(pairs(), policy=policy, out=tmp_path / "no", recipe=recipe)
 
 
+def test_held_out_pairs_count_alike_under_a_curriculum(policy, tmp_path):
+    rows = pairs().with_columns(margin=pl.lit(0.0))  # easiness 1/2
+    recipe = replace(RECIPE, held_out=0.3, steps=1, learning_rate=1e-9, sft_weight=0.0, curriculum=2)
+    report = train_dpo(rows, policy=policy, out=tmp_path / "taught", recipe=recipe)
+    assert report.first_loss == pytest.approx(math.log(2) / 2, abs=1e-4)
+    assert report.held_out == pytest.approx((math.log(2), math.log(2)), abs=1e-4)
+
+
+def test_negative_weights_unlearn(policy, tmp_path):
+    weights = [[0.0, 0.0, 0.0, 1.0 - row % 2 * 2, 0.0] for row in range(8)]
+    rows = answers().with_columns(weights=pl.Series(weights, dtype=pl.List(pl.Float32)))
+    report = train_sft(rows, policy=policy, out=tmp_path / "sft", recipe=SftRecipe(steps=5, learning_rate=1e-3))
+    assert report.last_loss < report.first_loss
+
+
 def with_weight(value: float | None) -> pl.DataFrame:
     rows = answers().to_dicts()
     rows[3]["weights"][4] = value
@@ -191,6 +216,11 @@ def with_weight(value: float | None) -> pl.DataFrame:
         pytest.param(with_weight(None), "row 3: weights hold what is no number", id="null"),
         pytest.param(answers().with_columns(weights=pl.lit([1.0, 0.0])), "not one for each", id="too few"),
         pytest.param(answers().with_columns(weights=pl.lit([0.0] * 5)), "no token is trained", id="nothing to learn"),
+        pytest.param(
+            answers().with_columns(weights=pl.lit([1.0, 0.0, 0.0, 0.0, 0.0])),
+            "no token is trained",
+            id="the first token alone, which nothing comes before",
+        ),
         pytest.param(
             answers().with_columns(input_ids=pl.lit([3] * 129), weights=pl.lit([1.0] * 129)),
             "129 tokens, the policy has 128",

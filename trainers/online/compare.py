@@ -55,14 +55,18 @@ def compare_recipes(work: Work, config: CompareConfig = CompareConfig()) -> Repo
     """Train every recipe with every seed, and write `curves.csv`, `curves.md` and `curves.png`.
 
     Raises:
-        BadConfig: a recipe cannot be read, or a name is given twice.
+        BadConfig: a recipe cannot be read or measures no pass@1, or a name is given twice.
     """
     check_counts(config, seeds=1, tokens=1, rounds=1)
     names = [Path(name).stem for name in config.recipes]
     if len(set(names)) < len(names):
         raise BadConfig(f"recipes are {', '.join(names)}", remedy="name each once")
     for name in config.recipes:
-        load_recipe(name, changes=config.changes)
+        if not load_recipe(name, changes=config.changes).eval_samples or work.suite.environment is not None:
+            raise BadConfig(
+                f"recipe {name} measures no pass@1 on suite {work.suite.name}",
+                remedy="set eval_samples above 0, on a suite that asks for answers",
+            )
     started, curves = time.monotonic(), {}
     for seed in range(config.seeds):  # seed by seed, so that what is there at any time compares alike
         for name, recipe in zip(names, config.recipes, strict=True):

@@ -162,4 +162,6 @@ def _clipped(log_ratio: Tensor, advantages: Tensor, rule: LossRule) -> tuple[Ten
     free = ratio.clamp(max=rule.dual_clip) if rule.dual_clip else ratio
     loss = -torch.minimum(free * advantages, bounded * advantages)
     gain, loss_side = ratio > 1 + rule.clip_high, ratio < 1 - rule.clip_low
+    if rule.dual_clip:
+        loss_side |= ratio > rule.dual_clip
     return loss, ((advantages > 0) & gain) | ((advantages < 0) & loss_side)

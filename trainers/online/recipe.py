@@ -10,8 +10,9 @@ from math import cos, pi
 from pathlib import Path
 from typing import Any
 
-from pipeline.credit import METHODS
+from pipeline.credit import METHODS, labelled
 from pipeline.errors import BadConfig, check_words
+from pipeline.stages.retry_rows import RetryRowConfig
 
 FOLDER = Path(__file__).parent / "recipes"
 NORMALISED = ("token", "sequence", "constant")
@@ -120,18 +121,28 @@ class OnlineRecipe:
             "eval_shards",
             "eval_samples",
             "most_weight",
-            "dual_clip",
+            "most_probability",
+            "weight_decay",
+            "tau",
         ):
             self._require(getattr(self, name) >= 0, name, "0 or more")
         self._require(0 <= self.clip_low <= 1 and self.clip_high >= 0, "clip_low", "from 0 to 1, clip_high above 0")
+        self._require(
+            self.dual_clip == 0 or self.dual_clip > 1 + self.clip_high, "dual_clip", "to 0, or above 1 + clip_high"
+        )
         self._require((self.kl == "none") == (self.kl_weight == 0), "kl_weight", "above 0 with kl, 0 without")
         self._require(self.normalise != "constant" or self.constant > 0, "constant", "to tokens an attempt may have")
+        if labelled(METHODS[self.method]) and self.rows == "method":
+            self._require((self.labeller == "prm") == bool(self.prm), "labeller", "to prm with prm, and only then")
+        if self.rows != "method":
+            known = {one.name for one in fields(RetryRowConfig)}
+            met = self.params.keys() <= known and all(map(_number, self.params.values()))
+            self._require(met, "params", f"to numbers of {', '.join(sorted(known))} with rows {self.rows}")
         for name, plan in self.schedule.items():
-            unknown = set(plan) ^ {"kind", "start", "end", "rounds"}
             self._require(
-                not unknown and plan["kind"] in SCHEDULES and plan["rounds"] > 0,
+                _scheduled(plan),
                 "schedule",
-                f"of {name} to kind ({', '.join(SCHEDULES)}), start, end and rounds",
+                f"of {name} to kind ({', '.join(SCHEDULES)}), start, end and rounds; both ends above 0 under exp",
             )
 
     def _require(self, met: bool, name: str, bounds: str) -> None:
@@ -143,6 +154,20 @@ class OnlineRecipe:
         moved = {name: scheduled(plan, round) for name, plan in self.schedule.items()}
         found = {**self.params, **moved}
         return json.dumps(found, sort_keys=True) if found else ""
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _scheduled(plan: Any) -> bool:
+    """Whether a schedule can be followed."""
+    if not isinstance(plan, Mapping) or plan.keys() != {"kind", "start", "end", "rounds"}:
+        return False
+    numbers = all(_number(plan[name]) for name in ("start", "end", "rounds"))
+    if not numbers or plan["kind"] not in SCHEDULES or not plan["rounds"] > 0:
+        return False
+    return plan["kind"] != "exp" or min(plan["start"], plan["end"]) > 0
 
 
 def scheduled(plan: Mapping[str, Any], at: int) -> float | int:
@@ -177,7 +202,7 @@ def load_recipe(name: str, *, changes: str = "") -> OnlineRecipe:
     path = file if file.exists() else Path(name)
     try:
         said = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # also of bytes that are no text
         raise BadConfig(
             f"recipe {name!r} cannot be read: {error}", remedy=f"give a file or one of {', '.join(recipes())}"
         ) from error

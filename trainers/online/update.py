@@ -66,7 +66,7 @@ def update_policy(
         policy: folder of the parent.
         out: folder of the new policy, written in one rename after `new_state`.
         recipe: of the run.
-        seed: of the order of trees.
+        seed: of the order of trees, and of dropout.
         reference: folder of the policy that KL is to, where the recipe asks for KL.
         state: of the optimiser after the last update; None: the first.
         new_state: where to keep it after this one.
@@ -86,6 +86,7 @@ def update_policy(
     if recipe.kl_weight and reference is None:
         raise BadConfig("the recipe has a KL term and no reference is given", remedy="give one, or set kl_weight to 0")
     with runs.quiet(), saving.weight_errors(out, setting="BRANCHPOINT_POLICIES"):
+        torch.manual_seed(int(np.random.SeedSequence(list(seed)).generate_state(1)[0]))  # dropout, where there is any
         samples = samples_of(rows, recipe)
         model = _ready(parent, samples)
         other = _ready(runs.read_policy(reference), samples) if recipe.kl_weight else None

@@ -30,7 +30,7 @@ Loss = Callable[[Batch, Tensor], Scored]
 
 
 def likelihood_loss() -> Loss:
-    """Weighted negative log-likelihood; items are weights."""
+    """Weighted negative log-likelihood; items are the weights' sizes."""
 
     def score(batch: Batch, logprobs: Tensor) -> Scored:
         return Scored(weighted_likelihood(logprobs, batch["weights"]), {})

@@ -34,7 +34,7 @@ def tensors_of(batch: Batch) -> PackTensors:
 def likelihood_packs(
     rows: Rows, weights: np.ndarray, *, groups: np.ndarray, max_tokens: int, max_rows: int | None = None
 ) -> Packed:
-    """Packs for weighted likelihood; a token that rows share has the sum of their weights.
+    """Packs for weighted likelihood; a token that rows share has the sum of their weights. Weights may be negative.
 
     Args:
         rows: `R` rows of token ids.
@@ -43,14 +43,15 @@ def likelihood_packs(
         max_tokens, max_rows: of a pack.
 
     Returns:
-        Batches have `weights`, `[U]` float32, and their sum in `items`.
+        Batches have `weights`, `[U]` float32, and in `items` the sum of the rows' weights, each without its sign.
     """
     packs = pack_rows(rows, max_tokens=max_tokens, groups=groups, max_units=max_rows)
     batches = []
     for pack in packs:
-        summed = np.where(pack.parent < 0, 0.0, pack.sum_over_branches(pack.gather(weights, rows.offsets)))
+        each, trained = pack.gather(weights, rows.offsets), pack.parent >= 0
+        summed, sizes = (np.where(trained, pack.sum_over_branches(one), 0.0) for one in (each, np.abs(each)))
         needed = np.flatnonzero(summed)
-        batches.append(_batch(pack, needed, summed[needed].sum()) | {"weights": _float(summed[needed])})
+        batches.append(_batch(pack, needed, sizes.sum()) | {"weights": _float(summed[needed])})
     return Packed(packs, batches)
 
 

@@ -59,6 +59,9 @@ class CriticRecipe:
         """
         check_words(self, of="critic", kind=KINDS, reward=REWARDS, backbone=BACKBONES)
         check_counts(self, of="critic", width=1, epochs=1, patience=1, most_tokens=1)
+        for name in ("learning_rate", "backbone_rate"):
+            if not getattr(self, name) > 0:
+                raise BadConfig(f"critic {name} is {getattr(self, name)}", remedy=f"set {name} above 0")
         if not (self.gamma <= 1 and 0 < self.tau <= 1 and 0 <= self.held_share < 1):
             raise BadConfig(
                 f"critic gamma {self.gamma}, tau {self.tau} or held_share {self.held_share} is out of range",
