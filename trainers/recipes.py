@@ -75,7 +75,8 @@ class DpoRecipe(RunRecipe):
 
     beta:       strength of the pull to the reference, in nats.
     loss_type:  sigmoid, hinge, ipo or sigmoid_norm; packed also tdpo1 and tdpo2.
-    sft_weight: weight of the chosen answers' negative log-likelihood (mean over a pack's chosen tokens, packs weighed by their pairs), added.
+    sft_weight: weight of the chosen answers' negative log-likelihood, added: mean over a pack's chosen tokens, packs
+                weighed by their pairs.
     max_length: pairs whose prompt and longer answer have more tokens are left out, never cut; none keeps all.
     curriculum: epochs over which pairs of small margin come to count as much as the others; 0: all alike.
     source:     pairs of this source alone: step for Step-DPO, a role for MALT; empty: of all.
@@ -113,7 +114,8 @@ class TRegRecipe(RunRecipe):
     base_loss:  dpo, or simpo, which has no reference.
     gamma:      margin that simpo asks for.
     weighted:   token rewards count as much as the pair still does in DPO's gradient; else always 1.
-    sft_weight: weight of the chosen answers' negative log-likelihood (mean over a pack's chosen tokens, packs weighed by their pairs), added.
+    sft_weight: weight of the chosen answers' negative log-likelihood, added: mean over a pack's chosen tokens, packs
+                weighed by their pairs.
     """
 
     learning_rate: float = 3e-5
