@@ -42,7 +42,7 @@ SETTINGS = {
     "interventions": {"per_task": 1, "continuations": 4},
     "judge__genprm": {"per_task": 1},
     "policies__online": {"rounds": 1, "changes": '{"eval_shards": 2}'},
-    "policies__prm": {"steps": 100},
+    "policies__prm": {"steps": 60},
 }
 """Where the demo asks for less than a real run would, so that it ends in minutes."""
 OURS = {BranchpointError.__name__, *(kind.__name__ for kind in BranchpointError.__subclasses__())}

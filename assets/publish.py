@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.annotate import agreement, credits_of_every_round, labels
-from assets.build import pairs, patches
+from assets.build import best_answers, pairs, patches, prm_steps, rl_prompts, unpaired
 from assets.resources import Workplace
 from assets.tables import filled, launch_form, result, round_asset
 from assets.train import evals
@@ -17,7 +17,10 @@ Release, Publish = launch_form(ReleaseConfig), launch_form(PublishConfig)
 
 
 @round_asset(
-    deps=[pairs, patches, agreement, *credits_of_every_round, *labels, *evals],
+    deps=[
+        *(pairs, patches, prm_steps, unpaired, rl_prompts, best_answers, agreement),
+        *(*credits_of_every_round, *labels, *evals),
+    ],
     group="publish",
     kinds={"huggingface", "parquet"},
     owners=["team:data"],

@@ -90,9 +90,7 @@ STAGES: dict[str, Stage] = {
     "pairs": Stage("pipeline.stages.pairs", "write_pairs", "PairConfig", "build preference pairs"),
     "patches": Stage("pipeline.stages.patches", "write_patches", "PatchConfig", "build InT training rows"),
     "retry-rows": Stage("pipeline.stages.retry_rows", "write_retry_rows", "RetryRowConfig", "build R3L training rows"),
-    "rl-samples": Stage(
-        "pipeline.stages.rl_samples", "write_rl_samples", "RlSampleConfig", "build rows for online RL"
-    ),
+    "rl-samples": Stage("pipeline.stages.rl_samples", "write_rl_samples", "RlSampleConfig", "build rows for online RL"),
     "role-rows": Stage(
         "pipeline.stages.role_rows", "write_role_rows", "RoleRowConfig", "build what each role is to imitate"
     ),

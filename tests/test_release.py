@@ -110,7 +110,7 @@ def frame(table, rows):
 def fill(store, rows=ROWS):
     for (table, stage, shard), some in rows.items():
         place = Place(SUITE, EVERY_ROUND if table == "tasks" else ROUND, stage, shard)
-        config = {"model": str(store.root / "secret" / "model"), "group": 8}
+        config = {"model": str(store.root / "hidden" / "model"), "group": 8}
         inputs = {"version": "1", "config": json.dumps(config), "long": shard * 20, "seen": str(store.root / "seen")}
         store.write(table, frame(table, some), place, inputs=inputs)
     return store
@@ -370,7 +370,7 @@ def test_nothing_tells_of_this_machine(folder, place):
         assert str(place).encode() not in found, path
         if path.suffix != ".parquet":
             assert not re.search(rb"[\s\"'`(=:]/(?!/)\w+", found), path
-    assert b"secret" not in (folder / "README.md").read_bytes()
+    assert b"hidden" not in (folder / "README.md").read_bytes()
 
 
 @pytest.mark.parametrize(

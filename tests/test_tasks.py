@@ -133,9 +133,9 @@ class TestVerifiers:
 
     def test_a_killed_process_is_replaced(self):
         assert equal("1/2", "0.5", seconds=9)
-        (beside,) = [child for child in multiprocessing.active_children() if "pebble" in child.name]
-        beside.kill()
-        beside.join()
+        for beside in [child for child in multiprocessing.active_children() if "pebble" in child.name]:
+            beside.kill()
+            beside.join()
         time.sleep(0.5)
         assert equal("1/2", "0.5", seconds=9)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Generator, Iterable
+import sys
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 
 from safetensors import SafetensorError
@@ -33,6 +35,21 @@ def engine_version() -> str:
     return "vllm-unknown"
 
 
+@contextmanager
+def _without_llvmlite() -> Iterator[None]:
+    """Keep llvmlite's library out of `sys.modules` within, where numba was imported before.
+
+    vLLM looks through every module for its kernels and asks each object for its `__dict__`; llvmlite's library answers
+    any name with a function of it, and vLLM fails.
+    """
+    held = sys.modules.pop("llvmlite.binding.ffi", None)
+    try:
+        yield
+    finally:
+        if held is not None:
+            sys.modules["llvmlite.binding.ffi"] = held
+
+
 class VllmEngine:
     """vLLM on one policy, in float32 on a CPU and in the model's own type elsewhere.
 
@@ -47,7 +64,7 @@ class VllmEngine:
         self._dtype = dtype
         self._length = min(max_length, policy.max_length)
         try:
-            with quiet_output():
+            with quiet_output(), _without_llvmlite():
                 self._llm = LLM(
                     str(policy.path),
                     skip_tokenizer_init=False,  # what answers are held to is a schema of text

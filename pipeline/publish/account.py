@@ -1,4 +1,7 @@
-"""Finds out what only the store knows of a round: requests, their cost, what stages were made from. Words nothing."""
+"""Finds out what only the store knows of a round: requests, their cost, what stages were made from, what stayed there.
+
+Words nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from typing import Any
 
 import polars as pl
 
+from pipeline.hygiene.report import COLUMNS, HygieneFacts, hygiene_facts
 from pipeline.plan.measure import spent_by_task
-from pipeline.publish.facts import AccountFacts, CostFacts, RequestFacts, StageFacts
+from pipeline.publish.facts import AccountFacts, CostFacts, LeftFacts, RequestFacts, StageFacts
 from pipeline.publish.source import Source
 from schemas import TABLES
 
@@ -19,10 +23,30 @@ _LONGEST_INPUT = 80
 
 
 def gather_account(source: Source) -> AccountFacts:
-    """Of one round of a suite."""
+    """Of one round of a suite; what stayed behind is of the tables read from the source before."""
     requests = _requests(source)
     stages = tuple(dict.fromkeys(request.stage for request in requests))
-    return AccountFacts(requests, tuple(_cost(source, stage) for stage in stages), tuple(_stages(source)))
+    return AccountFacts(
+        requests,
+        tuple(_cost(source, stage) for stage in stages),
+        tuple(_stages(source)),
+        hygiene=_hygiene(source),
+        private=source.leaving.policy if source.leaving else "",
+        left=tuple(_left(source)),
+    )
+
+
+def _hygiene(source: Source) -> HygieneFacts | None:
+    rows = source.store.read("hygiene", source.places("hygiene"), columns=list(COLUMNS))
+    return hygiene_facts([rows]) if rows.height else None
+
+
+def _left(source: Source) -> Iterable[LeftFacts]:
+    tally = source.leaving.tally if source.leaving else {}
+    for table in TABLES:
+        counts = [tally.get((table, what), 0) for what in ("withheld", "redacted", "tokens_withheld")]
+        if any(counts):
+            yield LeftFacts(table, *counts)
 
 
 def _requests(source: Source) -> tuple[RequestFacts, ...]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from pipeline.hygiene.report import hygiene_section
 from pipeline.publish.facts import ConfigFacts, ReleaseFacts
 from pipeline.publish.features import table_features
 from schemas import TABLES
@@ -21,10 +22,23 @@ DEFAULT = "nodes"
 """Config the viewer shows first, if the release has it."""
 
 _SEARCHED = (
-    "`hygiene` says which tasks read nearly the same as others, stand in a benchmark, or hold secrets or what points "
-    "to a person; rows of such tasks are here too (`withheld`)."
+    "Near duplicates, questions of benchmarks, secrets and personal data were searched for as the section on hygiene "
+    "says, by their form alone: what has another form was not found."
 )
-_UNSEARCHED = "Duplicate or nearly equal questions across splits were not searched for by this release."
+_UNSEARCHED = (
+    "Duplicate or nearly equal questions across splits were not searched for by this release, nor were secrets and "
+    "personal data."
+)
+_LICENCES = "Licence and language are as the publisher stated them; the licence of the model was not examined. "
+_LICENCES_KNOWN = f"{_LICENCES}Those of the questions are in the section on hygiene, where they were stated."
+_LICENCES_UNKNOWN = f"{_LICENCES}Nor were those of the questions."
+_LEFT = {
+    "": "Their rows are here all the same.",
+    "withhold": "Tasks held to be withheld are not here: all their rows were left out, in every table.",
+    "redact": "Tasks held to be withheld for personal data are here in words alone, with a mark in place of what was "
+    "found and without tokens; all rows of the other ones were left out.",
+}
+"""What was done, by policy."""
 _LONGEST_TEXT = 600
 _MOST_STEPS, _MOST_IDS = 24, 24
 _UNKNOWN = "unknown"
@@ -35,7 +49,7 @@ def release_card(facts: ReleaseFacts) -> str:
     from huggingface_hub import DatasetCard, DatasetCardData
 
     data = DatasetCardData(**card_data(facts))
-    sections = (_head, _rows, _making, _costs, _numbers, _repeats, _example, _limits, _loading, _digests)
+    sections = (_head, _rows, _making, _costs, _numbers, _repeats, _hygiene, _example, _limits, _loading, _digests)
     body = "\n\n".join(text for section in sections if (text := section(facts)))
     return str(DatasetCard(f"---\n{data.to_yaml(line_break=chr(10))}\n---\n\n{body}\n"))
 
@@ -256,6 +270,21 @@ def _repeats(facts: ReleaseFacts) -> str:
     return "\n\n".join(["## What is there more than once", "\n".join(f"- {text}" for text in said)]) if said else ""
 
 
+def _hygiene(facts: ReleaseFacts) -> str:
+    """What was found before the rows left the store, and what did not leave; empty where nobody looked."""
+    found = facts.account.hygiene
+    if found is None:
+        return ""
+    parts = [hygiene_section(found)]
+    if found.withheld:
+        parts.append(_LEFT[facts.account.private])
+    if facts.account.left:
+        head = ("table", "rows left out", "rows with texts redacted", "rows without their tokens")
+        rows = ((f"`{one.table}`", one.withheld, one.redacted, one.tokens_withheld) for one in facts.account.left)
+        parts.append(figures_table(head, rows))
+    return "\n\n".join(parts)
+
+
 def _rate(value: float | None) -> str:
     return _UNKNOWN if value is None else f"{value:.3f}"
 
@@ -294,9 +323,8 @@ def _limits(facts: ReleaseFacts) -> str:
     limits = [
         "A verdict judges the final answer alone: a right answer may follow from wrong steps.",
         "`logprobs` are those of the policy that sampled the tokens; for any other policy the data are off-policy.",
-        _SEARCHED if "hygiene" in facts.names else _UNSEARCHED,
-        "Licence and language are as the publisher stated them; the licences of the questions and of the model "
-        "were not examined.",
+        _UNSEARCHED if facts.account.hygiene is None else _SEARCHED,
+        _LICENCES_UNKNOWN if facts.account.hygiene is None else _LICENCES_KNOWN,
         "Nobody has read the text through: it may be wrong, odd or offensive.",
         f"Held-out rows are in {_names(held_out)} only." if held_out else "There are no held-out rows.",
     ]

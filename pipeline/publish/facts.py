@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.hygiene.report import HygieneFacts
+
 
 @dataclass(frozen=True, slots=True)
 class SplitFacts:
@@ -145,12 +147,30 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftFacts:
+    """Rows of a table: left out, and of those released, with texts redacted and without their tokens."""
+
+    table: str
+    withheld: int
+    redacted: int
+    tokens_withheld: int
+
+
+@dataclass(frozen=True, slots=True)
 class AccountFacts:
-    """What only the store knows of a round: what was asked, what it cost, what each stage was made from."""
+    """What only the store knows of a round: what was asked, what it cost, what each stage was made from.
+
+    hygiene: what was found; None: it was not run.
+    private: what was done about it; empty: nothing.
+    left:    tables of which not every row is released as it was.
+    """
 
     requests: tuple[RequestFacts, ...] = ()
     costs: tuple[CostFacts, ...] = ()
     stages: tuple[StageFacts, ...] = ()
+    hygiene: HygieneFacts | None = None
+    private: str = ""
+    left: tuple[LeftFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from pipeline.credit import METHODS
 from pipeline.errors import BadConfig
+from pipeline.hygiene.leaving import REDACT
 from pipeline.publish.check import Finding
 from pipeline.publish.folder import Folder
 from pipeline.settings import Settings
@@ -57,6 +59,8 @@ REMADE: dict[str, Remade] = {
     "pairs": Remade("pipeline.stages.pairs", "write_pairs", "PairConfig"),
     "patches": Remade("pipeline.stages.patches", "write_patches", "PatchConfig"),
     "prm_steps": Remade("pipeline.stages.prm_steps", "write_prm_steps", "PrmStepsConfig", by="labeller"),
+    "unpaired": Remade("pipeline.stages.unpaired", "write_unpaired", "UnpairedConfig"),
+    "rl_prompts": Remade("pipeline.stages.rl_prompts", "write_rl_prompts", "RlPromptConfig"),
 }
 """Configs that follow from the forest, labels before what reads them. A new one is one entry."""
 _FOREST = {"nodes": "", "verdicts": "", "variants": "", "scores": "name", "step_labels": "labeller"}
@@ -114,8 +118,11 @@ class _Shard:
 
 
 def _shards(folder: Folder, work: Work) -> list[_Shard]:
-    """Write the tasks as they were cut; the shards in order."""
+    """Write the tasks as they were cut, without redacted ones, whose nodes have no tokens; the shards in order."""
     rows = folder.read("tasks")
+    if _hygiene(folder).get("private") == REDACT:
+        redacted = folder.read("hygiene", columns=["task", "withheld"]).drop_nulls()
+        rows = rows.join(redacted, on="task", how="anti", maintain_order="left")
     found = []
     for name, tasks in shards_of(rows, size=work.suite.shard_tasks).items():
         work.store.write("tasks", tasks, Place(work.suite.name, EVERY_ROUND, "tasks", name), inputs={})
@@ -138,6 +145,7 @@ def _by_shard(
         tasks = (shard.tasks.to_arrow() for shard in here)
         for shard, (_, (rows,)) in zip(here, beside(tasks, folder.batches(table, split)), strict=True):
             found = pl.DataFrame(schema=column_types(TABLES[table])) if rows is None else pl.from_arrow(rows)
+            found = found.join(shard.tasks, on="task", how="semi", maintain_order="left")
             yield shard, found.filter(pl.col(by) == stage) if by else found
 
 
@@ -154,6 +162,8 @@ def _compare_stage(folder: Folder, work: Work, shards: list[_Shard], table: str,
     if said.get("version") != module.VERSION:
         by = f"made by version {said.get('version')} of the stage, this is {module.VERSION}"
         return Finding(what, True, f"not built again: {by}")
+    if table == "credit" and _hygiene(folder).get("rows") and _across_tasks(stage, said):
+        return Finding(what, True, "not built again: it reads other tasks too, and some were withheld")
     try:
         getattr(module, made.function)(work, _config(getattr(module, made.config), table, stage, said, folder))
     except (ValueError, TypeError):
@@ -168,6 +178,20 @@ def _compare_stage(folder: Folder, work: Work, shards: list[_Shard], table: str,
             return Finding(what, False, difference)
         rows += built.height
     return Finding(what, True, f"{rows:,} rows as the nodes give them")
+
+
+def _hygiene(folder: Folder) -> dict[str, Any]:
+    """What the manifest says of it; empty where it was not run."""
+    return folder.manifest.get("hygiene") or {}
+
+
+def _across_tasks(method: str, said: dict[str, str]) -> bool:
+    """Whether numbers of a task depend on others; where the manifest does not say how they were made, they may."""
+    try:
+        params = METHODS[method].params(**json.loads(said.get("config") or "{}"))
+    except (KeyError, ValueError, TypeError):
+        return True
+    return METHODS[method].across_tasks(params)
 
 
 def _said(folder: Folder, table: str, stage: str) -> dict[str, str]:

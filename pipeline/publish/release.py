@@ -25,10 +25,10 @@ import pyarrow.compute as pc
 from pipeline.errors import BadConfig, BadTable
 from pipeline.publish.account import gather_account
 from pipeline.publish.card import release_card
-from pipeline.publish.facts import ConfigFacts, SplitFacts
+from pipeline.publish.facts import AccountFacts, ConfigFacts, SplitFacts
 from pipeline.publish.folder import CARD, MANIFEST, Folder, manifest_in
 from pipeline.publish.gather import gather_facts
-from pipeline.publish.source import Source
+from pipeline.publish.source import KEEP, Private, Source, cleared
 from pipeline.store.digest import RowDigest
 from pipeline.store.store import Store
 from pipeline.store.write import ParquetPart, disk_errors, row_bytes
@@ -76,6 +76,7 @@ def stage_release(
     licence: str,
     language: str = "en",
     reading: Mapping[str, str | int] | None = None,
+    private: Private = "withhold",
 ) -> ReleaseReport:
     """Write the folder of a dataset repository, or leave it where it was made from just this.
 
@@ -89,10 +90,12 @@ def stage_release(
         licence: identifier of the Hub's list of licences.
         language: ISO 639 code of the questions and answers.
         reading: what of the suite is needed to build rows from nodes again; stands in the manifest.
+        private: what becomes of tasks that hygiene holds to be withheld, where it was run.
 
     Raises:
-        BadConfig: licence or language is none, or the folder holds something else than a release.
-        BadTable: the round is empty, a key occurs twice, or a row's task is not among the suite's.
+        BadConfig: licence, language or policy is none, or the folder holds something else than a release.
+        BadTable: the round is empty, a key occurs twice, a row's task is not among the suite's, or hygiene lets
+            nothing leave or has not seen all tasks.
         StoreFull: the disk refused; what was in the folder is still there.
     """
     for name, value, pattern in (("licence", licence, _LICENCE), ("language", language, _LANGUAGE)):
@@ -101,14 +104,15 @@ def stage_release(
                 f"{name} {value!r} is no identifier", remedy="write it as the Hub does, such as cc-by-4.0, en"
             )
     source = Source(store, suite, round)
-    inputs = _inputs(source, licence=licence, language=language, reading=dict(reading or {}))
+    inputs = _inputs(source, licence=licence, language=language, reading=dict(reading or {}), private=private)
     manifest = manifest_in(folder)
     if manifest is not None and manifest["inputs"] == inputs and _complete(folder, manifest):
         return _report(folder, manifest, fresh=False)
     source.splits  # noqa: B018 - raises before anything is written
+    source = cleared(source, private)
     with new_folder(folder) as part:
         configs = [found for table in CONFIGS if (found := _write_config(part, source, table)) is not None]
-        if all(config.name == "tasks" for config in configs):
+        if {config.name for config in configs} <= {"tasks", "hygiene"}:
             raise BadTable(f"round {round} of suite {suite} has no rows", remedy="make the round first")
         account = gather_account(source)
         of = {"suite": suite, "round": round, "licence": licence, "language": language}
@@ -121,6 +125,7 @@ def stage_release(
             "versions": {name: metadata.version(name) for name in ("branchpoint", "pyarrow", "polars")},
             "reading": dict(reading or {}),
             "stages": [asdict(stage) for stage in account.stages],
+            "hygiene": _hygiene(account),
             "configs": {config.name: _stated(config) for config in configs},
         }
         manifest = write_manifest(part, manifest)
@@ -233,6 +238,14 @@ def _stated(config: ConfigFacts) -> dict[str, Any]:
         "digest": config.digest,
         "splits": {split.name: split.rows for split in config.splits},
     }
+
+
+def _hygiene(account: AccountFacts) -> dict[str, Any] | None:
+    """What hygiene held to be withheld, and what was done about it; None where it was not run."""
+    if account.hygiene is None:
+        return None
+    left = {one.table: {name: count for name, count in asdict(one).items() if name != "table"} for one in account.left}
+    return {"private": account.private or KEEP, "tasks": account.hygiene.withheld, "rows": left}
 
 
 def _as_json(manifest: Mapping[str, Any]) -> str:

@@ -1,19 +1,23 @@
-"""One round of a suite in a store, streamed as a release lays it out: split by split, in order of tasks.
+"""One round of a suite in a store, streamed as a release lays it out: split by split, in order of tasks, without what
+hygiene keeps back.
 
 Knows no folder and no card. What is held is a few row groups and the names of the suite's tasks.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal, get_args
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from pipeline.errors import BadTable
+from pipeline.errors import BadConfig, BadTable
+from pipeline.hygiene.leaving import WITHHOLD, Leaving, leaving
 from pipeline.store.batches import merged
 from pipeline.store.layout import EVERY_ROUND, Place, by_shard
 from pipeline.store.store import Store
@@ -26,17 +30,21 @@ JUDGES_LAST = "verdicts"
 """Stage whose verdicts stand in place of those other stages gave of the same leaf."""
 PLAN = "plan"
 """Policy of `evals` under which forecasts stand; a release holds what was measured."""
+KEEP = "keep"
+Private = Literal["withhold", "redact", "keep"]
+"""What becomes of tasks that hygiene holds to be withheld: see `pipeline.hygiene.leaving`; under `keep` all leave."""
 BATCH_ROWS = 30_000
 _LATE = "late"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One round of a suite in a store."""
+    """One round of a suite in a store. leaving: by which rows stay behind; None: all leave."""
 
     store: Store
     suite: str
     round: str
+    leaving: Leaving | None = None
 
     def places(self, table: str) -> list[Place]:
         """The shards of a table; tasks are those of every round."""
@@ -68,8 +76,9 @@ class Source:
         else:
             found = (self._of_split(table, some, split) for some in self._read(table, split, rows))
         for some in found:
-            if some.height:
-                yield as_arrow(TABLES[table], validated(table, some))
+            kept = some if self.leaving is None else self.leaving.passed(table, some)
+            if kept.height:
+                yield as_arrow(TABLES[table], validated(table, kept))
 
     def _measured(self, table: str) -> pl.DataFrame:
         """A table without tasks, which is small: figures measured, not forecast."""
@@ -130,6 +139,38 @@ class Source:
                 remedy="write the suite's tasks again, then the round; a release holds rows of the suite's tasks only",
             )
         return rows.filter(split=split).select(names)
+
+
+def cleared(source: Source, private: Private = WITHHOLD) -> Source:
+    """The source without what hygiene found; the same where hygiene was not run, or nothing is kept back.
+
+    Raises:
+        BadConfig: there is no such policy.
+        BadTable: hygiene has not seen all tasks, or all of them stay behind.
+    """
+    if private not in get_args(Private):
+        raise BadConfig(f"private {private!r} is not known", remedy=f"use one of {', '.join(get_args(Private))}")
+    places = source.places("hygiene")
+    rows = source.store.read("hygiene", places, columns=["task", "withheld"])
+    if rows.is_empty():
+        return source
+    unseen = source.splits.join(rows, on="task", how="anti")["task"]
+    if len(unseen):
+        raise BadTable(
+            f"hygiene of {source.suite}, round {source.round}, lacks {len(unseen)} tasks, the first is {unseen[0]}",
+            remedy=f"run `branchpoint hygiene --suite {source.suite} --round {source.round}` again",
+        )
+    if private == KEEP:
+        return source
+    config = json.loads(source.store.entry("hygiene", places[0]).inputs.get("config") or "{}")
+    found = leaving(rows, policy=private, region=config.get("region", ""))
+    gone = {task for task, why in found.withheld.items() if private == WITHHOLD or why != "personal"}
+    if gone.issuperset(source.splits["task"]):
+        raise BadTable(
+            f"hygiene withholds every task of {source.suite}, round {source.round}",
+            remedy="mend the tasks, or release with --private keep",
+        )
+    return replace(source, leaving=found)
 
 
 def _marked(batches: Iterator[pa.Table], late: bool) -> Iterator[pa.Table]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.publish.release import stage_release
+from pipeline.publish.source import Private
 from pipeline.report import Report
 from pipeline.stages.earlier import refuse_replaced
 from pipeline.stages.work import Work
@@ -15,24 +16,31 @@ STAGE = "release"
 READING = ("prompts", "separator", "max_tokens", "shard_tasks")
 """What of a suite is needed to build rows from nodes again."""
 
-MADE = ("credit", "step_labels", "pairs", "patches", "prm_steps")
+MADE = (
+    *("credit", "step_labels", "pairs", "patches", "prm_steps", "unpaired", "rl_prompts", "rl_samples", "sft"),
+    *("token_rewards", "hygiene"),
+)
 """Tables that must be made from the nodes there are."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseConfig:
-    """licence: identifier of the Hub's list. language: ISO 639 code of questions and answers."""
+    """licence: identifier of the Hub's list. language: ISO 639 code of questions and answers. private: what becomes of
+    tasks that hygiene, if it was run, holds to be withheld: nothing of them leaves (withhold); those with personal data
+    leave in redacted words, without tokens (redact); all leave (keep).
+    """
 
     licence: str = "cc-by-4.0"
     language: str = "en"
+    private: Private = "withhold"
 
 
 def write_release(work: Work, config: ReleaseConfig = ReleaseConfig()) -> Report:
     """Stage the round's tables with a card under the releases.
 
     Raises:
-        BadConfig: licence or language is none, or something else lies in the folder's place.
-        BadTable: the round is empty or does not fit the suite's tasks.
+        BadConfig: licence, language or private is none, or something else lies in the folder's place.
+        BadTable: the round is empty or does not fit the suite's tasks, or a table was made before what it is from.
     """
     started, suite = time.monotonic(), work.suite.name
     for table in MADE:
@@ -45,6 +53,7 @@ def write_release(work: Work, config: ReleaseConfig = ReleaseConfig()) -> Report
         licence=config.licence,
         language=config.language,
         reading={name: getattr(work.suite, name) for name in READING},
+        private=config.private,
     )
     return Report(
         STAGE,

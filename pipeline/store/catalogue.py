@@ -128,10 +128,12 @@ class Catalogue:
             return
         self._load().update({entry.name: entry for entry in entries})
         texts = [(entry.name, json.dumps(entry._replace(place=None))) for entry in entries]
-        with self._lock, self._database() as db:
-            if db:
-                with db:
-                    db.executemany(_PUT, [(name, text, _mark(name, text)) for name, text in texts])
+        for _ in range(2):  # one whose damage shows only now is forgotten, and another takes its place
+            with self._lock, self._database() as db:
+                if db:
+                    with db:
+                        db.executemany(_PUT, [(name, text, _mark(name, text)) for name, text in texts])
+                return
 
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection | None]:
@@ -167,7 +169,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         db.execute("pragma journal_mode=wal")
         db.execute("pragma synchronous=normal")
         db.execute(_CREATE)
-        db.execute("select count(*) from files").fetchone()
+        db.execute("select name, entry, mark from files limit 1").fetchone()
     except _DAMAGE:
         db.close()
         raise

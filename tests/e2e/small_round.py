@@ -43,11 +43,10 @@ def main() -> None:
             raise_on_error=False,
         )
         checks = outcome.get_asset_check_evaluations()
+        failed = [c for c in checks if not c.passed and c.severity == dg.AssetCheckSeverity.ERROR]
         found = {
             "success": outcome.success,
-            "failed_checks": [
-                f"{c.asset_key.to_user_string()} {c.check_name}: {c.description}" for c in checks if not c.passed
-            ],
+            "failed_checks": [f"{c.asset_key.to_user_string()} {c.check_name}: {c.description}" for c in failed],
             "checks": len(checks),
             "fresh": {report.stage: report.fresh for report in reports},
             "rows": {report.stage: report.rows for report in reports},

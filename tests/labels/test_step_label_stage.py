@@ -18,6 +18,7 @@ from pipeline.stages.tasks import write_tasks
 from pipeline.stages.trees import TreeConfig, write_trees
 from pipeline.stages.verdicts import write_verdicts
 from pipeline.stages.work import Work
+from pipeline.tasks.verifiers import VERSION as VERIFIER
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def labelled(work: Work, labeller: str = "monte_carlo") -> pl.DataFrame:
 def test_entries_are_added_as_the_trees_grow_and_never_changed(work):
     write_step_labels(work)
     first = labelled(work)
-    assert set(first["version"]) == {"0001/2-verifier1"}
+    assert set(first["version"]) == {f"0001/2-verifier{VERIFIER}"}
     assert write_step_labels(work).fresh == 0
     write_trees(work, TreeConfig(attempts=2, branches=4))
     write_verdicts(work)
@@ -63,7 +64,7 @@ def test_entries_of_replaced_rollouts_go_with_them(work):
     write_trees(work, TreeConfig(attempts=1, branches=2))
     write_verdicts(work)
     write_step_labels(work)
-    assert set(labelled(work)["version"]) == {"0001/2-verifier1"}
+    assert set(labelled(work)["version"]) == {f"0001/2-verifier{VERIFIER}"}
     nodes = read(work, "nodes", "rollouts")
     assert labelled(work).join(nodes, on=["tree", "node"], how="anti").is_empty()
 

@@ -174,7 +174,8 @@ def test_a_busy_hub_is_asked_again(fake, folder, fault):
 
 def test_retry_after_is_kept_to(fake, folder, monkeypatch):
     slept = []
-    monkeypatch.setattr("pipeline.publish.hub.time.sleep", slept.append)
+    told = SimpleNamespace(**{**vars(time), "sleep": slept.append})
+    monkeypatch.setattr("pipeline.publish.hub.time", told)
     fake.fault = lambda number, *_: Fault(429, retry_after=17) if number == 0 else None
     client(fake, pauses=(1.0,)).plan(REPO, local_release(folder))
     assert slept == [17.0]
