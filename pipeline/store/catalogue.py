@@ -165,6 +165,7 @@ class Catalogue:
 def _opened(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     db = sqlite3.connect(path, timeout=60)
+    db.text_factory = lambda raw: raw.decode(errors="replace")  # a damaged row fails by its mark, and alone
     try:
         db.execute("pragma journal_mode=wal")
         db.execute("pragma synchronous=normal")
