@@ -43,6 +43,7 @@ SETTINGS = {
     "judge__genprm": {"per_task": 1},
     "policies__online": {"rounds": 1, "changes": '{"eval_shards": 2}'},
     "policies__prm": {"steps": 60},
+    "evals__prm": {"samples": 4},
 }
 """Where the demo asks for less than a real run would, so that it ends in minutes."""
 OURS = {BranchpointError.__name__, *(kind.__name__ for kind in BranchpointError.__subclasses__())}
