@@ -17,6 +17,7 @@ from typing import NamedTuple
 from pipeline import show
 from pipeline.cli_options import (
     Parser,
+    add_commands,
     add_config_options,
     add_store_option,
     check_choice,
@@ -136,6 +137,20 @@ STAGES: dict[str, Stage] = {
     ),
     "release": Stage("pipeline.stages.release", "write_release", "ReleaseConfig", "stage a dataset for the Hub"),
 }
+GROUPS: dict[str, tuple[str, ...]] = {
+    "Plan and grow": ("tasks", "plan", "rollouts", "episodes", "trees"),
+    "Vary": ("retries", "interventions", "intervene", "regenerations", "roles", "summaries"),
+    "Judge and label": ("verdicts", "step-labels", "judge", "prm-scores", "scores", "label-agreement"),
+    "Credit": ("credit", "agreement"),
+    "Make datasets": (
+        *("pairs", "unpaired", "patches", "retry-rows", "role-rows", "prm-steps", "rationales", "best-answers"),
+        *("rl-samples", "rl-prompts", "hygiene", "build", "pack"),
+    ),
+    "Look": ("tables", "sql", "view", "show", "path", "why", "report", "drift", "check"),
+    "Exchange and publish": ("import", "export", "release", "publish", "verify"),
+    "Serve and measure": ("serve", "evals", "prm-evals", "golden", "bench"),
+}
+"""The commands as the help lists them, in the order of the work."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -190,11 +205,9 @@ def _parser() -> tuple[Parser, dict[str, Parser]]:
     """The parser, and those of the commands; options of a stage are added once it is named."""
     parser = Parser(prog="branchpoint", description="Turns rollouts into step-credited datasets.")
     parser.add_argument("--version", action="store_true", help="print the version")
-    added = parser.add_subparsers(title="commands", metavar="COMMAND")
-    commands = {}
-    for name, command in {**STAGES, **QUESTIONS}.items():
-        about = f"{command.summary[0].upper()}{command.summary[1:]}."
-        commands[name] = added.add_parser(name, help=command.summary, description=about)
+    summaries = {name: command.summary for name, command in {**STAGES, **QUESTIONS}.items()}
+    commands = add_commands(parser, GROUPS, summaries)
+    for name in commands:
         if name in STAGES or QUESTIONS[name].of_store:
             add_store_option(commands[name])
         commands[name].add_argument(

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 import os
 import re
+import shutil
+import textwrap
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from pipeline.errors import BadConfig, StoreFull
@@ -59,6 +63,34 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise BadConfig(message, remedy=f"see {self.prog} --help")
+
+
+def add_commands(
+    parser: Parser, groups: Mapping[str, Sequence[str]], summaries: Mapping[str, str]
+) -> dict[str, Parser]:
+    """Add commands, which the help lists under headings.
+
+    Args:
+        groups: names of commands by heading, in the order of the list.
+        summaries: what each command does, by name.
+
+    Returns:
+        The parsers of the commands.
+    """
+    wide = max(map(len, summaries)) + 4
+    lines = textwrap.TextWrapper(shutil.get_terminal_size().columns - 2, subsequent_indent=" " * wide)
+    parts = []
+    for heading, names in groups.items():
+        parts += [f"{heading}:", *(lines.fill(f"{f'  {name}':<{wide}}{summaries[name]}") for name in names), ""]
+    parser.usage = f"{parser.format_usage().removeprefix('usage: ').strip()} COMMAND ..."
+    parser.epilog = "\n".join(parts)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    added = parser.add_subparsers(prog=parser.prog, help=argparse.SUPPRESS)
+    return {name: added.add_parser(name, description=_sentence(summary)) for name, summary in summaries.items()}
+
+
+def _sentence(summary: str) -> str:
+    return f"{summary[0].upper()}{summary[1:]}."
 
 
 def read_options(
@@ -129,20 +161,25 @@ def check_store(store: Path | str) -> None:
     """Refuse a store that cannot be written before anything is paid for.
 
     Raises:
-        BadConfig: a file is in its place, or in that of a folder above it.
-        StoreFull: it is read-only.
+        BadConfig: a file is in its place, or in that of a folder above it; or it is half a URL.
+        StoreFull: nothing can be written there.
     """
-    if is_url(store):
+    folder = str(store).removeprefix("file://")
+    if is_url(folder):
         return
-    store = Path(store)
+    store = Path(folder)
     above = store.absolute()
     while not os.path.lexists(above):
         above = above.parent
     remedy = "choose another store with --store or BRANCHPOINT_STORE"
+    if re.match(r"\w+:", str(store)):
+        raise BadConfig(f"store {store} is neither a folder nor a URL", remedy="write a URL as s3://bucket/folder")
     if not above.is_dir():
         raise BadConfig(f"store {store} cannot be: {above} is not a folder", remedy=remedy)
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise StoreFull(f"store {store} cannot be written: {above} is read-only here", remedy=remedy)
+    try:
+        TemporaryDirectory(dir=above).cleanup()
+    except OSError as error:
+        raise StoreFull(f"store {store} cannot be written: {above}: {error.strerror}", remedy=remedy) from error
 
 
 def choices(name: str) -> tuple[str, ...]:
@@ -162,7 +199,7 @@ def add_config_options(parser: argparse.ArgumentParser, config: type) -> None:
         shown = " ".join(map(str, default)) if reader.many else default
         parts = (
             meanings.get(field.name, ""),
-            "|".join(reader.words),
+            ", ".join(reader.words),
             f"default {'none' if shown in ('', None) else shown}",
         )
         settings: dict[str, Any] = {
@@ -175,7 +212,8 @@ def add_config_options(parser: argparse.ArgumentParser, config: type) -> None:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, **settings)
         else:
             settings["metavar"] = "NAME" if reader.words else reader.type.__name__.upper()
-            group.add_argument(flag, type=reader.type, nargs="+" if reader.many else None, **settings)
+            kind = _finite if reader.type is float else reader.type
+            group.add_argument(flag, type=kind, nargs="+" if reader.many else None, **settings)
 
 
 def read_config(options: argparse.Namespace, config: type) -> Any:
@@ -191,6 +229,17 @@ def read_config(options: argparse.Namespace, config: type) -> Any:
             check_choice(field.name, word, reader.words)
         values[field.name] = tuple(value) if reader.many else value
     return config(**values)
+
+
+def _finite(text: str) -> float:
+    """A number; NaN passes every check of a range, and infinity many."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+    return value
 
 
 def _dest(field: str) -> str:

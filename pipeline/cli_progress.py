@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TextIO
@@ -22,42 +22,64 @@ def progress_on(stream: TextIO, *, quiet: bool = False) -> Iterator[OnProgress]:
         with _moving_line(stream) as on_progress:
             yield on_progress
     else:
-        yield _plain_lines(stream)
+        yield every_so_often(lambda line: print(line, file=stream, flush=True))
 
 
-def describe_progress(counts: dict[str, Progress]) -> str:
-    """One line of the latest count of everything a stage counts, by what is counted."""
-    parts = []
-    for progress in counts.values():
-        reused = f" ({progress.reused:,} from the ledger)" if progress.reused else ""
-        parts.append(f"{progress.done:,}/{progress.total:,} {progress.what}{reused}")
-    latest = max(counts.values(), key=lambda progress: progress.seconds)
-    tokens = max(progress.tokens for progress in counts.values())
-    if tokens:
-        rate = f", {tokens / latest.seconds:,.0f} a second" if latest.seconds >= 1 else ""
-        parts.append(f"{tokens:,} tokens{rate}")
-    if latest.cached is not None:
-        parts.append(f"{latest.cached:.0%} of prompts cached")
-    return f"{latest.stage}: {', '.join(parts)}, {latest.seconds:.0f} s{_left(counts)}"
+class Counts:
+    """The first and the latest count of everything that the running stage counts, by what is counted."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, Progress] = {}
+        self.latest: dict[str, Progress] = {}
+
+    def add(self, progress: Progress) -> None:
+        """Take in a count; those of an earlier stage are forgotten."""
+        if any(one.stage != progress.stage for one in self.latest.values()):
+            self.first, self.latest = {}, {}
+        self.first.setdefault(progress.what, progress)
+        self.latest[progress.what] = progress
+
+    def describe(self) -> str:
+        """All of them on one line."""
+        parts = []
+        for progress in self.latest.values():
+            reused = f" ({progress.reused:,} from the ledger)" if progress.reused else ""
+            parts.append(f"{progress.done:,}/{progress.total:,} {progress.what}{reused}")
+        latest = max(self.latest.values(), key=lambda progress: progress.seconds)
+        tokens = max(progress.tokens for progress in self.latest.values())
+        if tokens:
+            rate = f", {tokens / latest.seconds:,.0f} a second" if latest.seconds >= 1 else ""
+            parts.append(f"{tokens:,} tokens{rate}")
+        for progress in self.latest.values():
+            if progress.cached is not None:
+                parts.append(f"{progress.cached:.0%} of prompts cached")
+            if progress.cost is not None:
+                parts.append(f"cost {progress.cost:,.4g}")
+        left = self.seconds_left()
+        soon = f", about {timedelta(seconds=round(left))} left" if left >= 1 else ""
+        return f"{latest.stage}: {', '.join(parts)}, {latest.seconds:.0f} s{soon}"
+
+    def seconds_left(self) -> float:
+        """How long it may still take, by what is slowest since its first count; 0 where nothing tells."""
+        told = [0.0]
+        for what, now in self.latest.items():
+            done, seconds = now.done - self.first[what].done, now.seconds - self.first[what].seconds
+            if done > 0:
+                told.append(seconds / done * (now.total - now.done))
+        return max(told)
 
 
-def _left(counts: dict[str, Progress]) -> str:
-    """How long it may still take, going by what is counted slowest; empty where nothing tells."""
-    told = [one.seconds / one.done * (one.total - one.done) for one in counts.values() if 0 < one.done <= one.total]
-    longest = max(told, default=0.0)
-    return f", about {timedelta(seconds=round(longest))} left" if longest >= 1 else ""
-
-
-def _plain_lines(stream: TextIO) -> OnProgress:
-    counts: dict[str, Progress] = {}
+def every_so_often(say: Callable[[str], None]) -> OnProgress:
+    """Progress as a line of text, at most one in EVERY_SECONDS."""
+    counts = Counts()
     said = time.monotonic()
 
     def on_progress(progress: Progress) -> None:
         nonlocal said
-        counts[progress.what] = progress
+        counts.add(progress)
         if time.monotonic() - said >= EVERY_SECONDS:
             said = time.monotonic()
-            print(describe_progress(counts), file=stream, flush=True)
+            say(counts.describe())
 
     return on_progress
 
@@ -68,14 +90,14 @@ def _moving_line(stream: TextIO) -> Iterator[OnProgress]:
     from rich.progress import BarColumn, SpinnerColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    counts: dict[str, Progress] = {}
+    counts = Counts()
     columns = (SpinnerColumn(), BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
     with Bar(*columns, console=Console(file=stream), transient=True, redirect_stdout=False) as bar:
         line = bar.add_task("starting", total=None)
 
         def on_progress(progress: Progress) -> None:
-            counts[progress.what] = progress
-            counted = counts.get("requests", progress)
-            bar.update(line, description=describe_progress(counts), completed=counted.done, total=counted.total)
+            counts.add(progress)
+            counted = counts.latest.get("requests", progress)
+            bar.update(line, description=counts.describe(), completed=counted.done, total=counted.total)
 
         yield on_progress

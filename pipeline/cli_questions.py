@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FAILED = 1
 """Exit code of a check that found something."""
+LAST_PORT = 65535
 
 
 class Question(NamedTuple):
@@ -214,12 +215,15 @@ def _serve(options: argparse.Namespace) -> None:
     from pipeline.generation.policies import find_policy
     from pipeline.generation.serve import serve
 
+    if not 0 <= options.port <= LAST_PORT:
+        raise BadConfig(f"there is no port {options.port}", remedy=f"give one from 0, any that is free, to {LAST_PORT}")
     policy = find_policy(options.policy, policies=Settings.from_environment().policies)
     print(f"loading {policy.name}; about a minute on a CPU", file=sys.stderr, flush=True)
     serve(policy, port=options.port, host=options.host)
 
 
 def _bench(options: argparse.Namespace) -> None:
+    check_choice("device", options.device, ("cpu", "cuda"))
     if options.device != "cpu":
         if options.names != ["train"]:
             raise BadConfig(f"--device {options.device} is for the bench train", remedy="name that alone")
@@ -252,10 +256,10 @@ REPORTS = ("credit", "labels", "cost", "variants")
 _SHAPE = Shape()
 _ENGINES = tuple(sorted({engine for engines in ON_ENGINES.values() for engine in engines}))
 _SIZES = {
-    "nodes": "of the forest that is queried",
-    "leaves": "put together from disk",
-    "trees": "of the store that is opened",
-    "rows": "of steps that are passed over",
+    "nodes": "of the larger forest, in query and credit",
+    "leaves": "put together from disk, in query",
+    "trees": "of the store that is opened, in query",
+    "rows": "of steps that are passed over, in query",
 }
 _TREE = {"metavar": "TREE", "help": "such as chain_sum/8x1/train/000000@r0"}
 QUESTIONS: dict[str, Question] = {
@@ -360,7 +364,7 @@ QUESTIONS: dict[str, Question] = {
             "--shard-tasks": {"type": int, "help": f"tasks in a shard; default {_SHAPE.shard_tasks}"},
             "--seed": {"type": int, "default": _SHAPE.seed, "help": f"of what is drawn; default {_SHAPE.seed}"},
             **{
-                f"--{name}": {"type": int, "default": size, "help": f"{_SIZES[name]}, in query; default {size:,}"}
+                f"--{name}": {"type": int, "default": size, "help": f"{_SIZES[name]}; default {size:,}"}
                 for name, size in asdict(Sizes()).items()
             },
         },

@@ -2,8 +2,8 @@
 
 import argparse
 import io
-import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -71,7 +71,7 @@ def test_config_help():
     text = " ".join(parser.format_help().split())
     assert "--count INT things, 100 % of them; default 2" in text
     assert "--words STR [STR ...] some; default a b" in text
-    assert "--pick NAME one of two; left|right; default left" in text
+    assert "--pick NAME one of two; left, right; default left" in text
     assert "--limit INT default none" in text
 
 
@@ -88,11 +88,13 @@ def test_progress_without_a_terminal(monkeypatch):
     said = io.StringIO()
     with cli_progress.progress_on(said) as on_progress:
         on_progress(progress("shards", 1))
+        on_progress(progress("requests", 1, seconds=15.0))
         assert said.getvalue() == ""
         monkeypatch.setattr(cli_progress, "EVERY_SECONDS", 0.0)
-        on_progress(progress("requests", 4, tokens=1234, reused=2, seconds=31.0))
-    counted = "rollouts: 1/8 shards, 4/8 requests (2 from the ledger), 1,234 tokens, 40 a second"
-    assert said.getvalue() == f"{counted}, 31 s, about 0:00:31 left\n"
+        on_progress(progress("requests", 4, tokens=1234, reused=2, seconds=30.0))
+        on_progress(progress("attempts", 4)._replace(stage="verdicts"))
+    counted = "rollouts: 1/8 shards, 4/8 requests (2 from the ledger), 1,234 tokens, 41 a second"
+    assert said.getvalue() == f"{counted}, 30 s, about 0:00:20 left\nverdicts: 4/8 attempts, 3 s\n"
 
 
 @pytest.mark.parametrize("quiet", [True, False])
@@ -136,16 +138,16 @@ def test_check_suite(tmp_path):
         check_suite("mnie", folder=tmp_path)
 
 
-def test_check_store(tmp_path, monkeypatch):
+def test_check_store(tmp_path):
     (tmp_path / "file").touch()
     for good in (tmp_path, tmp_path / "new" / "store"):
         check_store(good)
     for bad in (tmp_path / "file", tmp_path / "file" / "store"):
         with pytest.raises(BadConfig, match="file is not a folder; choose another store with --store or BRANCHPOINT_S"):
             check_store(bad)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(StoreFull, match="is read-only here; choose another store"):
-        check_store(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    with pytest.raises(StoreFull, match=r"cannot be written: /proc: .*; choose another store"):
+        check_store(Path("/proc/store"))
 
 
 def test_report_tells_counts_from_shares():

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from pipeline.comparison.lines import Figure
 from pipeline.credit.columns import ZERO, rows_by_depth
 from pipeline.credit.tables import parent_rows
-from pipeline.credit_report.scores import Figure
 from pipeline.statistics import expected_calibration_error
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pipeline.comparison.lines import Figure
 from pipeline.credit.columns import Method
 from pipeline.credit.inputs import INPUTS
-from pipeline.credit_report.scores import Figure
 
 GROWN_BY = {
     "branch": "trees",

@@ -6,21 +6,12 @@ Knows no table and no method; a method is a column.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.comparison.lines import Figure
 from pipeline.credit.columns import ZERO
 from pipeline.statistics import MeanInterval, auc_interval, correlation, mean_ranks, pooled_share_interval, wilson
-
-
-class Figure(NamedTuple):
-    """A number of the report. count: tasks, attempts or steps behind it. None: undefined, or no interval."""
-
-    value: float | None
-    count: int
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

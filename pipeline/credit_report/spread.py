@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from pipeline.comparison.lines import Figure
 from pipeline.credit.columns import ZERO
 from pipeline.credit.tables import node_rows, parent_rows
-from pipeline.credit_report.scores import Figure
 
 
 class Resampled(NamedTuple):

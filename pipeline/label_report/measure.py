@@ -6,25 +6,16 @@ Intervals are of a bootstrap over tasks: the steps of a task are alike.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.comparison.lines import Figure
 from pipeline.credit.columns import ranges
 from pipeline.credit.ragged import row_sums
 from pipeline.metrics.processbench import RIGHT, first_below, processbench
 from pipeline.statistics import auc_interval
 
 DRAWS = 200
-
-
-class Figure(NamedTuple):
-    """A number and its 95 % interval. count: steps, attempts or labels behind it. None: undefined."""
-
-    value: float | None
-    count: int
-    low: float | None = None
-    high: float | None = None
 
 
 def cohen_kappa(one: np.ndarray, other: np.ndarray) -> float | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from pipeline import show
-from pipeline.cli_options import check_choice
-from pipeline.errors import BadConfig
+from pipeline.comparison.ask import find_round
 from pipeline.plan import FIGURES
 from pipeline.plan.lines import Line, Plan, cost_lines, read_plan
 from pipeline.stages.plan import STAGE
@@ -23,7 +22,8 @@ def ask_cost(store: Store, *, suite: str | None, round: str | None, as_json: boo
     Raises:
         BadConfig: there is no such round, or several.
     """
-    suite, round = _find_round(store, suite=suite, round=round)
+    costly = (*store.places("requests"), *store.places("evals", stage=STAGE))
+    suite, round = find_round(store, costly, suite=suite, round=round, what="costs", command="branchpoint plan")
     plan = read_plan(store, suite=suite, round=round)
     lines = cost_lines(store, suite=suite, round=round, plan=plan)
     if as_json:
@@ -55,24 +55,3 @@ def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.0f}" if value == int(value) or abs(value) >= _COUNTS else f"{value:,.4g}"
-
-
-def _find_round(store: Store, *, suite: str | None, round: str | None) -> tuple[str, str]:
-    """The round that is meant: the one named, or the only one.
-
-    Raises:
-        BadConfig: names what there is, or what to run.
-    """
-    places = (*store.places("requests"), *store.places("evals", stage=STAGE))
-    there = sorted({(place.suite, place.round) for place in places})
-    if not there:
-        raise BadConfig("the store has no rounds and no plans", remedy="run `branchpoint plan` or `rollouts` first")
-    if suite is not None:
-        check_choice("suite", suite, sorted({one for one, _ in there}))
-    if round is not None:
-        check_choice("round", round, sorted({one for of, one in there if suite in (None, of)}))
-    meant = [one for one in there if suite in (None, one[0]) and round in (None, one[1])]
-    if len(meant) > 1:
-        named = ", ".join(f"{of_suite} {of_round}" for of_suite, of_round in meant)
-        raise BadConfig(f"several rounds have costs: {named}", remedy="name one with --suite and --round")
-    return meant[0]

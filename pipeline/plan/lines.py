@@ -7,15 +7,16 @@ from typing import NamedTuple
 
 import polars as pl
 
+from pipeline.generation.budget.spending import Prices
 from pipeline.plan import FIGURES
-from pipeline.plan.measure import Prices, made_by_task, spent_by_task, training_rows
+from pipeline.plan.measure import clock_seconds, made_by_task, spent_by_task, training_rows
 from pipeline.stages.plan import STAGE, PlanConfig
 from pipeline.stages.step_labels import StepLabelConfig
 from pipeline.store.store import Store
 
 _LABELLED = {"step_labels": StepLabelConfig().labeller, "pairs": None}
 """Tables whose rows are figures, and the stage that writes them; None: whichever does."""
-_PER_ROW = ("prompt_tokens", "decoded_tokens", "request_seconds", "cost")
+_PER_ROW = ("prompt_tokens", "decoded_tokens", "request_seconds", "seconds", "cost")
 
 
 class Line(NamedTuple):
@@ -89,7 +90,9 @@ def _spent(
 ) -> dict[str, float | None]:
     spent = spent_by_task(store, suite, round, stages=stages).drop("task")
     found = {name: None if spent[name].null_count() else spent[name].sum() for name in spent.columns}
-    return {**found, "cost": prices.cost(found["prompt_tokens"], found["decoded_tokens"])}
+    found["seconds"] = seconds = clock_seconds(store, suite, round, stages=stages)
+    cost = prices.cost(prompt=found["prompt_tokens"], decoded=found["decoded_tokens"], seconds=seconds)
+    return {**found, "cost": cost}
 
 
 def _actual(

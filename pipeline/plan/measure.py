@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeVar
 
-import numpy as np
 import polars as pl
 
 from pipeline.lineage.datasets import DATASETS
-from pipeline.stages.earlier import JUDGING
+from pipeline.stages.earlier import JUDGING, ROLLOUTS
 from pipeline.store.store import Store
 
-Tokens = TypeVar("Tokens", float, np.ndarray)
-
-
-@dataclass(frozen=True, slots=True)
-class Prices:
-    """Of a million tokens, in whatever currency. prompt: of those sent, cached or not. 0 for both: not known."""
-
-    decoded: float = 0.0
-    prompt: float = 0.0
-
-    def cost(self, prompt: Tokens | None, decoded: Tokens | None) -> Tokens | None:
-        """Of so many tokens; None where there are no prices or no tokens are known."""
-        if not (self.decoded or self.prompt) or prompt is None or decoded is None:
-            return None
-        return (prompt * self.prompt + decoded * self.decoded) / 1e6
+_EPISODES = "episodes"
+"""Who asks for the rollouts of suites with an environment."""
 
 
 def spent_by_task(store: Store, suite: str, round: str, *, stages: Sequence[str] | None = None) -> pl.DataFrame:
@@ -63,6 +47,26 @@ def spent_by_task(store: Store, suite: str, round: str, *, stages: Sequence[str]
         )
         .collect()
     )
+
+
+def clock_seconds(store: Store, suite: str, round: str, *, stages: Sequence[str] | None = None) -> float | None:
+    """On the clock with the engine at work, over stages, all of them where none is named.
+
+    Returns:
+        None: a stage paid for requests, and the ledger at hand does not know how long.
+    """
+    paid = store.scan("requests", suite=suite, round=round).filter(~pl.col("reused").fill_null(value=False))
+    paying = [stage for stage in paid.select("stage").unique().collect()["stage"] if stages is None or stage in stages]
+    if not paying:
+        return 0.0
+    if not store.ledger_path.exists():
+        return None
+    with store.ledger() as ledger:
+        told = {stage: ledger.seconds(f"{suite}/{round}/{stage}") for stage in (*paying, _EPISODES)}
+    if ROLLOUTS in told and told[ROLLOUTS] is None:
+        told[ROLLOUTS] = told[_EPISODES]
+    found = [told[stage] for stage in paying]
+    return None if None in found else sum(found)
 
 
 def made_by_task(

@@ -11,8 +11,7 @@ from typing import NamedTuple, TextIO
 import polars as pl
 
 from pipeline import show
-from pipeline.cli_options import check_choice
-from pipeline.errors import BadConfig
+from pipeline.comparison.ask import find_round
 from pipeline.stages.verdicts import present
 from pipeline.statistics import MeanInterval, difference_interval, share_interval
 from pipeline.store.store import Store
@@ -42,7 +41,8 @@ def ask_variants(store: Store, *, suite: str | None, round: str | None, as_json:
     Raises:
         BadConfig: there is no such round, or several.
     """
-    suite, round = _find_round(store, suite=suite, round=round)
+    varied, said = store.places("variants"), {"what": "variants", "command": "branchpoint retries"}
+    suite, round = find_round(store, varied, suite=suite, round=round, **said)
     lines = variant_lines(store, suite=suite, round=round)
     if as_json:
         show.print_json(("suite", "round", *Line._fields), [(suite, round, *line) for line in lines], to=to)
@@ -169,17 +169,3 @@ def _cells(line: Line) -> Sequence[str]:
     plain, variant, gain = ("-" if value is None else f"{value:.3f}" for value in line[2:5])
     interval = "-" if line.low is None else f"{line.low:.3f} to {line.high:.3f}"
     return (line.figure, str(line.tasks), plain, variant, gain, interval)
-
-
-def _find_round(store: Store, *, suite: str | None, round: str | None) -> tuple[str, str]:
-    """The round that is meant: the one named, or the only one with variants."""
-    there = sorted({(place.suite, place.round) for place in store.places("variants")})
-    if not there:
-        raise BadConfig("the store has no variants", remedy="run `branchpoint retries` or `interventions` first")
-    if suite is not None:
-        check_choice("suite", suite, sorted({one for one, _ in there}))
-    meant = [one for one in there if suite in (None, one[0]) and round in (None, one[1])]
-    if len(meant) != 1:
-        named = ", ".join(f"{of_suite} {of_round}" for of_suite, of_round in there)
-        raise BadConfig(f"these rounds have variants: {named}", remedy="name one with --suite and --round")
-    return meant[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cli_store import database_of, settings_of
+from pipeline.errors import BadConfig
 
 VIEW: dict[str, dict[str, Any]] = {
     "trees": {
@@ -26,13 +27,15 @@ def run_view(options: argparse.Namespace) -> None:
     """Write the page, and print where it is.
 
     Raises:
-        BadConfig: there is no such tree.
+        BadConfig: there is no such tree, or none is asked for.
         StoreFull: the page cannot be written.
     """
     from pipeline.lineage.at_hand import AtHand
     from pipeline.view.gather import gather_tree, telling_trees
     from pipeline.view.write import write_page
 
+    if options.most < 1:
+        raise BadConfig(f"most is {options.most}", remedy="give at least 1")
     at_hand = AtHand(settings_of(options))
     with database_of(options) as connection:
         of = {"suite": options.suite, "round": options.round, "most": options.most}
