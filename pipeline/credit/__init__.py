@@ -84,7 +84,7 @@ METHODS: dict[str, Method] = {
         origins=_ATTEMPTS,
         params=PureParams,
         needs=("step_soft",),
-        across_tasks=lambda params: params.advantage_whitening,
+        across_tasks=lambda params: params.advantage_whitening or params.verifiable_share < 1,
     ),
     "clip_delta": Method(clip_delta_credit, origins=_ATTEMPTS, params=ClipDeltaParams, needs=("step_soft",)),
     "trust_grpo": Method(trust_grpo_credit, origins=_ATTEMPTS, params=TrustParams, needs=("step_soft",)),

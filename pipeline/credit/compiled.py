@@ -28,6 +28,7 @@ class Kernels(NamedTuple):
     mean_below: Callable
     index_nodes: Callable
     find_nodes: Callable
+    decayed_sums: Callable
 
 
 def kernels(rows: int) -> Kernels | None:
@@ -58,6 +59,7 @@ def _compiled() -> Kernels | None:
         mean_below=compiled(_mean_below),
         index_nodes=compiled(_index_nodes),
         find_nodes=compiled(_find_nodes),
+        decayed_sums=compiled(_decayed_sums),
     )
 
 
@@ -192,3 +194,14 @@ def _find_nodes(code, node, bases, rows):
         if code[at] >= 0 and node[at] >= 0 and node[at] < bases[code[at] + 1] - bases[code[at]]:
             found[at] = rows[bases[code[at]] + node[at]]
     return found
+
+
+def _decayed_sums(values, decay, offsets):
+    """Twin of `ragged.decayed_sums`."""
+    result = np.empty(len(values))
+    for row in range(len(offsets) - 1):
+        later = 0.0
+        for place in range(offsets[row + 1] - 1, offsets[row] - 1, -1):
+            later = values[place] + decay[place] * later
+            result[place] = later
+    return result

@@ -11,6 +11,7 @@ import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -176,7 +177,7 @@ def _is_number(value: Any) -> bool:
 def _depth(text: str) -> int:
     """The most brackets open at once, those inside strings counted too."""
     turn = [1 if sign in "{[(" else -1 for sign in text if sign in "{[()]}"]
-    return int(np.cumsum(turn).max(initial=0))
+    return max(accumulate(turn), default=0)
 
 
 def _parse(text: str) -> Any:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.credit.columns import CreditColumns, Trees, drop_rounding, moments
-from pipeline.credit.ragged import Ragged, last_places
+from pipeline.credit.ragged import Ragged, decayed_sums, last_places
 from pipeline.credit.spoken import spoken
 from pipeline.credit.token_rows import credit_of_tokens, token_rows
 from pipeline.errors import check_words
@@ -118,7 +118,7 @@ def poad(
     decay[last] = params.gamma * params.gae_lambda
 
     cuts = np.concatenate(([0], starts[1:][done | final]))
-    advantage = drop_rounding(_decayed_sums(ahead - value_T, decay, cuts))[real]
+    advantage = drop_rounding(decayed_sums(ahead - value_T, decay, cuts))[real]
     return TokenAdvantages(advantage, advantage + values.values, normalise_tokens(advantage, params=params))
 
 
@@ -195,15 +195,3 @@ def _fill_empty(
         following = np.where(final[ready], after[ready], following)
         value[entries[ready]] = rewards[ready] + gamma * np.where(done[ready], 0.0, following)
         unknown[ready] = False
-
-
-def _decayed_sums(errors: np.ndarray, decay: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """`[T]`: each error plus its decay times the sum after it in its row, over spans that double."""
-    lengths = np.diff(offsets)
-    after = np.repeat(offsets[1:], lengths) - np.arange(len(errors)) - 1
-    total, factor, hop = errors.copy(), decay.copy(), 1
-    while len(places := np.flatnonzero(after >= hop)):
-        total[places] += factor[places] * total[places + hop]
-        factor[places] *= factor[places + hop]
-        hop *= 2
-    return total

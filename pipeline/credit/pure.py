@@ -28,21 +28,28 @@ class PureParams:
     reward_mode: word of MODES.
     baseline: word of BASELINES.
     verifiable_coef: weight of the verdict.
+    verifiable_share: of the tasks, rounded up, whose verdicts are known; those of the others count as solved.
+    verifiable_seed: draws them, by their places in the batch.
     temperature: of the weights; toward 0 the sum of a trajectory is its least step reward.
     weighted: False gives every step of a trajectory the same weight.
+    average: that weight is one over the number of steps, as in the code; False: it is 1, the sum that the paper
+        compares with.
     zero_advantage_on_step_end: the token that closes a step has no advantage.
     kl_coef: weight of the log-ratio to the reference in the reward, where log-ratios are given.
     advantage_whitening: advantages have mean 0 and deviation 1 over the batch.
 
     Raises:
-        BadConfig: no such mode or baseline, or a temperature that is not above 0.
+        BadConfig: no such mode or baseline, a temperature that is not above 0, or a share that is none.
     """
 
     reward_mode: str = "PRMVR"
     baseline: str = "token"
     verifiable_coef: float = 1.0
+    verifiable_share: float = 1.0
+    verifiable_seed: int = 0
     temperature: float = 0.1
     weighted: bool = True
+    average: bool = True
     zero_advantage_on_step_end: bool = True
     kl_coef: float = 0.001
     advantage_whitening: bool = True
@@ -51,6 +58,8 @@ class PureParams:
         check_words(self, of="pure", reward_mode=MODES, baseline=BASELINES)
         if not self.temperature > 0:
             raise BadConfig(f"pure temperature {self.temperature} is not above 0", remedy="use 0.1")
+        if not 0 <= self.verifiable_share <= 1:
+            raise BadConfig(f"pure verifiable_share {self.verifiable_share} is no share", remedy="use 0 to 1")
 
 
 DEFAULTS = PureParams()
@@ -189,9 +198,10 @@ def pure_padded(
 def pure_credit(trees: Trees, params: PureParams = DEFAULTS) -> CreditColumns:
     """Credit the tokens of the trajectories of some trees, the step labels standing for the reward model.
 
-    A trajectory is the path to a leaf; to a judged one where the mode asks for verdicts; and unless the mode is VR, one
-    whose steps with tokens all have a label. The reward of a step is `2 * step_soft - 1`. Where several trajectories
-    pass through a node, a token of it has the mean of their advantages. Nothing diverges from a reference.
+    A trajectory is the path to a leaf; to a judged one where the mode asks for verdicts and the task's are known; and
+    unless the mode is VR, one whose steps with tokens all have a label. The reward of a step is `2 * step_soft - 1`.
+    Where several trajectories pass through a node, a token of it has the mean of their advantages. Nothing diverges
+    from a reference.
 
     Args:
         trees: `N` nodes, given `step_soft`. The batch that is whitened is all of them.
@@ -204,7 +214,8 @@ def pure_credit(trees: Trees, params: PureParams = DEFAULTS) -> CreditColumns:
 
     Source: as `pure`.
     """
-    ends = np.flatnonzero(trees.leaves()) if params.reward_mode == "PRM" else trees.judged()
+    verifiable = _verifiable(trees, params)
+    ends = np.flatnonzero(trees.leaves() & ~(verifiable & np.isnan(trees.reward)))
     paths, sizes, soft = trees.paths(ends), trees.token_counts(), trees.given["step_soft"]
     if params.reward_mode != "VR":
         unknown = np.isnan(soft[paths.nodes]) & (sizes[paths.nodes] > 0)
@@ -214,7 +225,7 @@ def pure_credit(trees: Trees, params: PureParams = DEFAULTS) -> CreditColumns:
         2.0 * soft[paths.nodes] - 1.0,
         paths.offsets,
         token_counts=sizes[paths.nodes],
-        solved=trees.reward[ends],
+        solved=np.where(verifiable, trees.reward, np.nan)[ends],
         groups=trees.tree[ends],
         params=replace(params, kl_coef=0.0),
     )
@@ -226,11 +237,20 @@ def pure_credit(trees: Trees, params: PureParams = DEFAULTS) -> CreditColumns:
     return CreditColumns(advantage=np.where(root, 0.0, drop_rounding(advantage)), token_advantages=tokens)
 
 
+def _verifiable(trees: Trees, params: PureParams) -> np.ndarray:
+    """`[N]` bool: nodes of the tasks whose verdicts count."""
+    if params.reward_mode == "PRM":
+        return np.zeros(len(trees.tree), bool)
+    count = int(trees.tree.max(initial=-1)) + 1
+    drawn = np.random.default_rng(params.verifiable_seed).permutation(count)
+    return (drawn < np.ceil(params.verifiable_share * count))[trees.tree]
+
+
 def _weights(scores: np.ndarray, offsets: np.ndarray, params: PureParams) -> np.ndarray:
-    """`[K]`: weight of each step within its trajectory; they sum to 1."""
+    """`[K]`: weight of each step within its trajectory; they sum to 1, unless neither weighted nor averaged."""
     row, sizes = rows_of(offsets), np.diff(offsets)
     if not params.weighted:
-        return 1.0 / sizes[row]
+        return 1.0 / sizes[row] if params.average else np.ones(len(scores))
     lowest = np.full(len(sizes), np.inf)
     np.fmin.at(lowest, row, scores)
     power = np.exp((lowest[row] - scores) / params.temperature)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.credit.compiled import kernels
 from pipeline.errors import BadTable
 
 
@@ -54,12 +55,34 @@ def last_places(offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def suffix_sums(values: np.ndarray, offsets: np.ndarray, *, discount: float = 1.0) -> np.ndarray:
     """`[T]` float64: each entry plus those after it in its row, an entry `k` places later times `discount ** k`."""
-    return _fold(values, offsets, lambda here, later, hop: here + discount**hop * later)
+    return decayed_sums(values, np.full(len(values), discount), offsets)
+
+
+def decayed_sums(values: np.ndarray, decay: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """`[T]` float64: each entry plus its decay times the sum that begins after it in its row.
+
+    Args:
+        values, decay: `[T]` float64.
+        offsets: `[R + 1]` int64, where each row begins.
+    """
+    if fast := kernels(len(values)):
+        return fast.decayed_sums(np.ascontiguousarray(values, np.float64), decay, offsets)
+    factor = decay.copy()
+
+    def add(places: np.ndarray, hop: int, total: np.ndarray) -> None:
+        total[places] += factor[places] * total[places + hop]
+        factor[places] *= factor[places + hop]
+
+    return _fold(values, offsets, add)
 
 
 def suffix_minima(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """`[T]` float64: the least of each entry and those after it in its row."""
-    return _fold(values, offsets, lambda here, later, _: np.minimum(here, later))
+
+    def least(places: np.ndarray, hop: int, folded: np.ndarray) -> None:
+        folded[places] = np.minimum(folded[places], folded[places + hop])
+
+    return _fold(values, offsets, least)
 
 
 def prefix_sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -101,14 +124,14 @@ def require_same_rows(offsets: np.ndarray, other: np.ndarray, *, names: tuple[st
 
 
 def _fold(
-    values: np.ndarray, offsets: np.ndarray, combine: Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+    values: np.ndarray, offsets: np.ndarray, combine: Callable[[np.ndarray, int, np.ndarray], None]
 ) -> np.ndarray:
-    """Combine each entry with all after it in its row, over spans that double: as many passes as the longest row has
-    binary digits."""
+    """Let each entry take in all after it in its row, over spans that double: as many passes as the longest row has
+    binary digits. combine: lets entries at some places take in those a hop further, in place."""
     lengths = np.diff(offsets)
     after = np.repeat(offsets[1:], lengths) - np.arange(len(values)) - 1
     folded, hop = values.astype(np.float64), 1
     while len(places := np.flatnonzero(after >= hop)):
-        folded[places] = combine(folded[places], folded[places + hop], hop)
+        combine(places, hop, folded)
         hop *= 2
     return folded

@@ -13,8 +13,9 @@ import polars as pl
 
 from pipeline.credit.columns import CreditColumns, Moments, Trees, drop_rounding, moments
 from pipeline.credit.ragged import row_sums
+from pipeline.credit.scored import PRINTED, BadScore
 from pipeline.credit.spoken import lay_trajectories, spoken
-from pipeline.errors import BadConfig, BadTable
+from pipeline.errors import BadConfig
 
 SEARCH = "search"
 KEYS = {"n_search": ("n_search",), "n_search_and_hits": ("n_search", "n_hits")}
@@ -106,6 +107,14 @@ def san(rewards: np.ndarray, *, tasks: np.ndarray, strata: np.ndarray, params: S
     )
 
 
+def _read(tool_calls: pl.Series) -> pl.Series | None:
+    """The calls; None where some cannot be read."""
+    try:
+        return tool_calls.str.json_decode(_CALLS)
+    except pl.exceptions.ComputeError:
+        return None
+
+
 def find_searches(tool_calls: pl.Series) -> Searches:
     """Read which steps searched.
 
@@ -113,19 +122,26 @@ def find_searches(tool_calls: pl.Series) -> Searches:
         tool_calls: `[P]`, JSON list of objects with `name` and, where it failed, `ok` false; null: none.
 
     Raises:
-        BadTable: an entry is no such list.
+        BadScore: an entry is no such list.
     """
-    try:
-        calls = tool_calls.cast(pl.String).str.json_decode(_CALLS)
-    except pl.exceptions.ComputeError as error:
-        said = str(error).splitlines()[0]
-        raise BadTable(f"tool_calls cannot be read: {said}", remedy="store a JSON list of calls, or null") from error
+    texts = tool_calls.cast(pl.String).alias("text")
+    distinct = texts.drop_nulls().unique()
+    calls = _read(distinct)
+    if calls is None:
+        row = next(row for row in range(len(texts)) if _read(texts[row : row + 1]) is None)
+        raise BadScore(
+            f"nodes: tool_calls {texts[row][:PRINTED]!r} is not a list of calls",
+            remedy="store a JSON list of calls, or null",
+            row=row,
+        )
     search = (pl.element().struct.field("name") == SEARCH).fill_null(False)
     succeeded = pl.element().struct.field("ok").fill_null(True)
-    found = calls.to_frame("calls").select(
+    said = calls.to_frame("calls").select(
+        text=distinct,
         searched=pl.col("calls").list.eval(search).list.any().fill_null(False),
         hit=pl.col("calls").list.eval(search & succeeded).list.any().fill_null(False),
     )
+    found = texts.to_frame().join(said, on="text", how="left", maintain_order="left").fill_null(False)
     return Searches(found["searched"].to_numpy(), found["hit"].to_numpy())
 
 
@@ -154,7 +170,7 @@ def san_credit(trees: Trees, params: SanParams = DEFAULTS) -> CreditColumns:
 
     Raises:
         BadConfig: the strata ask for columns that trees do not have.
-        BadTable: the calls cannot be read.
+        BadScore: the calls cannot be read.
 
     Source: as `san`. Deviation: the paper samples trajectories that share no step.
     """

@@ -123,7 +123,7 @@ def reward_rows(nodes: pl.DataFrame, verdicts: pl.DataFrame, index: NodeRows | N
     """
     index = node_rows(nodes) if index is None else index
     found = _by_row(nodes, index, verdicts, "reward", table="verdicts")
-    _refuse(nodes, np.isnan(found) | ((found >= 0) & (found <= 1)), "its reward is not in [0, 1]")
+    _refuse(nodes, np.isnan(found) | ((found >= 0) & (found <= 1)), "its reward is not in [0, 1]", table="verdicts")
     return found
 
 
@@ -250,7 +250,7 @@ def _given(
     table, column = INPUTS[name].source.split(".")
     rows = {"nodes": nodes, "step_labels": labels, SCORES: scores.get(name)}[table]
     remedy = INPUTS[name].remedy.replace("NAME", name)
-    if rows is None and table == SCORES:
+    if table == SCORES and (rows is None or (len(nodes) and not len(rows))):
         raise BadTable(f"there are no scores {name}", remedy=remedy)
     if rows is None or column not in rows.columns:
         raise BadTable(f"{table} have no {column}", remedy=remedy)
@@ -274,7 +274,8 @@ def _scored(
     place = pl.Series(at, dtype=pl.Int64)
     laid = rows[column].gather(place.set(place < 0, None).cast(pl.UInt32))
     if INPUTS[name].per == TOKEN:
-        return _flat(nodes.with_columns(laid.alias(column)), column, offsets, null=np.nan).astype(np.float64)
+        lists, table = nodes.with_columns(laid.alias(column)), f"{SCORES} {name}"
+        return _flat(lists, column, offsets, null=np.nan, table=table).astype(np.float64)
     return laid
 
 
@@ -342,12 +343,14 @@ def _rows_once(nodes: pl.DataFrame, index: NodeRows, rows: pl.DataFrame, *, tabl
     return at
 
 
-def _flat(nodes: pl.DataFrame, column: str, offsets: np.ndarray, *, null: float | None = None) -> np.ndarray:
+def _flat(
+    nodes: pl.DataFrame, column: str, offsets: np.ndarray, *, null: float | None = None, table: str = "nodes"
+) -> np.ndarray:
     """The values of a list column, one list after the other; a null list is `null` for every token."""
     lists, lengths = nodes[column].rechunk(), np.diff(offsets)
     known = lists.is_not_null().to_numpy()
     fits = (lists.list.len().fill_null(0).to_numpy() == lengths) | (~known & (null is not None))
-    _refuse(nodes, fits, f"{column} is not as long as its tokens")
+    _refuse(nodes, fits, f"{column} is not as long as its tokens", table=table)
     values = lists.drop_nulls().rechunk().to_arrow().flatten()
     values = values.to_numpy(zero_copy_only=False)
     if known.all():
@@ -367,10 +370,10 @@ def _twice(names: pl.Series) -> str:
     return names.filter(names.is_duplicated())[0]
 
 
-def _refuse(rows: pl.DataFrame, good: np.ndarray, why: str) -> None:
+def _refuse(rows: pl.DataFrame, good: np.ndarray, why: str, *, table: str = "nodes") -> None:
     """Raise for the first row that is not good."""
     if not good.all():
-        raise BadTable(f"nodes: {_named(rows, int(np.argmin(good)))}: {why}", remedy=_AGAIN)
+        raise BadTable(f"{table}: {_named(rows, int(np.argmin(good)))}: {why}", remedy=_AGAIN)
 
 
 def _named(rows: pl.DataFrame, row: int) -> str:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+
+Made = TypeVar("Made")
+
+
+def ahead(made: Iterator[Made]) -> Iterator[Made]:
+    """The same, each made in a thread of its own while the one before it is used; so one more is held."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        following = pool.submit(next, made, None)
+        while (one := following.result()) is not None:
+            following = pool.submit(next, made, None)
+            yield one
 
 
 def merged(sources: Sequence[Iterator[pa.Table]], keys: Sequence[str]) -> Iterator[pa.Table]:

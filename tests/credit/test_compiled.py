@@ -12,6 +12,7 @@ import pytest
 from pipeline.credit import METHODS, compiled
 from pipeline.credit.columns import BadTrees, Trees, moments
 from pipeline.credit.group import CONVENTIONS, GroupParams, group_advantages, group_credit
+from pipeline.credit.ragged import decayed_sums, prefix_sums, suffix_sums
 from pipeline.credit.tables import trees_from_nodes
 from pipeline.errors import BadTable
 
@@ -73,6 +74,21 @@ def test_tree_values(seed, monkeypatch):
         found.append(METHODS["spo_tree"].function(trees, METHODS["spo_tree"].params()))
     for column in ("value", "advantage", "mask"):
         same(*(getattr(said, column) for said in found))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("discount", [0.0, 0.95, 1.0])
+def test_sums_along_rows(discount, seed, monkeypatch):
+    random = np.random.default_rng(seed)
+    offsets = np.concatenate(([0], np.cumsum(random.integers(0, 9, 50))))
+    values, decay = random.normal(size=offsets[-1]), random.random(offsets[-1])
+    values[random.random(len(values)) < 0.02] = np.nan
+    found = []
+    for way in (by_numpy, by_numba):
+        way(monkeypatch)
+        of = decayed_sums(values, decay, offsets), suffix_sums(values, offsets, discount=discount)
+        found.append(np.concatenate((*of, prefix_sums(values, offsets))))
+    same(*found)
 
 
 @pytest.mark.parametrize("way", [by_numpy, by_numba])

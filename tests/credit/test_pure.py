@@ -45,6 +45,12 @@ def test_good_steps_do_not_raise_the_return():
     assert more.outcome[0] <= few.outcome[0] + 1e-4
 
 
+def test_a_plain_sum():
+    found = credit([([0.9, 0.3], [1, 1], 1)], weighted=False, average=False)
+    assert found.weighted.tolist() == [0.9, 0.3]
+    assert found.outcome.tolist() == pytest.approx([1.2])
+
+
 def test_uniform_weights():
     assert credit([([0.9, 0.3], [1, 1], 1)], weighted=False).weighted.tolist() == [0.45, 0.15]
 
@@ -178,6 +184,23 @@ class TestTrees:
         found = pure_credit(trees, PureParams(reward_mode="PRM", **PLAIN))
         np.testing.assert_allclose(found.token_advantages, [0, 1.2, 0, -1.2, 0], atol=1e-12)
 
+    @pytest.mark.parametrize("seed", [0, 1, 2])
+    def test_verdicts_of_a_share_of_the_tasks(self, seed):
+        # two tasks alike, each with a right and a wrong answer; a third answer of the first was not judged
+        trees = labelled_trees(
+            (-1, 0, 0, 0, -1, 4, 4),
+            (NA, 1, 0, NA, NA, 1, 0),
+            sizes=(1, 2, 2, 2, 1, 2, 2),
+            tree=[0, 0, 0, 0, 1, 1, 1],
+            step_soft=(NA, *[0.5] * 3, NA, *[0.5] * 2),
+        )
+        found = pure_credit(trees, PureParams(verifiable_share=0.5, verifiable_seed=seed, **PLAIN)).advantage
+        known = [row for row in (1, 5) if found[row] > 0]
+        assert len(known) == 1
+        assert np.isnan(found[3]) == (known == [1])  # where verdicts are not known, none is needed
+        other = {1: [5, 6], 5: [1, 2, 3]}[known[0]]
+        assert not found[other].any()
+
     def test_verdicts_need_no_label(self):
         trees = labelled_trees((-1, 0, 0), (NA, 1, 0), sizes=(1, 2, 2), step_soft=(NA, NA, NA))
         found = pure_credit(trees, PureParams(reward_mode="VR", **PLAIN))
@@ -189,7 +212,9 @@ class TestTrees:
         np.testing.assert_allclose(found.advantage, [0, 0, 1, -1], atol=1e-12)
 
 
-@pytest.mark.parametrize("params", [{"reward_mode": "ORM"}, {"baseline": "mean"}, {"temperature": 0.0}])
+@pytest.mark.parametrize(
+    "params", [{"reward_mode": "ORM"}, {"baseline": "mean"}, {"temperature": 0.0}, {"verifiable_share": 1.5}]
+)
 def test_unknown_words_are_named(params):
     with pytest.raises(BadConfig, match=str(next(iter(params.values())))):
         PureParams(**params)

@@ -5,8 +5,11 @@ Shares no code with `pipeline/credit`, so that an equal answer says something. K
 
 from collections.abc import Callable, Sequence
 
-from pipeline.bench.row_loops.agents import gigpo_rows, mars_rows, san_rows
+from pipeline.bench.row_loops.agents import calm_rows, gigpo_rows, mars_rows, matchtir_rows, san_rows
+from pipeline.bench.row_loops.budgets import brpo_rows
+from pipeline.bench.row_loops.critics import attention_rhythm_rows, ma_rlhf_rows, poad_rows
 from pipeline.bench.row_loops.given import (
+    adaptive_reasoning_rows,
     adasearch_rows,
     archer_rows,
     epo_rows,
@@ -14,10 +17,19 @@ from pipeline.bench.row_loops.given import (
     lare_rows,
     malt_rows,
     search_r2_rows,
+    sotopia_rl_rows,
     t_reg_rows,
 )
 from pipeline.bench.row_loops.groups import dr_grpo_rows, grpo_rows, opo_rows, r3l_rows, rloo_rows
-from pipeline.bench.row_loops.labels import capo_rows, clip_delta_rows, tp_grpo_rows, trust_grpo_rows, vsrm_rows
+from pipeline.bench.row_loops.labels import (
+    capo_rows,
+    clip_delta_rows,
+    groundedprm_rows,
+    spo_chain_rows,
+    tp_grpo_rows,
+    trust_grpo_rows,
+    vsrm_rows,
+)
 from pipeline.bench.row_loops.models import implicit_prm_rows, oprl_rows, r_to_q_rows
 from pipeline.bench.row_loops.rows import Row, RowCredit
 from pipeline.bench.row_loops.texts import curriculum_length_rows, gtalign_rows
@@ -56,5 +68,15 @@ ROW_LOOPS: dict[str, Callable[[Sequence[Row]], RowCredit]] = {
     "r_to_q": r_to_q_rows,
     "implicit_prm": implicit_prm_rows,
     "oprl": oprl_rows,
+    "matchtir": matchtir_rows,
+    "calm": calm_rows,
+    "sotopia_rl": sotopia_rl_rows,
+    "adaptive_reasoning": adaptive_reasoning_rows,
+    "groundedprm": groundedprm_rows,
+    "spo_chain": spo_chain_rows,
+    "brpo": brpo_rows,
+    "poad": poad_rows,
+    "ma_rlhf": ma_rlhf_rows,
+    "attention_rhythm": attention_rhythm_rows,
 }
-"""By key of METHODS. A method without one is timed, and compared with nothing."""
+"""By key of METHODS."""

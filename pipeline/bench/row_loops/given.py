@@ -7,19 +7,27 @@ import math
 from collections.abc import Sequence
 
 from pipeline.bench.row_loops.rows import (
+    SAME,
     Row,
     RowCredit,
     all_leaves,
     along_said,
     at_said,
+    at_tokens,
     expected,
     is_said,
     judged_leaves,
+    judged_runs,
     mean,
+    of_tokens,
     path,
     spoken_path,
+    spoken_tokens,
     verl_scale,
 )
+
+JUDGED = (("goal", 0.0), ("relationship", -5.0), ("knowledge", 0.0))
+"""Dimensions of a dialogue and the least score of each, 10 below the best."""
 
 
 def malt_rows(rows: Sequence[Row]) -> RowCredit:
@@ -130,26 +138,61 @@ def t_reg_rows(rows: Sequence[Row]) -> RowCredit:
 
 def hicra_rows(rows: Sequence[Row]) -> RowCredit:
     """A trajectory's reward less its group's mean, which is raised by a fifth of its size in planning phrases."""
-    earned: list[list[list[float]]] = [[[] for _ in row.tokens] for row in rows]
+    earned = []
     for leaves in judged_leaves(rows).values():
         middle = mean([rows[leaf].reward for leaf in leaves]) if len(leaves) > 1 else 0.0
         for leaf in leaves:
             base = rows[leaf].reward - middle
-            for step in spoken_path(rows, leaf):
-                for place, plans in enumerate(rows[step].planning):
-                    if plans is not None:
-                        earned[step][place].append(base + 0.2 * abs(base) if plans > 0 else base)
-    said = [
-        [mean(values) if values else None for values in tokens] if is_said(row) else [0.0] * len(row.tokens)
-        for row, tokens in zip(rows, earned, strict=True)
-    ]
+            for step, place in spoken_tokens(rows, leaf):
+                plans = rows[step].planning[place]
+                if plans is not None:
+                    earned.append((step, place, base + 0.2 * abs(base) if plans > 0 else base))
+    said = at_tokens(rows, earned)
     return RowCredit(None, of_tokens(rows, said), token_advantages=said)
 
 
-def of_tokens(rows: Sequence[Row], said: Sequence[Sequence[float | None]]) -> list[float | None]:
-    """The mean over the known tokens of a node; 0 where the policy said nothing, None without such a token."""
-    known = [[value for value in values if value is not None] for values in said]
-    return [(mean(some) if some else None) if is_said(row) else 0.0 for row, some in zip(rows, known, strict=True)]
+def adaptive_reasoning_rows(rows: Sequence[Row]) -> RowCredit:
+    """A right answer earns more in the mode that suits its task, a long one less; beside its group's."""
+    earned, said = [], []
+    for leaves in judged_runs(rows).values():
+        runs = [leaf for leaf in leaves if rows[leaf].long_thinking is not None]
+        short = [float(rows[leaf].reward >= 0.5) for leaf in runs if rows[leaf].long_thinking == 0]
+        simple = (mean(short) if short else 0.0) >= 0.5 - SAME
+        totals = [_mode_reward(rows, leaf, simple) for leaf in runs]
+        if runs:
+            middle, spread = verl_scale(totals)
+            earned += list(zip(runs, totals, strict=True))
+            said += [(leaf, (total - middle) / spread) for leaf, total in zip(runs, totals, strict=True)]
+    return RowCredit(expected(rows, earned), along_said(rows, said))
+
+
+def _mode_reward(rows: Sequence[Row], leaf: int, simple: bool) -> float:
+    reward = -1.0
+    if rows[leaf].reward >= 0.5:
+        reward = 1.5 if simple == (rows[leaf].long_thinking == 0) else 1.0
+    over = (len(spoken_tokens(rows, leaf)) - 0.8 * 8192) / (0.2 * 8192)
+    return reward - 0.5 * min(1.0, max(0.0, over)) if rows[leaf].long_thinking == 1 else reward
+
+
+def sotopia_rl_rows(rows: Sequence[Row]) -> RowCredit:
+    """The mean over goal, relationship and knowledge of a third of the attribution times the dialogue's score, in the
+    range of the dimension."""
+    said = []
+    for leaves in all_leaves(rows).values():
+        for leaf in leaves:
+            utterances = spoken_path(rows, leaf)
+            scores = [getattr(rows[leaf], f"score_{name}") for name, _ in JUDGED]
+            told = [[getattr(rows[step], f"attribution_{name}") for step in utterances] for name, _ in JUDGED]
+            if None in scores or any(set(column) <= {None} for column in told):
+                continue
+            for place, step in enumerate(utterances):
+                parts = []
+                for (_, low), score, column in zip(JUDGED, scores, told, strict=True):
+                    given = column[place] or 0.0
+                    reward = -1.0 if given == -1 else given / 3 * score
+                    parts.append((reward - low) / 10)
+                said.append((step, mean(parts)))
+    return RowCredit(None, at_said(rows, said))
 
 
 def _sigmoid(logit: float) -> float:

@@ -6,13 +6,16 @@ import math
 from collections.abc import Sequence
 
 from pipeline.bench.row_loops.rows import (
+    SAME,
     Row,
     RowCredit,
     alike,
     along_paths,
     at_nodes,
     deviation,
+    is_said,
     judged_leaves,
+    judged_runs,
     mean,
     path,
     verl_scale,
@@ -141,3 +144,90 @@ def _added(accuracies: Sequence[float | None], cut: int) -> float | None:
         if ahead - cut > 4:
             return 0.0
     return (accuracies[last] - accuracies[cut]) * 0.7 ** (last - cut - 1)
+
+
+def spo_chain_rows(rows: Sequence[Row]) -> RowCredit:
+    """A step earns its label, at the end the verdict, less that of the step before, in its less certain tokens."""
+    value: list[float | None] = [None] * len(rows)
+    runs = judged_runs(rows)
+    for place, row in enumerate(rows):
+        if row.parent < 0:
+            value[place] = row.step_soft if row.reward is None else row.reward
+            if value[place] is None and row.tree in runs:
+                value[place] = mean([rows[leaf].reward for leaf in runs[row.tree]])
+    on_the_way = {step for leaves in runs.values() for leaf in leaves for step in path(rows, leaf)}
+    for place in sorted(on_the_way):
+        row = rows[place]
+        own = row.step_soft if row.reward is None else row.reward
+        value[place] = own if is_said(row) else value[row.parent]
+    advantage: list[float | None] = []
+    said: list[list[float | None]] = []
+    mask = []
+    for place, row in enumerate(rows):
+        step: float | None = 0.0
+        if is_said(row):
+            unknown = None in (value[place], value[row.parent])
+            step = None if unknown else value[place] - value[row.parent]
+        advantage.append(step)
+        chances = [None if logprob is None or not is_said(row) else math.exp(logprob) for logprob in row.logprobs]
+        said.append([0.0 if chance is None or chance > 0.9 + SAME else step for chance in chances])
+        mask.append(any(chance is not None and chance < 0.9 - SAME for chance in chances))
+    return RowCredit(value, advantage, mask, said)
+
+
+def groundedprm_rows(rows: Sequence[Row]) -> RowCredit:
+    """A node is worth what rollouts from it and below it earned; the steps of consistent paths are right or wrong."""
+    eldest: dict[int, int] = {}
+    for place, row in enumerate(rows):
+        eldest.setdefault(row.parent, place)
+    total, came, labels = [0.0] * len(rows), [0] * len(rows), []
+    ways = [path(rows, leaf) for leaves in judged_runs(rows).values() for leaf in leaves]
+    for way in ways:
+        final = 1.0 if rows[way[-1]].reward >= 1 else -1.0
+        first = len(way) - 1  # the node that was expanded; what follows it was simulated
+        while first > 0 and eldest[way[first - 1]] == way[first]:
+            first -= 1
+        reward, node = _rollout_reward([_verdict(rows[step]) for step in way[first + 1 :]], final), way[first]
+        while node >= 0:
+            total[node] += reward
+            came[node] += 1
+            reward, node = 0.9 * reward, rows[node].parent
+    value = [earned / times if times else None for earned, times in zip(total, came, strict=True)]
+    for way in ways:
+        labels += _labels(rows, way, value)
+    advantage = at_nodes(rows, labels)
+    mask = [row.parent >= 0 and label is not None for row, label in zip(rows, advantage, strict=True)]
+    return RowCredit(value, advantage, mask)
+
+
+def _verdict(row: Row) -> float:
+    return {1: 1.0, 0: -1.0}.get(row.step_hard, 0.0)
+
+
+def _rollout_reward(verdicts: Sequence[float], final: float) -> float:
+    """The outcome stands for the last verdict; the earlier ones weigh less and less."""
+    terms = len(verdicts) - 1
+    if terms < 1:
+        return final
+    return sum(verdicts[place] * (terms - place) / terms for place in range(terms)) / terms + final / terms
+
+
+def _labels(rows: Sequence[Row], way: Sequence[int], value: Sequence[float | None]) -> list[tuple[int, float]]:
+    """1 and -1 for the steps of a path; none where a step's value and its verdict disagree."""
+    right, labels = rows[way[-1]].reward >= 1, []
+    for step in way:
+        verdict = _verdict(rows[step])
+        final = 1.0 if right else -1.0
+        worth = value[step]
+        if worth is None:
+            worth = final if step == way[-1] else verdict
+        if step == way[-1] and verdict == 0:
+            verdict = final
+        if abs(worth) <= SAME or worth * verdict <= 0:
+            return []
+        labels.append((step, 1.0 if worth > 0 else -1.0))
+    if not right and (-1.0 in (signs := [label for _, label in labels])):
+        error = signs.index(-1.0)
+        if 1.0 in signs[error:]:
+            labels = labels[: signs.index(1.0, error)]
+    return labels

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.bench.row_loops.given import of_tokens
 from pipeline.bench.row_loops.rows import (
     Row,
     RowCredit,
     all_leaves,
     at_said,
+    at_tokens,
     deviation,
     is_said,
     judged_leaves,
     mean,
+    of_tokens,
     spoken_path,
 )
 
@@ -58,13 +59,7 @@ def implicit_prm_rows(rows: Sequence[Row]) -> RowCredit:
     values = [value for _, _, value in earned]
     middle = mean(values) if values else 0.0
     spread = (deviation(values, ddof=1) ** 2 + 1e-8) ** 0.5 if len(values) > 1 else 1e-4
-    found: list[list[list[float]]] = [[[] for _ in row.tokens] for row in rows]
-    for step, place, value in earned:
-        found[step][place].append((value - middle) / spread)
-    said = [
-        [mean(some) if some else None for some in tokens] if is_said(row) else [0.0] * len(row.tokens)
-        for row, tokens in zip(rows, found, strict=True)
-    ]
+    said = at_tokens(rows, [(step, place, (value - middle) / spread) for step, place, value in earned])
     return RowCredit(None, of_tokens(rows, said), token_advantages=said)
 
 

@@ -17,7 +17,7 @@ class Row(NamedTuple):
 
     parent: its place in the list, -1 at a root. reward: the verdict. step_reward: what the environment paid.
     step_soft, step_hard: a labeller's chance of success, and 1 for a right step, 0 for a wrong one.
-    tool_calls, useful: JSON. The rest as INPUTS has it, words and states as codes.
+    tool_calls, useful, reference_calls, subgoals: JSON. The rest as INPUTS has it, words and states as codes.
     """
 
     parent: int
@@ -48,6 +48,19 @@ class Row(NamedTuple):
     prm_logprobs: Sequence[float | None] = ()
     tuned_logprobs: Sequence[float | None] = ()
     reference_logprobs: Sequence[float | None] = ()
+    critic_values: Sequence[float | None] = ()
+    waad: Sequence[float | None] = ()
+    fai: Sequence[float | None] = ()
+    reference_calls: str | None = None
+    subgoals: str | None = None
+    long_thinking: float | None = None
+    budget: float | None = None
+    attribution_goal: float | None = None
+    attribution_relationship: float | None = None
+    attribution_knowledge: float | None = None
+    score_goal: float | None = None
+    score_relationship: float | None = None
+    score_knowledge: float | None = None
 
 
 class RowCredit(NamedTuple):
@@ -67,6 +80,12 @@ def judged_leaves(rows: Sequence[Row]) -> dict[int, list[int]]:
         if row.reward is not None:
             groups.setdefault(row.tree, []).append(place)
     return groups
+
+
+def judged_runs(rows: Sequence[Row]) -> dict[int, list[int]]:
+    """As `judged_leaves`, without the tasks that nobody went on from."""
+    groups = judged_leaves(rows)
+    return {tree: leaves for tree, leaves in groups.items() if rows[leaves[0]].parent >= 0}
 
 
 def all_leaves(rows: Sequence[Row]) -> dict[int, list[int]]:
@@ -123,6 +142,30 @@ def expected(rows: Sequence[Row], of_leaf: Iterable[tuple[int, float]]) -> list[
         total[place] / times[place] if times[place] and (row.parent < 0 or is_said(row)) else None
         for place, row in enumerate(rows)
     ]
+
+
+def of_tokens(rows: Sequence[Row], said: Sequence[Sequence[float | None]]) -> list[float | None]:
+    """The mean over the known tokens of a node; 0 where the policy said nothing, None without such a token."""
+    known = [[value for value in values if value is not None] for values in said]
+    return [(mean(some) if some else None) if is_said(row) else 0.0 for row, some in zip(rows, known, strict=True)]
+
+
+def at_tokens(rows: Sequence[Row], of_token: Iterable[tuple[int, int, float]]) -> list[list[float | None]]:
+    """The mean of what is said of each token, by node and place in it; NaN is left out, None where nothing is said,
+    0 for whatever the policy did not say."""
+    earned: list[list[list[float]]] = [[[] for _ in row.tokens] for row in rows]
+    for node, place, value in of_token:
+        if value == value:
+            earned[node][place].append(value)
+    return [
+        [mean(values) if values else None for values in tokens] if is_said(row) else [0.0] * len(row.tokens)
+        for row, tokens in zip(rows, earned, strict=True)
+    ]
+
+
+def spoken_tokens(rows: Sequence[Row], leaf: int) -> list[tuple[int, int]]:
+    """Node and place of each token that the policy said on the way to a leaf."""
+    return [(step, place) for step in spoken_path(rows, leaf) for place in range(len(rows[step].tokens))]
 
 
 def along_paths(rows: Sequence[Row], of_leaf: Iterable[tuple[int, float]]) -> list[float | None]:
