@@ -16,6 +16,7 @@ class Progress(NamedTuple):
     reused: of those done, found in the ledger.
     seconds: since the stage began.
     cached: share of the prompt tokens sent that the engine had in its cache; None where that is not known.
+    cost:   of what was paid in this call; None where nothing has a price.
     """
 
     stage: str
@@ -26,6 +27,7 @@ class Progress(NamedTuple):
     reused: int
     seconds: float
     cached: float | None = None
+    cost: float | None = None
 
 
 OnProgress = Callable[[Progress], None]

@@ -30,10 +30,11 @@ from pipeline.report import silent
 
 SMALL = Shape(tasks=3, branching=(3, 2, 2), prompt_tokens=8, step_tokens=5, unjudged=0.2, retried=1.0)
 FEW = Sizes(nodes=200, leaves=20, trees=3, rows=200)
+WITH_READ_TOO = {"credit.read_rows_per_s", "credit.read_over_decode"}
 BY_METHOD = {"credit.rows_per_s", "credit.ratio_to_row_loop", "credit.max_abs_error", "credit.peak_mib"}
 NAMES = {
     "forest": {"forest.path_unique_ratio", "forest.nodes", "forest.unique_tokens"},
-    "credit": BY_METHOD | {"credit.read_rows_per_s"},
+    "credit": BY_METHOD | WITH_READ_TOO,
     "store": {
         "store.bytes_per_unique_token",
         "store.ratio_to_jsonl",
@@ -50,7 +51,14 @@ NAMES = {
         "query.stream_rows_per_s",
         "query.stream_peak_mib",
     },
-    "gen": {"gen.decode_waste", "gen.prefill_waste", "gen.makespan_over_bound"},
+    "gen": {"gen.decode_waste", "gen.prefill_waste", "gen.makespan_over_bound", "gen.edge_prefill"},
+    "labels": {
+        "gen.labels_per_mtoken",
+        "gen.labels_at_equal_mse",
+        "gen.labels_at_equal_side",
+        "gen.first_errors_per_mtoken",
+    },
+    "import": {"import.steps_per_s"},
     "cli": {"cli.help_ms", "cli.modules_loaded", "cli.definitions_s"},
 }
 
@@ -73,15 +81,26 @@ def few_changes(monkeypatch):
 
 
 @pytest.fixture
+def few_steps(monkeypatch):
+    monkeypatch.setattr("pipeline.bench.imports.STEPS", 40)
+
+
+@pytest.fixture
 def few_trees(monkeypatch):
     small = replace(gen.MATH, trees=2, prompt=40, answer=20, slots=4)
     monkeypatch.setattr(gen, "LOADS", (small,))
     monkeypatch.setattr(gen, "OURS", (small,))
     monkeypatch.setattr(gen, "STRATEGIES", replace(gen.STRATEGIES, trees=1, answer=60))
+    monkeypatch.setattr(gen, "EDGES", replace(gen.EDGES, trees=1, answer=60))
+
+
+@pytest.fixture
+def few_labels(monkeypatch):
+    monkeypatch.setattr("pipeline.bench.labels_per_token.TASKS", 3)
 
 
 @pytest.mark.parametrize("name", [name for name in BENCHES if name not in ("train", "score")])
-def test_metrics_are_named_and_divided(name, few_processes, few_changes, few_trees):
+def test_metrics_are_named_and_divided(name, few_processes, few_changes, few_trees, few_steps, few_labels):
     if name == "cli":
         pytest.importorskip("dagster")
     metrics = list(run_benches([name], SMALL, silent, sizes=FEW))
@@ -94,32 +113,31 @@ def test_metrics_are_named_and_divided(name, few_processes, few_changes, few_tre
 
 
 def test_credit_is_exact_by_method(tmp_path):
-    metrics = list(run_benches(["credit"], SMALL, silent))
+    metrics = list(run_benches(["credit"], SMALL, silent, sizes=FEW))
     assert SMALL.repeated_states is None
-    seen = [name for name, method in METHODS.items() if in_every_round(method)]
-    by_method = {name: {m.metric: m for m in metrics if m.params["method"] == name} for name in seen}
+    by_method = {name: {m.metric: m for m in metrics if m.params["method"] == name} for name in METHODS}
     for name, of in by_method.items():
-        timed = BY_METHOD | ({"credit.read_rows_per_s"} if name == WITH_READ else set())
-        assert set(of) == timed if name in ROW_LOOPS else set(of) < timed
+        assert set(of) == BY_METHOD | (WITH_READ_TOO if name == WITH_READ else set())
     assert all(m.value < 1e-6 for m in metrics if m.metric == "credit.max_abs_error")
     assert all(m.value > 0 for m in metrics if m.metric != "credit.max_abs_error")
     nodes = StoredForest(tmp_path, SMALL).read("nodes")
     nodes = nodes.filter((pl.col("origin") != "prompt") | (pl.col("parent").is_null()))
-    for name, of in by_method.items():
-        seen = nodes.filter(pl.col("origin").is_in(METHODS[name].origins))
-        assert of["credit.rows_per_s"].numerator == len(seen)
+    for name, method in METHODS.items():
+        if in_every_round(method):
+            seen = nodes.filter(pl.col("origin").is_in(method.origins))
+            assert by_method[name]["credit.rows_per_s"].numerator == len(seen)
 
 
 def test_method_without_a_loop_is_only_timed(monkeypatch):
     monkeypatch.delitem(ROW_LOOPS, "tempo")
-    metrics = [m.metric for m in run_benches(["credit"], SMALL, silent) if m.params["method"] == "tempo"]
+    metrics = [m.metric for m in run_benches(["credit"], SMALL, silent, sizes=FEW) if m.params["method"] == "tempo"]
     assert metrics == ["credit.rows_per_s", "credit.peak_mib"]
 
 
 def test_large_forests_have_the_size_asked_for(monkeypatch):
     large = {"grpo": Large("rows", 5_000), "tempo": Large("tokens", 90_000), "gigpo": Large("rows", 9_000, repeats=1)}
     monkeypatch.setattr("pipeline.bench.credit.LARGE", large)
-    metrics = [m for m in run_benches(["credit"], SMALL, silent) if "large" in m.metric]
+    metrics = [m for m in run_benches(["credit"], SMALL, silent, sizes=FEW) if "large" in m.metric]
     assert [(m.metric, m.params["method"]) for m in metrics] == [
         ("credit.large_rows_per_s", "grpo"),
         ("credit.large_tokens_per_s", "tempo"),
@@ -142,8 +160,9 @@ def of_everything(trees: Trees, params: object) -> CreditColumns:
 def test_a_method_of_any_inputs_is_timed(monkeypatch):
     method = Method(of_everything, origins=("prompt", "sample"), params=dict, needs=tuple(INPUTS))
     monkeypatch.setitem(METHODS, "of_everything", method)
-    metrics = [m.metric for m in run_benches(["credit"], SMALL, silent) if m.params["method"] == "of_everything"]
-    assert metrics == ["credit.rows_per_s", "credit.peak_mib"]
+    metrics = run_benches(["credit"], SMALL, silent, sizes=FEW)
+    timed = [m.metric for m in metrics if m.params["method"] == "of_everything"]
+    assert timed == ["credit.rows_per_s", "credit.peak_mib"]
 
 
 def refuse(trees: Trees, params: object) -> CreditColumns:
@@ -152,7 +171,7 @@ def refuse(trees: Trees, params: object) -> CreditColumns:
 
 def test_a_method_that_refuses_what_is_drawn_is_passed_over(monkeypatch):
     monkeypatch.setitem(METHODS, "refuse", Method(refuse, origins=("prompt", "sample"), params=dict))
-    assert "refuse" not in {m.params["method"] for m in run_benches(["credit"], SMALL, silent)}
+    assert "refuse" not in {m.params["method"] for m in run_benches(["credit"], SMALL, silent, sizes=FEW)}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

@@ -10,18 +10,18 @@ from pipeline.bench import gen
 from pipeline.bench.forest import StoredForest
 from pipeline.bench.gen_drivers import Turns, by_level, in_batches, ours
 from pipeline.bench.shape import Shape
-from pipeline.bench.stub_engine import END_ID, Machine, StubEngine
+from pipeline.bench.simulated_engine import END_ID, Machine, SimulatedEngine
 from pipeline.trees.draft import new_draft
 from pipeline.trees.growth import FROM_PROMPT
 
 LENGTHS = {1: 3, 2: 5}
 """Tokens of an answer below each of two prompts."""
 PROMPTS = [np.array([task] * 20, dtype=np.int32) for task in LENGTHS]
-METRICS = {"gen.decode_waste", "gen.prefill_waste", "gen.makespan_over_bound"}
+METRICS = {"gen.decode_waste", "gen.prefill_waste", "gen.makespan_over_bound", "gen.edge_prefill"}
 
 
-def engine(slots: int) -> StubEngine:
-    return StubEngine(
+def engine(slots: int) -> SimulatedEngine:
+    return SimulatedEngine(
         machine=Machine(slots=slots),
         answer=lambda asked, _: [100 + asked.sample] * (LENGTHS[asked.prompt[0]] - 1) + [END_ID],
     )
@@ -33,31 +33,31 @@ def drafts():
 
 
 def test_ours_goes_on_from_each_answer_at_once():
-    stub = engine(slots=99)
-    drawn = ours(stub, Turns((2, 2), 99), drafts())
+    simulated = engine(slots=99)
+    drawn = ours(simulated, Turns((2, 2), 99), drafts())
     assert len(drawn.asked) == 2 * (2 + 4)
-    assert drawn.kept == stub.counters().generation_tokens == 6 * (3 + 5)
-    assert stub.now == 10
+    assert drawn.kept == simulated.counters().generation_tokens == 6 * (3 + 5)
+    assert simulated.now == 10
     ends = {asked.key: [*asked.prompt, *asked.answer] for asked in drawn.asked}
     for asked in drawn.asked:
         assert asked.prompt.tolist() == (ends[asked.waits] if asked.waits else [asked.prompt[0]] * 20)
 
 
 def test_a_level_waits_for_the_longest_of_the_one_above():
-    stub = engine(slots=99)
-    drawn = by_level(stub, (2, 2), PROMPTS, max_tokens=99)
-    assert stub.now == 5 + 5
+    simulated = engine(slots=99)
+    drawn = by_level(simulated, (2, 2), PROMPTS, max_tokens=99)
+    assert simulated.now == 5 + 5
     assert drawn.kept == 6 * (3 + 5)
-    started = {one.key: one.started for one in stub.served}
+    started = {one.key: one.started for one in simulated.served}
     assert {started[asked.key] for asked in drawn.asked if asked.waits} == {5}
 
 
 def test_chains_are_as_many_as_leaves_and_draw_each_level_anew():
-    stub = engine(slots=4)
-    drawn = in_batches(stub, (2, 2), PROMPTS, max_tokens=99, batch=4)
+    simulated = engine(slots=4)
+    drawn = in_batches(simulated, (2, 2), PROMPTS, max_tokens=99, batch=4)
     assert len(drawn.asked) == 8 * 2
     assert drawn.kept == 4 * 2 * (3 + 5)
-    assert stub.now == 2 * 3 + 2 * 5
+    assert simulated.now == 2 * 3 + 2 * 5
     assert sum(asked.waits is None for asked in drawn.asked) == 8
 
 
@@ -67,6 +67,7 @@ def few(monkeypatch):
     monkeypatch.setattr(gen, "LOADS", (small,))
     monkeypatch.setattr(gen, "OURS", (replace(small, cache=1.0, alike=0.5, tool=9),))
     monkeypatch.setattr(gen, "STRATEGIES", replace(gen.STRATEGIES, trees=1, answer=60))
+    monkeypatch.setattr(gen, "EDGES", replace(gen.EDGES, trees=1, answer=60))
 
 
 def test_every_way_and_strategy_is_measured(few):

@@ -33,7 +33,7 @@ def request(sample: int = 0, tokens: int = 2) -> Request:
 
 def output(key: str, *, finished: bool = True, finish: str | None = "stop", ids: tuple[int, ...] = (3, 9)) -> object:
     """An output in the form of vLLM's."""
-    logprobs = [{token: SimpleNamespace(logprob=-0.25 * token)} for token in ids]
+    logprobs = SimpleNamespace(logprobs=[-0.25 * token for token in ids])
     answer = SimpleNamespace(token_ids=list(ids), logprobs=logprobs, finish_reason=finish)
     return SimpleNamespace(request_id=key, finished=finished, outputs=[answer], num_cached_tokens=1)
 
@@ -203,6 +203,7 @@ class TestVllmEngine:
         fake, exceptions = ModuleType("vllm"), ModuleType("vllm.exceptions")
         sampling = ModuleType("vllm.sampling_params")
         sampling.StructuredOutputsParams = SimpleNamespace
+        sampling.RequestOutputKind = SimpleNamespace(FINAL_ONLY=2)
         fake.SamplingParams = SimpleNamespace
         fake.LLM = lambda path, **options: SimpleNamespace(llm_engine=Stepping(), options=options)
         exceptions.VLLMError = type("VLLMError", (Exception,), {})
@@ -230,7 +231,7 @@ class TestVllmEngine:
         assert (done.key, done.token_ids.tolist()) == (asked.key, [3, 9])
         assert (params.seed, params.stop_token_ids, params.logprobs) == (asked.seed, [1], 0)
         assert (params.temperature, params.top_p, params.max_tokens) == (1.0, 1.0, 128)
-        assert params.structured_outputs is None
+        assert (params.structured_outputs, params.output_kind) == (None, 2)
 
     def test_holds_an_answer_to_its_schema(self, module, folder):
         engine = module.VllmEngine(found(folder), dtype="float32", max_length=engines.MAX_LENGTH)

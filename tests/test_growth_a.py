@@ -19,7 +19,9 @@ from pipeline.store.ledger import Ledger
 from pipeline.trees.draft import Draft, Piece, Reading, Spot, new_draft
 from pipeline.trees.grow import Tree, nodes_frame
 from pipeline.trees.growth.brpo import Brpo
+from pipeline.trees.growth.flat import Flat
 from pipeline.trees.growth.forks import Forks
+from pipeline.trees.growth.p2t import P2t
 from pipeline.trees.growth.pppo import Pppo
 from pipeline.trees.growth.spo_chain import SpoChain
 from pipeline.trees.growth.treeps_rag import TreepsRag
@@ -127,7 +129,7 @@ SEARCH = TreepsRag(documents_of, 1.0, lambda draft, piece: encode("gh"), width=3
 STRATEGIES = {
     "spo_chain": SpoChain(group=4, continuations=3, cutpoint_interval=3),
     "entropy": Forks(group=4, top=3),
-    "disagreement": Forks("disagreement", group=8, top=4, block=2),
+    "disagreement": Forks("disagreement", group=8, top=4, cache_block=2),
     "brpo": Brpo((4, 8, 16), traces=3, summaries=2, summary_tokens=5, end_marker="b\n", cut="..", header="#"),
     "pppo": Pppo(group=4, continuations=3, eta=0.3),
     "treeps_rag": SEARCH,
@@ -216,12 +218,12 @@ def test_forks_of_equal_prefixes_are_one():
     assert asked(Forks(top=1, branches=1), draft) == [Spot(1, 2)]
 
 
-def test_forks_move_back_to_the_edge_of_a_block():
+def test_forks_move_back_to_one_past_the_edge_of_a_block():
     draft = drafted("abcdefgh", logprobs=[-0.1, -0.1, -3, -0.1, -0.1, -0.1, -2, -1, -0.1])
-    for spot in asked(Forks(top=3, branches=1, block=4), draft):
-        assert draft.length(spot) % 4 == 0
-    assert asked(Forks(top=3, branches=1, block=4), draft) == [Spot(1, 1), Spot(1, 5)]
-    assert asked(Forks(top=1, branches=1, block=16), draft) == [Spot(1, 2)], "the edge lies in the prompt"
+    for spot in asked(Forks(top=2, branches=1, cache_block=4), draft):
+        assert draft.length(spot) % 4 == 1
+    assert asked(Forks(top=2, branches=1, cache_block=4), draft) == [Spot(1, 2), Spot(1, 6)]
+    assert asked(Forks(top=1, branches=1, cache_block=16), draft) == [Spot(1, 2)], "the edge lies in the prompt"
 
 
 def test_forks_move_back_to_the_end_of_a_step():
@@ -347,7 +349,7 @@ def test_the_only_search_goes_on(grow):
         (lambda: SpoChain(group=0), "spo_chain group is 0"),
         (lambda: SpoChain(rho=2.0), "rho"),
         (lambda: Forks("chance"), "'chance' does not exist"),
-        (lambda: Forks(block=0), "forks block is 0"),
+        (lambda: Forks(cache_block=0), "forks cache_block is 0"),
         (lambda: Brpo((4, 4)), "do not rise"),
         (lambda: Pppo(eta=1.5), "no share"),
         (lambda: TreepsRag(documents_of, 0.0), "no overlap"),
@@ -415,6 +417,15 @@ def test_merged_group():
     ]
     assert len(draft.pieces) == 5
     assert token_counts(draft) == (3 * 4 + 5 + 5 + 5 + 2, 3 + 5 + 5 + 5 + 2, 3 + 5 + 2 + 2)
+
+
+def test_p2t_is_the_flat_group_merged(grow):
+    engine = Shuffled()
+    flat, merged = grow(Flat(group=8), engine)[0], grow(P2t(group=8), engine)[0]
+    assert paths(merged) == paths(flat)
+    stored, unique = (sum(len(piece.token_ids) for piece in draft.pieces[1:]) for draft in (flat, merged))
+    assert unique == len(paths(flat)) - len(PROMPT) < stored
+    assert len({request.key for request in engine.seen}) == 8
 
 
 def test_written_tokens_are_not_merged_with_sampled_ones():

@@ -6,11 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
+from pipeline.bench.forest import StoredForest
 from pipeline.bench.labels_per_token import (
     END,
     FIRST_PROMPT,
@@ -29,6 +31,7 @@ from pipeline.bench.labels_per_token import (
     step_labels,
     tree_labels,
 )
+from pipeline.bench.shape import Shape
 from pipeline.errors import BadConfig
 from pipeline.generation.engine import Completion, Request, failed
 from pipeline.generation.sampler import Sampler
@@ -57,7 +60,7 @@ class ShuffledEngine:
     seed: int
     fails: int = 0
     name: str = "scripted"
-    fingerprint: str = "stub"
+    fingerprint: str = "simulated"
     seen: list[Request] = field(default_factory=list)
 
     def generate(self, requests) -> Iterator[Completion]:
@@ -420,8 +423,9 @@ class TestBench:
         with_attempts(draft, [steps(RIGHT, WRONG, WRONG)])
         assert list(scanned_errors(draft, 1)) == []  # nothing was drawn
 
-    def test_the_curve(self):
-        metrics = list(measure(tasks=2, group=4, attempts=1))
+    def test_the_curve(self, monkeypatch):
+        monkeypatch.setattr("pipeline.bench.labels_per_token.TASKS", 2)
+        metrics = list(measure(StoredForest(Path(), Shape(seed=0)), group=4, attempts=1))
         curve = {(m.params["strategy"], m.params["k"]): m for m in metrics if m.metric == "gen.labels_per_mtoken"}
         assert {strategy for strategy, _ in curve} == {"every_step", "adaptive", "spo_tree"}
         assert curve["every_step", 1].params["mse"] > curve["every_step", 32].params["mse"]

@@ -130,6 +130,20 @@ class TestLedger:
         assert (entry.completion.token_ids.tolist(), entry.completion.error, entry.attempts) == ([3], None, 3)
         assert ledger.count() == 1
 
+    def test_time_on_the_clock_adds_up_by_who_asked(self, tmp_path):
+        path = tmp_path / "ledger.sqlite"
+        with Ledger(path) as ledger:
+            for number, seconds in enumerate((1.5, 2.0, 0.0)):
+                asked = request(number)
+                ledger.put([(asked, answer(asked, 1))], policy="p", engine="e", asked_by="s/r0/trees", seconds=seconds)
+            ledger.put([(request(9), answer(request(9), 1))], policy="p", engine="e", asked_by="s/r0/roles")
+        with Ledger(path) as ledger:
+            assert (ledger.seconds("s/r0/trees"), ledger.seconds("s/r0/roles")) == (3.5, None)
+
+    def test_a_ledger_without_a_clock_knows_no_time(self, tmp_path, ledger):
+        ledger._db.execute("drop table clock")
+        assert ledger.seconds("s/r0/trees") is None
+
     def test_many_keys(self, ledger):
         asked = [request(number) for number in range(1203)]
         ledger.put(((one, answer(one, one.sample)) for one in asked), policy="p", engine="scripted", asked_by="")
@@ -235,7 +249,8 @@ class TestSampler:
         assert {key: entry.completion.token_ids.tolist() for key, entry in entries.items()} == {
             one.key: [one.sample, 9] for one in requests
         }
-        assert sampler.spent == Spent(reused=2, paid=4, decoded=8, prompt=8)
+        assert replace(sampler.spent, seconds=0) == Spent(reused=2, paid=4, decoded=8, prompt=8)
+        assert sampler.spent.seconds == ledger.seconds("") > 0
 
     def test_opens_no_engine_when_all_is_there(self, ledger):
         requests = [request(number) for number in range(3)]
@@ -276,7 +291,7 @@ class TestSampler:
         sampler = Sampler(ledger, "scripted", "p", Failing)
         entry = sampler.run([request()])[request().key]
         assert (entry.completion.error, entry.policy, entry.engine) == ("lost", "p", "scripted")
-        assert sampler.spent == Spent(paid=1, failed=1, prompt=2, cached=1)
+        assert replace(sampler.spent, seconds=0) == Spent(paid=1, failed=1, prompt=2, cached=1)
 
     def test_tells_of_every_answer(self, ledger):
         ledger.put([(request(), answer(request(), 1))], policy="p", engine="scripted", asked_by="")

@@ -146,7 +146,8 @@ def test_a_pilot_of_all_tasks_is_the_round(work: Work, pupil: Pupil):
     found = lines(work)
     unlike = {"computed_tokens", "computed_share"}  # this engine caches nothing
     for figure, line in found.items():
-        if line.plan is not None and line.actual is not None and figure not in unlike:
+        timed = figure.startswith("seconds")
+        if line.plan is not None and line.actual is not None and figure not in unlike and not timed:
             assert line.actual == pytest.approx(line.plan), figure
     assert (found["requests"].plan, found["judged_leaves"].plan, found["pairs"].plan) == (72, 84, 3)
     prompt, decoded = (read(work, "requests")[f"{name}_tokens"].sum() for name in ("prompt", "decoded"))
@@ -156,7 +157,31 @@ def test_a_pilot_of_all_tasks_is_the_round(work: Work, pupil: Pupil):
     assert found["unique_tokens"].plan < decoded < prompt
     assert found["computed_tokens"].plan < found["computed_tokens"].actual == prompt
     assert found["seconds"].plan > 0
-    assert found["seconds"].actual is None
+    assert found["seconds"].actual > 0
+    assert found["seconds_per_row_of_pairs"].actual == pytest.approx(found["seconds"].actual / 3)
+
+
+def test_hours_of_the_engine_cost_what_the_clock_says(work: Work):
+    write_plan(work, PlanConfig(group=4, price_per_hour=3600.0))
+    write_rollouts(work, RolloutConfig(group=4))
+    found = lines(work)
+    assert found["cost"].plan == pytest.approx(found["seconds"].plan)
+    assert found["cost"].actual == pytest.approx(found["seconds"].actual)
+    with work.store.ledger() as ledger:
+        assert found["seconds"].actual == ledger.seconds("three/r0/rollouts") > 0
+
+
+def test_a_run_ends_at_a_cost_and_goes_on_from_there(work: Work, pupil: Pupil):
+    priced = RolloutConfig(group=16, most_cost=1e-9, price_per_million_decoded=2.0)
+    report = write_rollouts(work, priced)
+    assert report.rows["nodes"] == 0
+    assert report.numbers["cost"] > 0
+    assert report.notes[0].startswith("the cap of 1e-09 in money is reached: what was asked is in the ledger")
+    assert 0 < len(pupil.prompts) < 48
+    write_rollouts(work, replace(priced, most_cost=0.0))
+    assert len(pupil.prompts) == 48 == read(work, "requests").height
+    with pytest.raises(BadConfig, match="a run shall end at a cost of 1, and nothing has a price"):
+        write_rollouts(work, RolloutConfig(most_cost=1.0))
 
 
 def test_a_plan_counts_up_and_writes_no_more_than_itself(work: Work, pupil: Pupil):
@@ -252,14 +277,14 @@ def test_the_commands(work: Work, capsys):
 
 
 def test_the_report_without_a_plan(work: Work, capsys):
-    assert ask(work, capsys, "report", "cost")[2].startswith("branchpoint: the store has no rounds and no plans; run")
+    assert ask(work, capsys, "report", "cost")[2].startswith("branchpoint: the store has no rounds; run")
     make_round(work)
     write_patches(work)
     code, out, _ = ask(work, capsys, "report", "cost", "--suite", "three", "--json")
     rows = {row["figure"]: row for row in map(json.loads, out.splitlines())}
     assert (code, rows["requests"]["plan"], rows["requests"]["actual"]) == (0, None, 72)
     assert rows["patches"]["actual"] == 0
-    assert "seconds" not in rows
+    assert rows["seconds"]["actual"] > 0
     assert "no plan" in ask(work, capsys, "report", "cost")[1].splitlines()[0]
 
 
@@ -279,6 +304,6 @@ def test_the_report_refuses(work: Work, capsys, arguments, message):
 def test_of_several_rounds_one_is_named(work: Work, capsys):
     for name in ("r0", "r1"):
         write_plan(replace(work, round=name), PlanConfig(group=1, pilot=1))
-    said = "several rounds have costs: three r0, three r1; name one with --suite and --round"
+    said = "any of these may be meant: three r0, three r1; name one with --suite and --round"
     assert ask(work, capsys, "report", "cost") == (2, "", f"branchpoint: {said}\n")
     assert ask(work, capsys, "report", "cost", "--round", "r1")[0] == 0

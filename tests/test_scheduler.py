@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import BadConfig
+from pipeline.generation.budget.spending import Caps, Prices
 from pipeline.generation.engine import Completion, Request, Sampling, failed
 from pipeline.generation.sampler import Sampler
-from pipeline.generation.scheduler import Caps, Scheduler
+from pipeline.generation.scheduler import Scheduler
 from pipeline.store.ledger import Ledger
 from pipeline.trees.draft import Ask, Draft, Reading, new_draft
 from pipeline.trees.grow import Tree, nodes_frame
@@ -193,7 +194,16 @@ def test_rewards_are_asked_for_only_where_they_are_needed(ledger):
     assert asked == []
 
 
-@pytest.mark.parametrize("caps", [Caps(tokens=60), Caps(seconds=0.0)], ids=["tokens", "seconds"])
+@pytest.mark.parametrize(
+    "caps",
+    [
+        pytest.param(Caps(tokens=60), id="tokens"),
+        pytest.param(Caps(seconds=0.0), id="seconds"),
+        pytest.param(Caps(cost=60.0, prices=Prices(decoded=1e6)), id="money by decoded tokens"),
+        pytest.param(Caps(cost=60.0, prices=Prices(prompt=1e6)), id="money by prompt tokens"),
+        pytest.param(Caps(cost=1e-9, prices=Prices(hour=1.0)), id="money by the hour"),
+    ],
+)
 def test_a_cap_ends_a_run_and_the_next_goes_on_from_there(ledger, caps):
     engine = Answering(most=4)
     scheduler, rows = grown(ledger, engine, Flat(), drafts(12), caps=caps, ready=8)
@@ -204,6 +214,11 @@ def test_a_cap_ends_a_run_and_the_next_goes_on_from_there(ledger, caps):
     assert not whole.stopped
     assert len(rest) == 12
     assert len({one.key for one in engine.asked}) == len(engine.asked) == 96
+
+
+def test_money_cannot_be_capped_without_prices():
+    with pytest.raises(BadConfig, match="a run shall end at a cost of 5, and nothing has a price; give a price"):
+        Caps(cost=5.0)
 
 
 def test_leaving_early_closes_the_engine(ledger):

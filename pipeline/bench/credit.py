@@ -12,13 +12,15 @@ import gc
 import math
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise, repeat
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from pipeline.bench.clock import median_seconds
 from pipeline.bench.credit_inputs import first_trees, flat_groups, read_trees, with_needs
@@ -31,6 +33,7 @@ from pipeline.credit.inputs import INPUTS, TOKEN
 from pipeline.credit.tables import FEW_WORDS, TREE_COLUMNS, columns_for, seen_by, trees_from_nodes
 from pipeline.errors import BadTable
 from pipeline.store.batches import beside
+from pipeline.store.layout import Place
 
 COLUMNS = [*TREE_COLUMNS, "token_ids"]
 REPEATS = 5
@@ -52,7 +55,8 @@ class Large(NamedTuple):
 FLAT = ("grpo", "dr_grpo", "rloo", "opo")
 """Methods that see nothing of a tree but its answers."""
 WITH_READ = "spo_tree"
-"""The method that is timed from the store on, too."""
+"""The method that is timed from the store on, too: on the larger forest of the bench."""
+VERDICT_COLUMNS = ("task", "tree", "node", "reward")
 LARGE: dict[str, Large] = {
     **dict.fromkeys(FLAT, Large("rows", 1_125_000)),
     "spo_tree": Large("rows", 10_000_000, repeats=1),
@@ -73,7 +77,7 @@ def measure(forest: StoredForest) -> Iterator[Metric]:
             continue  # what is drawn is of the right kind and no more
         yield from _measure_method(method, trees, {**params, **_sizes(trees)})
         if name == WITH_READ:
-            yield _measure_with_read(forest, method, {**params, **_sizes(trees)})
+            yield from _measure_with_read(forest.large, method, name)
         if name in FLAT:
             source, params = _flat_source(seed), {"method": name, "group": GROUP, "seed": seed}
         else:
@@ -99,22 +103,34 @@ def _measure_method(method: Method, trees: Trees, params: Params) -> Iterator[Me
     yield ratio("credit.peak_mib", _peak_bytes(method, trees), MIB, unit="MiB", params=params)
 
 
-def _measure_with_read(forest: StoredForest, method: Method, params: Params) -> Metric:
-    """Rows a second from the store to values, in batches of whole tasks."""
-    store = forest.store
-    places = {table: store.places(table) for table in ("nodes", "verdicts")}
+def _measure_with_read(forest: StoredForest, method: Method, name: str) -> Iterator[Metric]:
+    """Rows a second from the store to values, in batches of whole tasks; how much longer that takes than to decode what
+    is read for it, file after file."""
+    store, columns = forest.store, {"nodes": columns_for(method), "verdicts": VERDICT_COLUMNS}
+    places = {table: store.places(table) for table in columns}
+    rows = 0
+
+    def read(table: str, places: Sequence[Place]) -> Iterator[pa.Table]:
+        return store.batches(table, places, columns=columns[table], dictionary=FEW_WORDS)
 
     def annotate() -> None:
-        nodes = store.batches("nodes", places["nodes"], columns=columns_for(method), dictionary=FEW_WORDS)
-        verdicts = store.batches(
-            "verdicts", places["verdicts"], columns=("task", "tree", "node", "reward"), dictionary=FEW_WORDS
-        )
-        for batch, (said,) in beside(nodes, verdicts):
+        nonlocal rows
+        rows = 0
+        for batch, (said,) in beside(*(read(table, places[table]) for table in columns)):
             seen = pl.DataFrame(batch).filter(seen_by(method))
             method.function(trees_from_nodes(seen, pl.DataFrame(said), needs=method.needs), method.params())
+            rows += len(seen)
 
-    (seconds,) = median_seconds(annotate, repeats=3)
-    return ratio("credit.read_rows_per_s", params["rows"], seconds, unit="rows/s", params={**params, "repeats": 3})
+    def decode() -> None:
+        for table in columns:
+            for place in places[table]:
+                deque(read(table, [place]), maxlen=0)
+
+    seconds, decoding = median_seconds(annotate, decode, repeats=3)
+    params = {"method": name, **forest.shape.params(), "rows": rows, "files": sum(map(len, places.values()))}
+    params["repeats"] = 3
+    yield ratio("credit.read_rows_per_s", rows, seconds, unit="rows/s", params=params)
+    yield ratio("credit.read_over_decode", seconds, decoding, unit="x", params=params)
 
 
 def _beside_loop(

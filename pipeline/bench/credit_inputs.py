@@ -19,6 +19,7 @@ from pipeline.bench.prose import draw_logprobs
 from pipeline.credit.columns import Method, Trees, rows_by_depth
 from pipeline.credit.inputs import INPUTS, NODE
 from pipeline.credit.tables import columns_for, seen_by, trees_from_nodes
+from schemas.words import ORIGINS
 
 SAMPLES = 8
 """Continuations by which a step is labelled."""
@@ -30,7 +31,19 @@ PAYOFFS, MALFORMED = 64, 0.1
 """Different payoff matrices, the first of which cannot be read; share of responses that lack a tag."""
 ENDS = ("</think></thinking>\n<payoff>", "</think>\n<payoff>", "</thinking>\n<payoff>")
 """Of thinking, the first as it should be."""
-CALLS = ('[{"name": "search"}]', '[{"name": "search", "ok": false}]', '[{"name": "calculate"}]', None, None)
+CALLS = (
+    '[{"name": "search", "arguments": {"query": "where", "k": 3}}]',
+    '[{"name": "search", "ok": false}, {"name": "search", "arguments": {"query": "when", "k": 3}}]',
+    '[{"name": "calculate", "arguments": {"of": "1 + 1"}}]',
+    *(None, None),
+)
+REFERENCES = (
+    '[{"name": "search", "arguments": {"query": "where"}}, {"name": "calculate", "arguments": {"of": "1 + 1"}}]',
+    '[{"name": "search", "arguments": {"query": "when"}}]',
+)
+SUBGOALS, ACHIEVED = '["key", "door", "stairs"]', ('["key"]', '["door", "window"]', "[]", None, None, None)
+BUDGETS = 4
+SAMPLE, BRANCH, SUMMARY = (ORIGINS.index(word) for word in ("sample", "branch", "summary"))
 CELLS = ("DQ_AQ", "DQ_CQ", "DQ_DA", "VQ_AQ", "VQ_CQ", "VQ_DA")
 
 
@@ -179,6 +192,45 @@ def _tagged_texts(random: np.random.Generator, trees: Trees) -> pl.Series:
     ).to_series()
 
 
+def _origins(random: np.random.Generator, trees: Trees) -> np.ndarray:
+    """Those there are, but branches are summaries, which is one to most methods."""
+    origin = trees.given["origin"]
+    return np.where(origin == BRANCH, SUMMARY, origin)
+
+
+def _budgets(random: np.random.Generator, trees: Trees) -> np.ndarray:
+    """A budget ends with every inner step of a sample."""
+    place = trees.depth - 1
+    ends = (trees.given["origin"] == SAMPLE) & (place >= 0) & (place < BUDGETS) & ~trees.leaves()
+    return np.where(ends, place, np.nan)
+
+
+def _reference_calls(random: np.random.Generator, trees: Trees) -> pl.Series:
+    return _on_roots(trees, pl.Series(REFERENCES).gather(random.integers(0, len(REFERENCES), len(trees.parent))), None)
+
+
+def _subgoals(random: np.random.Generator, trees: Trees) -> pl.Series:
+    return _on_roots(trees, SUBGOALS, pl.Series(ACHIEVED).gather(random.integers(0, len(ACHIEVED), len(trees.parent))))
+
+
+def _on_roots(trees: Trees, root: pl.Series | str, inner: pl.Series | None) -> pl.Series:
+    """One on roots, the other elsewhere."""
+    return pl.select(pl.when(pl.Series(trees.parent < 0)).then(pl.lit(root)).otherwise(pl.lit(inner))).to_series()
+
+
+def _attributions(random: np.random.Generator, trees: Trees) -> np.ndarray:
+    """From 0 to 3, -1 where the annotator failed."""
+    return random.integers(-1, 4, len(trees.parent)).astype(np.float64)
+
+
+def _critic_values(random: np.random.Generator, trees: Trees) -> np.ndarray:
+    return random.random(int(trees.token_offsets[-1]))
+
+
+def _attention(random: np.random.Generator, trees: Trees) -> np.ndarray:
+    return random.exponential(1.0, int(trees.token_offsets[-1]))
+
+
 DRAWN: dict[str, Callable[[np.random.Generator, Trees], np.ndarray | pl.Series]] = {
     "agent": _agents,
     "state": _states,
@@ -187,6 +239,14 @@ DRAWN: dict[str, Callable[[np.random.Generator, Trees], np.ndarray | pl.Series]]
     "tool_calls": _tool_calls,
     "step_soft": _chances,
     "step_hard": _right_steps,
+    "origin": _origins,
+    "budget": _budgets,
+    "reference_calls": _reference_calls,
+    "subgoals": _subgoals,
+    **{f"attribution_{name}": _attributions for name in ("goal", "relationship", "knowledge")},
+    "critic_values": _critic_values,
+    "waad": _attention,
+    "fai": _attention,
 }
 """By name of INPUTS, for the trees in which it shall stand; all others are drawn by their kind."""
 LACKING = ("agent", "state", "step_reward", "tool_calls")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +16,7 @@ from pipeline.bench.draw import ROUND, Counts, Slice, draw_slice, slice_tasks, s
 from pipeline.bench.metric import Metric, Params, figure, ratio
 from pipeline.bench.shape import Shape, Sizes
 from pipeline.bench.vary import grow
+from pipeline.store.batches import ahead
 from pipeline.store.layout import Place
 from pipeline.store.store import Store
 
@@ -54,6 +54,11 @@ class StoredForest:
         """The store, with the forest's tables in it."""
         return self.drawn.store
 
+    @cached_property
+    def large(self) -> StoredForest:
+        """A forest alike, of as many nodes as `sizes` says."""
+        return StoredForest(self.root / "large", sized(self.shape, self.sizes.nodes), self.sizes)
+
     def read(self, table: str, *, columns: list[str] | None = None) -> pl.DataFrame:
         """A table of the forest, whole."""
         return self.store.read(table, self.store.places(table), columns=columns)
@@ -77,21 +82,11 @@ def write_shard(
             for table in tables
             if table != "variants" or stage in VARYING
         }
-        for slice_ in _ahead(drawn):
+        for slice_ in ahead(iter(drawn)):
             for (stage, table), file in out.items():
                 file.add(slice_.rows[stage][table])
             counts.append(slice_.counts)
     return added(counts)
-
-
-def _ahead(drawn: Iterable[Slice]) -> Iterator[Slice]:
-    """The same, each drawn while the one before it is written."""
-    coming = iter(drawn)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        following = pool.submit(next, coming, None)
-        while (slice_ := following.result()) is not None:
-            following = pool.submit(next, coming, None)
-            yield slice_
 
 
 def added(counts: Iterable[Counts]) -> Counts:

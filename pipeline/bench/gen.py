@@ -1,6 +1,6 @@
 """Bench `gen`: what growing trees costs beside the least it could, ours and its rivals on the engine without a model.
 
-A tick is a decoded token, a prompt takes no time. Knows no engine but the stub; `gen_vllm` asks a real one.
+A tick is a decoded token, a prompt takes no time. Knows no engine but the simulated one; `gen_vllm` asks a real one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from pipeline.bench.bounds import least_makespan, longest_path
 from pipeline.bench.forest import StoredForest
 from pipeline.bench.gen_drivers import Drawn, Turns, by_level, in_batches, ours
 from pipeline.bench.metric import Metric, Params, ratio
-from pipeline.bench.stub_engine import END_ID, Answers, Machine, StubEngine
+from pipeline.bench.simulated_engine import END_ID, Answers, Machine, SimulatedEngine
+from pipeline.generation.block_cache import BLOCK_TOKENS
 from pipeline.generation.engine import Request
 from pipeline.generation.reuse import Answered, least_prefill, unique_tokens
 from pipeline.trees.draft import Draft, Reading, new_draft
 from pipeline.trees.growth import FROM_PROMPT
+from pipeline.trees.growth.forks import Forks
 from pipeline.trees.segment import Step
 from pipeline.trees.strategy import Strategy
 
@@ -82,6 +84,9 @@ OURS = (
 WAYS = ("ours/first", "ours/longest", "barrier by level", "chains in batches")
 STRATEGIES = Load("8 prompts", 8, 200, (1,), 120, 16)
 """On which the strategies of the registry are begun."""
+EDGES = Load("24 prompts", 24, 200, (1,), 400, 64)
+"""On which forks stand where they fall, and on the edges of the cache's blocks."""
+EDGE_BLOCKS = (BLOCK_TOKENS, 1)
 PARAMS: dict[str, dict[str, object]] = {
     "spo_tree": {"segment": 40},
     "brpo": {"budgets": (60, 120, 180), "summary_tokens": 30},
@@ -102,16 +107,27 @@ def measure(forest: StoredForest) -> Iterator[Metric]:
         if all((field.default, field.default_factory) != (MISSING, MISSING) for field in fields(strategy)):
             drawn = _draw(STRATEGIES, WAYS[0], seed, strategy=strategy(**PARAMS.get(name, {})))
             yield from _metrics(*drawn, STRATEGIES, {"strategy": name, "scheduler": WAYS[0]})
+    yield _edges(seed)
 
 
-def _draw(load: Load, way: str, seed: int, *, strategy: Strategy | None = None) -> tuple[StubEngine, Drawn]:
+def _edges(seed: int) -> Metric:
+    """Prompt tokens computed where forks move back to edges of blocks, over those where they do not."""
+    strategies = [Forks(cache_block=block) for block in EDGE_BLOCKS]
+    counted = [_draw(EDGES, WAYS[0], seed, strategy=strategy)[0].counters() for strategy in strategies]
+    moved, fallen = (one.prefix_cache_queries - one.prefix_cache_hits for one in counted)
+    decoded = " ".join(str(one.generation_tokens) for one in counted)
+    params = {"strategy": "forks", "block": EDGE_BLOCKS[0], "decoded": decoded, **EDGES.params()}
+    return ratio("gen.edge_prefill", moved, fallen, unit="x", params=params)
+
+
+def _draw(load: Load, way: str, seed: int, *, strategy: Strategy | None = None) -> tuple[SimulatedEngine, Drawn]:
     """Have the trees of a load drawn in one of the ways."""
     random = np.random.default_rng(seed)
     prompts = random.integers(END_ID + 1, 150_000, (load.trees, load.prompt), dtype=np.int32)
     stretch = np.exp(load.alike * random.standard_normal(load.trees) - load.alike**2 / 2)
     by_start = {prompt[:4].tobytes(): factor for prompt, factor in zip(prompts, stretch.tolist(), strict=True)}
     answer = partial(_stretched, by_start) if load.alike else None
-    engine = StubEngine(Answers(load.answer, seed=seed), load.machine(), answer=answer)
+    engine = SimulatedEngine(Answers(load.answer, seed=seed), load.machine(), answer=answer)
     if way == "barrier by level":
         return engine, by_level(engine, load.branching, prompts, max_tokens=LONGEST)
     if way == "chains in batches":
@@ -125,7 +141,7 @@ def _draw(load: Load, way: str, seed: int, *, strategy: Strategy | None = None) 
     return engine, ours(engine, strategy, drafts, order=way.removeprefix("ours/"), reward_of=_reward_of)
 
 
-def _metrics(engine: StubEngine, drawn: Drawn, load: Load, way: Params) -> Iterator[Metric]:
+def _metrics(engine: SimulatedEngine, drawn: Drawn, load: Load, way: Params) -> Iterator[Metric]:
     """G1 to G3 of performance by their names, with what they are divided from."""
     params, served, counters = {**way, **load.params()}, {one.key: one for one in engine.served}, engine.counters()
     row = {asked.key: number for number, asked in enumerate(drawn.asked)}

@@ -101,23 +101,23 @@ def ours(
     for draft in grown:
         for piece in draft.pieces:
             if piece.entry is not None:
-                key, waits = piece.entry.completion.key, draft.pieces[piece.at.piece].entry
-                waits = None if waits is None else waits.completion.key
-                asked.setdefault(
-                    key, Asked(key, waits, piece.entry.prompt, piece.token_ids, piece.entry.completion.cached or 0)
-                )
+                entry, done = piece.entry, piece.entry.completion
+                waits = _waits(draft, piece)
+                asked.setdefault(done.key, Asked(done.key, waits, entry.prompt, done.token_ids, done.cached or 0))
         tree = Tree(draft.task, draft.tree)
         lay_out(draft, tree, by_step=strategy.by_step)
         kept += sum(node["token_count"] for node in tree.nodes if node["sampled"])
     return Drawn(list(asked.values()), kept, seconds)
 
 
-def _sampled_above(draft: Draft, piece: Piece) -> Piece | None:
-    """The piece that had to be there before another could be asked for; what was only written lies between."""
+def _waits(draft: Draft, piece: Piece) -> str | None:
+    """The request whose answer had to be there before a piece could be asked for; what was written lies between."""
+    if len(piece.entry.prompt) == len(draft.pieces[0].token_ids):
+        return None  # though it may hang on another, where prefixes were merged
     while piece.at is not None:
         piece = draft.pieces[piece.at.piece]
         if piece.entry is not None:
-            return piece
+            return piece.entry.completion.key
     return None
 
 

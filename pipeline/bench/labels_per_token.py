@@ -1,6 +1,6 @@
-"""What labels of steps cost: labels per million decoded tokens against their error, strategy by strategy.
+"""Bench `labels`: labels of steps per million decoded tokens against their error, strategy by strategy.
 
-A stub stands for the policy: its steps are right or wrong by known chances, so that the true value of every prefix is
+The policy is simulated: its steps are right or wrong by known chances, so that the true value of every prefix is
 known, which 128 rollouts a prefix would only estimate. All else is real: strategies, scheduler, sampler, ledger.
 
 A label's tokens are those decoded to have it. Attempts that were there before are not among them; a tree of SPO has no
@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.bench.forest import StoredForest
 from pipeline.bench.metric import Metric, Params, ratio
 from pipeline.credit.omegaprm import locate
 from pipeline.generation.engine import Request
@@ -43,6 +44,7 @@ STEP_TOKENS = 12
 MAX_TOKENS = 4096
 """Of an answer: none reaches it."""
 DRAWS = (1, 2, 4, 8, 16, 32)
+TASKS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class Labels(NamedTuple):
         return len(self.value) / self.tokens * 1e6
 
 
-def measure(*, tasks: int = 32, group: int = 8, attempts: int = 2, seed: int = 0) -> Iterator[Metric]:
+def measure(forest: StoredForest, *, group: int = 8, attempts: int = 2) -> Iterator[Metric]:
     """Grow a drawn suite by every strategy.
 
     gen.labels_per_mtoken: the curve; mse, and the share of labels on the wrong side of 0.5, against k.
@@ -144,10 +146,10 @@ def measure(*, tasks: int = 32, group: int = 8, attempts: int = 2, seed: int = 0
     gen.first_errors_per_mtoken: with the share of first errors that were found exactly.
 
     Args:
-        tasks: of the suite. group: attempts a task to begin with. attempts: of them labelled.
-        seed: of the suite.
+        forest: not looked at but for its seed, which is the suite's.
+        group: attempts a task to begin with. attempts: of them labelled.
     """
-    suite = policies(tasks, seed=seed)
+    suite = policies(TASKS, seed=forest.shape.seed)
     started = _grow(Flat(group), prompts(suite), suite)[0]
     for draft in started:
         for attempt in draft.attempts():
@@ -172,10 +174,10 @@ def measure(*, tasks: int = 32, group: int = 8, attempts: int = 2, seed: int = 0
         yield _gain("spo_tree", branching, labels, constant)
     for k in DRAWS:
         found = [error for draft in every for error in scanned_errors(draft, k)]
-        yield _errors("every_step", k, found)
+        yield from _errors("every_step", k, found)
     for k in DRAWS[1:]:
         grown = _grow(OmegaPrm(searches=1, rollouts=k), _copies(started), suite)[0]
-        yield _errors("omegaprm", k, [error for draft in grown for error in halved_errors(draft)])
+        yield from _errors("omegaprm", k, [error for draft in grown for error in halved_errors(draft)])
 
 
 def _copies(drafts: Iterable[Draft]) -> Iterator[Draft]:
@@ -185,7 +187,8 @@ def _copies(drafts: Iterable[Draft]) -> Iterator[Draft]:
 def _grow(strategy: Strategy, drafts: Iterable[Draft], suite: Sequence[Policy]) -> tuple[list[Draft], int]:
     """Trees by task, and the tokens decoded."""
     with TemporaryDirectory() as folder, Ledger(Path(folder) / "ledger.sqlite") as ledger:
-        sampler = Sampler(ledger, "scripted", "stub", lambda: ScriptedEngine(answer_of(suite), fingerprint="stub"))
+        engine = ScriptedEngine(answer_of(suite), fingerprint="simulated")
+        sampler = Sampler(ledger, engine.name, engine.fingerprint, lambda: engine)
         grown = [done.draft for done in Scheduler(sampler, strategy, reward_of=reward_of).grow(iter(drafts))]
         return sorted(grown, key=lambda draft: draft.pieces[0].token_ids[0]), sampler.spent.decoded
 
@@ -283,8 +286,11 @@ def _gain(strategy: str, k: int, labels: Labels, constant: float) -> Metric:
     return ratio("gen.labels_at_equal_mse", labels.rate, constant * labels.mse, unit="x", params=params)
 
 
-def _errors(strategy: str, k: int, errors: Sequence[FirstError]) -> Metric:
+def _errors(strategy: str, k: int, errors: Sequence[FirstError]) -> Iterator[Metric]:
+    """The figure of first errors; none where no attempt was wrong."""
+    if not errors:
+        return
     exact = float(np.mean([error.found == error.truth for error in errors]))
     params: Params = {"strategy": strategy, "k": k, "accuracy": exact}
     tokens = sum(error.tokens for error in errors)
-    return ratio("gen.first_errors_per_mtoken", len(errors), tokens / 1e6, unit="labels/Mtoken", params=params)
+    yield ratio("gen.first_errors_per_mtoken", len(errors), tokens / 1e6, unit="labels/Mtoken", params=params)

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.bench.draw import ROUND, Counts, draw_slice, task_name
-from pipeline.bench.forest import StoredForest, sized, slice_of, slices_of, write_forest
+from pipeline.bench.forest import StoredForest, slice_of, slices_of
 from pipeline.bench.metric import Metric, Params, ratio
 from pipeline.bench.opening import measure_opening
 from pipeline.bench.shape import Shape
@@ -57,9 +57,7 @@ class _Tree(NamedTuple):
 
 def measure(forest: StoredForest) -> Iterator[Metric]:
     """Milliseconds by query; leaves to token ids; opening a store of many trees; a pass over many rows."""
-    shape = sized(forest.shape, forest.sizes.nodes)
-    store = Store(forest.root / "query")
-    counts = write_forest(store, shape)
+    shape, (store, counts) = forest.large.shape, forest.large.drawn
     files = len(store.places("nodes"))
     params = {**shape.params(), "nodes": counts.nodes, "tokens": counts.tokens, "node_files": files}
     yield from _queries(store, shape, counts, params)

@@ -78,9 +78,9 @@ of agents in an environment."""
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much the benches of the store take that draw more than the forest.
+    """How much the benches take that draw more than the forest.
 
-    nodes:  of the forest that is queried, about.
+    nodes:  of the larger forest, about, which is queried and credited from the store on.
     leaves: put together from disk.
     trees:  of the store that is only opened.
     rows:   of steps that are passed over.

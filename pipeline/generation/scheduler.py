@@ -11,10 +11,11 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from pipeline.errors import BadConfig
+from pipeline.generation.budget.spending import NO_CAPS, Caps, Spent
 from pipeline.generation.engine import Request
 from pipeline.generation.sampler import Sampler
 from pipeline.trees.draft import Answer, Ask, Draft
@@ -28,20 +29,6 @@ done early; once all are begun, the least advanced goes first, so that all end t
 answers were the longest so far, which ends sooner where lengths are alike within a task."""
 _DOUBT = 2
 """Answers of mean length that a tree is taken to have had before its first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """Where a run ends cleanly; None: nowhere.
-
-    tokens: decoded now, those found in the ledger not among them. seconds: since the run began.
-    """
-
-    tokens: int | None = None
-    seconds: float | None = None
-
-
-NO_CAPS = Caps()
 
 
 class Grown(NamedTuple):
@@ -111,8 +98,8 @@ class Scheduler:
 
         A tree that a cap left unfinished is not among them; what it has asked for is in the ledger.
         """
-        started, decoded = time.monotonic(), self.sampler.spent.decoded
-        with closing(self.sampler.stream(self._requests(drafts, started, decoded))) as entries:
+        started, before = time.monotonic(), replace(self.sampler.spent)
+        with closing(self.sampler.stream(self._requests(drafts, started, before))) as entries:
             for entry in entries:
                 key = entry.completion.key
                 for tree, ask in self._asked.pop(key):
@@ -127,11 +114,13 @@ class Scheduler:
         while self._done:
             yield self._done.pop(0)
 
-    def _requests(self, drafts: Iterator[Draft], started: float, decoded: int) -> Iterator[Request | None]:
+    def _requests(self, drafts: Iterator[Draft], started: float, before: Spent) -> Iterator[Request | None]:
         """What to ask next, whenever there is room for more."""
         ahead = self.ready if self.order == "longest" else 1
         while True:
-            self.stopped = self.stopped or self._cap(time.monotonic() - started, self.sampler.spent.decoded - decoded)
+            self.stopped = self.stopped or self.caps.reached(
+                seconds=time.monotonic() - started, before=before, now=self.sampler.spent
+            )
             if self.stopped:
                 return
             while not self._all_begun and self._ready < ahead:
@@ -146,13 +135,6 @@ class Scheduler:
                 yield None
             else:
                 return
-
-    def _cap(self, seconds: float, tokens: int) -> str:
-        if self.caps.tokens is not None and tokens >= self.caps.tokens:
-            return f"the cap of {self.caps.tokens} tokens is reached"
-        if self.caps.seconds is not None and seconds >= self.caps.seconds:
-            return f"the cap of {self.caps.seconds:g} seconds is reached"
-        return ""
 
     def _next(self) -> Request | None:
         """The next request that is not under way already; None where no ask is ready."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
+from typing import NamedTuple
 
 from safetensors import SafetensorError
 
@@ -22,7 +23,7 @@ quiet_engines()
 with quiet_output():
     from vllm import LLM, SamplingParams
     from vllm.exceptions import VLLMClientError, VLLMError
-    from vllm.sampling_params import StructuredOutputsParams
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
 
 def engine_version() -> str:
@@ -50,8 +51,21 @@ def _without_llvmlite() -> Iterator[None]:
             sys.modules["llvmlite.binding.ffi"] = held
 
 
+class Counters(NamedTuple):
+    """What vLLM has counted since the engine was opened, in tokens, by vLLM's names."""
+
+    prompt_tokens: int
+    generation_tokens: int
+    prefix_cache_queries: int
+    prefix_cache_hits: int
+
+
 class VllmEngine:
     """vLLM on one policy, in float32 on a CPU and in the model's own type elsewhere.
+
+    counting: keep vLLM's counters, which takes a little time at every step.
+    block:    tokens in a block of the prefix cache; None: as vLLM has it, 16 on common GPUs and 128 on a CPU, where it
+              must be a multiple of 32.
 
     Raises:
         BadModel: vLLM cannot load the policy.
@@ -59,7 +73,9 @@ class VllmEngine:
 
     name = "vllm"
 
-    def __init__(self, policy: Policy, *, dtype: str, max_length: int):
+    def __init__(
+        self, policy: Policy, *, dtype: str, max_length: int, counting: bool = False, block: int | None = None
+    ):
         self._policy = policy
         self._dtype = dtype
         self._length = min(max_length, policy.max_length)
@@ -71,10 +87,11 @@ class VllmEngine:
                     dtype=dtype,
                     enforce_eager=True,
                     enable_prefix_caching=True,
+                    block_size=block,
                     max_model_len=self._length,
                     max_num_seqs=IN_FLIGHT,
                     gpu_memory_utilization=0.85,
-                    disable_log_stats=True,
+                    disable_log_stats=not counting,
                     use_tqdm_on_load=False,
                     # A prompt cut in two would rewind its request's generator, which a CPU generator cannot do.
                     enable_chunked_prefill=False,
@@ -106,9 +123,16 @@ class VllmEngine:
             stop_token_ids=list(self._policy.end_ids),
             seed=request.seed,
             logprobs=0,
+            flat_logprobs=True,
             detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
             structured_outputs=StructuredOutputsParams(json=schema) if (schema := request.sampling.schema) else None,
         )
+
+    def counters(self) -> Counters:
+        """What has been counted by now. Only of an engine that counts."""
+        found = {metric.name.removeprefix("vllm:"): metric for metric in self._llm.get_metrics()}
+        return Counters(*(found[name].value for name in Counters._fields))
 
     def close(self) -> None:
         """Give the memory back."""

@@ -25,12 +25,16 @@ create table if not exists completions (
     cached integer, seconds real, attempts integer not null, error text, asked_by text, mark blob
 ) without rowid
 """
+_CREATE_CLOCK = "create table if not exists clock (asked_by text primary key, seconds real not null) without rowid"
 _PUT = """
 insert into completions values (?,?,?,?,?,?,?,?,?,?,?,1,?,?,?)
 on conflict(key) do update set token_ids=excluded.token_ids, logprobs=excluded.logprobs, finish=excluded.finish,
     cached=excluded.cached, seconds=excluded.seconds, attempts=attempts+1, error=excluded.error,
     asked_by=excluded.asked_by, mark=mark_of(attempts + 1, excluded.mark)
 where completions.error is not null
+"""
+_PUT_SECONDS = """
+insert into clock values (?,?) on conflict(asked_by) do update set seconds=seconds + excluded.seconds
 """
 _ADDED = {"asked_by": "text", "mark": "blob"}
 """Columns that ledgers of older versions lack; who asked is null there."""
@@ -84,8 +88,20 @@ class Ledger:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._db.close()
 
-    def put(self, pairs: Iterable[tuple[Request, Completion]], *, policy: str, engine: str, asked_by: str) -> None:
-        """Make completions durable; a result already there stays as it is."""
+    def put(
+        self,
+        pairs: Iterable[tuple[Request, Completion]],
+        *,
+        policy: str,
+        engine: str,
+        asked_by: str,
+        seconds: float = 0.0,
+    ) -> None:
+        """Make completions durable; a result already there stays as it is.
+
+        Args:
+            seconds: on the clock that they took, added to what `asked_by` took before.
+        """
         rows = []
         for request, completion in pairs:
             values = (
@@ -107,6 +123,8 @@ class Ledger:
         try:
             with self._db:
                 self._db.executemany(_PUT, rows)
+                if seconds:
+                    self._db.execute(_PUT_SECONDS, (asked_by, seconds))
         except sqlite3.OperationalError as error:
             raise StoreFull(
                 f"cannot write the ledger of requests: {error}",
@@ -139,6 +157,13 @@ class Ledger:
                 found[key] = Entry(completion, prompt_ids, policy, engine, sample, sampling, attempts, by)
         return found
 
+    def seconds(self, asked_by: str) -> float | None:
+        """On the clock, for what a stage paid; None where nothing is known, as in ledgers of older versions."""
+        if not self._rows("select 1 from sqlite_master where name = 'clock'"):
+            return None
+        found = self._rows("select seconds from clock where asked_by = ?", (asked_by,))
+        return found[0][0] if found else None
+
     def count(self) -> int:
         """Requests recorded."""
         return self._rows("select count(*) from completions")[0][0]
@@ -161,6 +186,7 @@ class Ledger:
                 self._db.execute("pragma journal_mode=wal")
                 self._db.execute("pragma synchronous=normal")
                 self._db.execute(_CREATE)
+                self._db.execute(_CREATE_CLOCK)
             if self._lacks():
                 self._upgrade()
         except _DAMAGE:

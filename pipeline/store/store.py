@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadTable
-from pipeline.store.batches import merged
+from pipeline.store.batches import ahead, merged
 from pipeline.store.catalogue import Catalogue, Entry
 from pipeline.store.files import Files, LocalFiles, files_at, locked, unreadable
 from pipeline.store.layout import EVERY_ROUND, Place, by_shard, place_of
@@ -188,7 +188,8 @@ class Store:
         dictionary: Sequence[str] = (),
         rows: int = BATCH_ROWS,
     ) -> Iterator[pa.Table]:
-        """The rows of some shards in bounded memory: batches of whole tasks, those of several stages merged.
+        """The rows of some shards in bounded memory: batches of whole tasks, those of several stages merged. The next
+        one is read while one is used.
 
         Args:
             columns: to read; `task` is read in any case, where the table has it.
@@ -223,7 +224,7 @@ class Store:
 
         for shard in by_shard(places):
             sources = [slices(place) for place in shard]
-            yield from merged(sources, keys) if "task" in names else chain.from_iterable(sources)
+            yield from ahead(merged(sources, keys) if "task" in names else chain.from_iterable(sources))
 
     def scan(self, table: str, **of: str | None) -> pl.LazyFrame:
         """A lazy frame over a table, by `suite`, `round` and `stage`; polars reads what the query needs.

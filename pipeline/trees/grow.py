@@ -52,6 +52,14 @@ class Tree:
             path.append(self[path[-1]]["parent"])
         return path[::-1]
 
+    def line(self, node: int) -> list[int]:
+        """Nodes from the root down to a node, whatever their context."""
+        line: list[int] = []
+        while node is not None:
+            line.append(node)
+            node = self[node]["parent"]
+        return line[::-1]
+
     def tokens(self, node: int) -> np.ndarray:
         """Token ids of the path, prompt included: `[T]` int32."""
         return np.concatenate([np.asarray(self[step]["token_ids"], dtype=np.int32) for step in self.path(node)])

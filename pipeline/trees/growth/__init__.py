@@ -7,6 +7,7 @@ from pipeline.trees.growth.forks import Forks
 from pipeline.trees.growth.mcts import Mcts
 from pipeline.trees.growth.monte_carlo import MonteCarlo
 from pipeline.trees.growth.omegaprm import OmegaPrm
+from pipeline.trees.growth.p2t import P2t
 from pipeline.trees.growth.pppo import Pppo
 from pipeline.trees.growth.spo_chain import SpoChain
 from pipeline.trees.growth.spo_tree import SpoTree
@@ -16,6 +17,7 @@ from pipeline.trees.strategy import Strategy
 
 FROM_PROMPT: dict[str, type[Strategy]] = {
     "flat": Flat,
+    "p2t": P2t,
     "allotted": Allotted,
     "spo_chain": SpoChain,
     "spo_tree": SpoTree,

@@ -21,12 +21,14 @@ RULES = ("entropy", "disagreement")
 class Forks:
     """Forks of the answers there are; where there are none, `group` are drawn first.
 
-    rule:     word of RULES.
-    top:      forks: an answer (entropy), a task (disagreement).
-    branches: from each fork.
-    at_steps: whether forks move back to the end of a step; those of earlier stages' answers always do.
-    block:    forks move back to a multiple of so many tokens, counted from the beginning of the prompt, such as a
-              cache's 16, unless that is not within the answer; what `at_steps` says comes after. 1: nothing moves.
+    rule:        word of RULES.
+    top:         forks: an answer (entropy), a task (disagreement).
+    branches:    from each fork.
+    at_steps:    whether forks move back to the end of a step; those of earlier stages' answers always do.
+    cache_block: forks move back to one token past a multiple of so many, counted from the beginning of the prompt, such
+                 as a cache's 16, unless that is not within the answer; what `at_steps` says comes after. 1: nothing
+                 moves. One past, because an engine computes the last token of a prompt in any case, and where that ends
+                 a block, all of the block with it.
 
     No fork stands before the first token, nor where an answer has ended.
 
@@ -39,14 +41,14 @@ class Forks:
     top: int = 2
     branches: int = 2
     at_steps: bool = False
-    block: int = 1
+    cache_block: int = 1
     temperature: float = 1.0
     top_p: float = 1.0
 
     by_step = False
 
     def __post_init__(self):
-        check_counts(self, of="forks", group=1, top=1, branches=1, block=1)
+        check_counts(self, of="forks", group=1, top=1, branches=1, cache_block=1)
         if self.rule not in RULES:
             raise BadConfig(f"forks rule {self.rule!r} does not exist", remedy=f"choose one of {', '.join(RULES)}")
 
@@ -98,9 +100,9 @@ class Forks:
 
     def _moved(self, draft: Draft, answer: int, ends: np.ndarray) -> np.ndarray:
         """Where forks of an answer may stand, at or before some places; 0 where nowhere."""
-        if self.block > 1:
+        if self.cache_block > 1:
             before = len(draft.pieces[0].token_ids)
-            back = (before + ends) // self.block * self.block - before
+            back = (before + ends - 1) // self.cache_block * self.cache_block + 1 - before
             ends = np.where(back > 0, back, ends)
         if self.at_steps or draft.pieces[answer].nodes:
             steps = np.array([0, *(spot.end for spot in draft.inner_ends(answer))])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.bench.bounds import least_makespan, longest_path
-from pipeline.bench.stub_engine import END_ID, Answers, Machine, StubEngine
+from pipeline.bench.simulated_engine import END_ID, Answers, Machine, SimulatedEngine
 from pipeline.errors import BadConfig
 from pipeline.generation.block_cache import BlockCache
 from pipeline.generation.engine import Completion, Request, Sampling, make_request
@@ -33,9 +33,9 @@ def asking(length: int, sample: int = 0) -> Request:
     return request(np.array([length]), sample)
 
 
-def scripted(**machine) -> StubEngine:
+def scripted(**machine) -> SimulatedEngine:
     """An engine whose answers are as long as the first token of the prompt says."""
-    return StubEngine(machine=Machine(**machine), answer=lambda asked, _: [7] * (asked.prompt[0] - 1) + [END_ID])
+    return SimulatedEngine(machine=Machine(**machine), answer=lambda asked, _: [7] * (asked.prompt[0] - 1) + [END_ID])
 
 
 class TestBlockCache:
@@ -143,7 +143,7 @@ class TestBounds:
         assert least_makespan(self.PARENT, self.TICKS, slots=slots, delay=delay) == bound
 
 
-def times(engine: StubEngine) -> list[tuple[float, float, float | None]]:
+def times(engine: SimulatedEngine) -> list[tuple[float, float, float | None]]:
     return [(one.started, one.ended, one.delivered) for one in engine.served]
 
 
@@ -167,13 +167,13 @@ class TestTime:
         assert times(engine) == [(0, 3, 3), (3, 6, 6)]
 
     def test_prefill_fills_the_slot(self):
-        engine = StubEngine(machine=Machine(slots=1, prefill_rate=4), answer=lambda *_: [7, END_ID])
+        engine = SimulatedEngine(machine=Machine(slots=1, prefill_rate=4), answer=lambda *_: [7, END_ID])
         found = list(engine.generate([request(tokens(40), sample) for sample in range(2)]))
         assert times(engine) == [(0, 12, 12), (12, 16, 16)]
         assert [completion.cached for completion in found] == [0, 32]
 
     def test_a_tool_fills_no_slot(self):
-        engine = StubEngine(machine=Machine(slots=1, tool_ticks=50), answer=lambda *_: [7, END_ID])
+        engine = SimulatedEngine(machine=Machine(slots=1, tool_ticks=50), answer=lambda *_: [7, END_ID])
         asked = [request(tokens(4), sample) for sample in range(20)]
         found = list(engine.generate(asked))
         assert [(one.started, one.ended) for one in engine.served] == [(2 * i, 2 * i + 2) for i in range(20)]
@@ -183,20 +183,22 @@ class TestTime:
         assert engine.now == max(delivered.values())
 
     def test_tools_take_their_mean_time(self):
-        engine = StubEngine(machine=Machine(slots=4000, tool_ticks=50, tool_spread=0.5), answer=lambda *_: [END_ID])
+        engine = SimulatedEngine(
+            machine=Machine(slots=4000, tool_ticks=50, tool_spread=0.5), answer=lambda *_: [END_ID]
+        )
         list(engine.generate(request(tokens(4), sample) for sample in range(4000)))
         waits = [one.delivered - one.ended for one in engine.served]
         assert np.mean(waits) == pytest.approx(50, rel=0.05)
         assert np.std(np.log(waits)) == pytest.approx(0.5, rel=0.05)
 
     def test_too_little_memory_for_two(self):
-        engine = StubEngine(machine=Machine(slots=2, cache_blocks=5), answer=lambda *_: [7] * 20 + [END_ID])
+        engine = SimulatedEngine(machine=Machine(slots=2, cache_blocks=5), answer=lambda *_: [7] * 20 + [END_ID])
         asked = [request(tokens(12, first=100 * (1 + sample)), sample) for sample in range(3)]  # two blocks each
         list(engine.generate([*asked, request(tokens(90))]))
         assert times(engine) == [(0, 21, 21), (0, 21, 21), (21, 42, 42)]
 
     def test_what_can_never_start_is_an_error(self):
-        engine = StubEngine(machine=Machine(slots=2, cache_blocks=5), answer=lambda *_: [END_ID])
+        engine = SimulatedEngine(machine=Machine(slots=2, cache_blocks=5), answer=lambda *_: [END_ID])
         large, small = request(tokens(81)), request(tokens(80))
         found = list(engine.generate([large, small]))
         assert [(c.key, c.error) for c in found] == [
@@ -241,7 +243,7 @@ class TestSource:
             list(scripted().generate([asking(2), None, None]))
 
     def test_what_only_waits_for_its_tool_is_in_hand(self):
-        engine = StubEngine(machine=Machine(slots=1, most=1, tool_ticks=1000), answer=lambda *_: [END_ID])
+        engine = SimulatedEngine(machine=Machine(slots=1, most=1, tool_ticks=1000), answer=lambda *_: [END_ID])
         assert len(list(engine.generate([request(tokens(2)), None, request(tokens(3))]))) == 2
         first, second = engine.served
         assert second.given == first.delivered > first.ended
@@ -257,7 +259,7 @@ class TestSource:
         assert times(engine)[2:] == [(3, 12, 12)]
 
     def test_what_was_given_up_in_its_prefill_decoded_nothing(self):
-        engine = StubEngine(machine=Machine(slots=2, prefill_rate=1), answer=lambda *_: [7, END_ID])
+        engine = SimulatedEngine(machine=Machine(slots=2, prefill_rate=1), answer=lambda *_: [7, END_ID])
         found = engine.generate([request(tokens(8)), request(tokens(100, first=50))])
         next(found)
         found.close()
@@ -269,21 +271,24 @@ class TestSource:
 class TestAnswers:
     ASKED = tuple(request(tokens(20), sample) for sample in range(40))
 
-    def answers(self, engine: StubEngine, asked: tuple[Request, ...] = ASKED) -> dict[str, tuple]:
+    def answers(self, engine: SimulatedEngine, asked: tuple[Request, ...] = ASKED) -> dict[str, tuple]:
         return {c.key: (c.token_ids.tolist(), c.logprobs.tolist(), c.finish) for c in engine.generate(asked)}
 
     def test_depend_on_nothing_but_the_request(self):
-        first, other = StubEngine(), StubEngine(machine=Machine(slots=3, prefill_rate=7, tool_ticks=90, most=4))
+        first, other = (
+            SimulatedEngine(),
+            SimulatedEngine(machine=Machine(slots=3, prefill_rate=7, tool_ticks=90, most=4)),
+        )
         assert self.answers(first) == self.answers(other, self.ASKED[::-1])
         assert first.fingerprint == other.fingerprint
 
     @pytest.mark.parametrize("answers", [Answers(seed=1), Answers(spread=0.5), Answers(mean_tokens=90)])
     def test_other_answers_are_another_engine(self, answers):
-        assert self.answers(StubEngine(answers)) != self.answers(StubEngine())
-        assert StubEngine(answers).fingerprint != StubEngine().fingerprint
+        assert self.answers(SimulatedEngine(answers)) != self.answers(SimulatedEngine())
+        assert SimulatedEngine(answers).fingerprint != SimulatedEngine().fingerprint
 
     def test_lengths(self):
-        engine = StubEngine(Answers(mean_tokens=60, stragglers=0.1, stretch=100_000))
+        engine = SimulatedEngine(Answers(mean_tokens=60, stragglers=0.1, stretch=100_000))
         asked = (request(tokens(1), sample, Sampling(max_tokens=1000)) for sample in range(5000))
         lengths = np.array([len(completion.token_ids) for completion in engine.generate(asked)])
         usual = lengths[lengths < 1000]
@@ -292,7 +297,7 @@ class TestAnswers:
         assert np.log(usual).std() == pytest.approx(0.7, rel=0.05)
 
     def test_end_with_the_end_token_or_at_the_limit(self):
-        engine = StubEngine(Answers(mean_tokens=60))
+        engine = SimulatedEngine(Answers(mean_tokens=60))
         found = [*engine.generate(request(tokens(1), i, Sampling(max_tokens=50)) for i in range(100))]
         assert {c.finish for c in found} == {"stop", "length"}
         for completion in found:
@@ -304,7 +309,9 @@ class TestAnswers:
             assert completion.logprobs.dtype == np.float32
 
     def test_what_is_said_can_be_decided(self):
-        engine = StubEngine(Answers(mean_tokens=5, spread=0), answer=lambda asked, ids: [*ids[:-1], asked.sample, 0, 0])
+        engine = SimulatedEngine(
+            Answers(mean_tokens=5, spread=0), answer=lambda asked, ids: [*ids[:-1], asked.sample, 0, 0]
+        )
         (cut, whole) = engine.generate([request(tokens(3), 8, Sampling(max_tokens=5)), request(tokens(3), 9)])
         assert (cut.token_ids[-1], len(cut.token_ids), cut.finish) == (8, 5, "length")
         assert (whole.token_ids[-3:].tolist(), len(whole.logprobs), whole.finish) == ([9, 0, 0], 7, "stop")
@@ -328,7 +335,7 @@ class TestAnswers:
 TREES = 12
 
 
-def grow_by_level(engine: StubEngine, prompt: int, branching: int, depth: int) -> list[tuple[Request, Completion]]:
+def grow_by_level(engine: SimulatedEngine, prompt: int, branching: int, depth: int) -> list[tuple[Request, Completion]]:
     """Full trees, a level after the other over all of them."""
     grown, ends = [], list(np.random.default_rng(0).integers(1, 9999, (TREES, prompt), dtype=np.int32))
     for _ in range(depth):
@@ -351,7 +358,7 @@ def grow_by_level(engine: StubEngine, prompt: int, branching: int, depth: int) -
 )
 def test_prefill_of_whole_trees(prompt, branching, depth, segment, waste):
     """Each request computes what lies after the last whole block before its prompt's last token; a first one, all."""
-    engine = StubEngine(Answers(mean_tokens=segment))
+    engine = SimulatedEngine(Answers(mean_tokens=segment))
     grown = grow_by_level(engine, prompt, branching, depth)
     answered = [Answered(one.prompt, completion.token_ids) for one, completion in grown]
     unique, counters = unique_tokens(answered), engine.counters()

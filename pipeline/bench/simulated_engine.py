@@ -140,7 +140,7 @@ class _Job:
     cached: int = 0
 
 
-class StubEngine:
+class SimulatedEngine:
     """Serves requests first come first served. Its clock, its cache and its counts go on from call to call.
 
     The prompt of a request counts as computed for others from when it takes its slot on, also where that takes ticks.
@@ -150,7 +150,7 @@ class StubEngine:
     fingerprint: begins the engine's; another one for every `answer`.
     """
 
-    name = "stub"
+    name = "simulated"
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class StubEngine:
         machine: Machine = Machine(),
         *,
         answer: Answer | None = None,
-        fingerprint: str = "stub",
+        fingerprint: str = "simulated",
     ):
         self._answers, self._machine, self._answer = answers, machine, answer
         digest = hashlib.blake2b(json.dumps(asdict(answers)).encode(), digest_size=8).hexdigest()
