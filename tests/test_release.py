@@ -13,8 +13,9 @@ from markdown_it import MarkdownIt
 
 from pipeline.errors import BadConfig, BadTable
 from pipeline.publish import release, source
-from pipeline.publish.card import code, fence, size_category
+from pipeline.publish.card import size_category
 from pipeline.publish.features import table_features
+from pipeline.publish.markdown import code, fence
 from pipeline.publish.release import stage_release
 from pipeline.settings import Settings
 from pipeline.stages import verdicts

@@ -1,5 +1,8 @@
 """Foreign formats, by name: one file each, imported on use."""
 
+IMPORTED = "import"
+"""In place of a policy's fingerprint and an engine's name, where nobody knows who sampled."""
+
 IMPORTERS: dict[str, str] = {
     "traces": "pipeline.exchange.traces",
     "inspect": "pipeline.exchange.inspect_logs",

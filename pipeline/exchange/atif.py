@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from pipeline.exchange.conversation import Call, Function, Message, Turn, conversation
-from pipeline.exchange.document import Document, Number, Refused, Restored, TokenId
+from pipeline.exchange.document import Document, Number, Refused, Restored, TokenId, licence_of
 from pipeline.exchange.paths import Exporter, Line, Path
 from pipeline.exchange.reading import Importer, objects
 from pipeline.exchange.references import KEY, restored
@@ -101,7 +101,13 @@ def _trajectory(raw: Any) -> Iterator[Document | Restored]:
     answer = next((turn for turn in turns if turn.message.role == "assistant"), None)
     if found.continued_trajectory_ref is not None and answer is not None:
         answer.before = "the trajectory is continued in, or goes on from, another one"
-    yield conversation(turns, record=raw, tools=found.agent.tool_definitions, model=found.agent.model_name)
+    yield conversation(
+        turns,
+        record=raw,
+        tools=found.agent.tool_definitions,
+        model=found.agent.model_name,
+        licence=licence_of(found.extra),
+    )
     for part in inner:
         yield from _trajectory(part)
 

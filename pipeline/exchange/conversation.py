@@ -30,14 +30,14 @@ MISSING = "what came before is not in the source"
 TEXT = ("text", "input_text", "output_text")
 
 
-class Function(msgspec.Struct):
+class Function(msgspec.Struct, gc=False):
     """arguments: JSON text; some write the object itself."""
 
     name: str
     arguments: str | dict[str, Any] | None = None
 
 
-class Call(msgspec.Struct):
+class Call(msgspec.Struct, gc=False):
     """What an answer asks of a tool."""
 
     function: Function
@@ -45,7 +45,7 @@ class Call(msgspec.Struct):
     type: str = "function"
 
 
-class Message(msgspec.Struct, kw_only=True):
+class Message(msgspec.Struct, kw_only=True, gc=False):
     """A message of a chat."""
 
     role: Literal[ROLES]
@@ -54,7 +54,7 @@ class Message(msgspec.Struct, kw_only=True):
     tool_call_id: str | None = None
 
 
-class Turn(msgspec.Struct, kw_only=True):
+class Turn(msgspec.Struct, kw_only=True, gc=False):
     """A message with what a source knows of its node.
 
     said:   the source's own object, kept in the record; `text_at` names the key that holds the message's text there.

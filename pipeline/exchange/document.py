@@ -1,6 +1,7 @@
 """What an importer makes of a foreign record: a task's prompt and steps below it, no tree yet.
 
-Knows no format, no suite and no numbers of nodes.
+Knows no format, no suite and no numbers of nodes. The structs are in no cycles, so the garbage collector need not walk
+millions of them again and again: `gc=False`.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Refused(ValueError):
     """A record that cannot be read; says why."""
 
 
-class Step(Struct, array_like=True):
+class Step(Struct, array_like=True, gc=False):
     """A node to be.
 
     parent:    step that it follows, by number in the document; -1: the prompt.
@@ -51,7 +52,7 @@ class Step(Struct, array_like=True):
     reward: float | None = None
 
 
-class Label(Struct, array_like=True):
+class Label(Struct, array_like=True, gc=False):
     """What a source says of a step; see the table of step labels. created: microseconds since 1970, UTC."""
 
     step: int
@@ -63,7 +64,7 @@ class Label(Struct, array_like=True):
     created: int | None = None
 
 
-class Judgement(Struct, array_like=True):
+class Judgement(Struct, array_like=True, gc=False):
     """A verdict that a source has on a step. reward: in its own units. components: JSON."""
 
     step: int
@@ -72,7 +73,7 @@ class Judgement(Struct, array_like=True):
     components: str | None = None
 
 
-class Document(Struct, array_like=True, tag=True):
+class Document(Struct, array_like=True, tag=True, gc=False):
     """One record of a foreign file.
 
     question: the user's message; empty where the source lacks it, which is a gap.
@@ -84,6 +85,7 @@ class Document(Struct, array_like=True, tag=True):
     record:   JSON of what has no column, `REFERENCE` in place of texts. Empty: nothing.
     info:     JSON of what the source says of the task. None: nothing.
     model:    which wrote the steps. None: not told.
+    licence:  of the record. None: it names none.
     """
 
     question: str
@@ -102,7 +104,7 @@ class Document(Struct, array_like=True, tag=True):
     licence: str | None = None
 
 
-class Restored(Struct, array_like=True, tag=True):
+class Restored(Struct, array_like=True, tag=True, gc=False):
     """Nodes that were exported from a store, as they were there, each a row of its table; see `references`.
 
     Times are microseconds since 1970, UTC.
@@ -145,6 +147,16 @@ def chain(texts: list[str], *, finish: str | None = None) -> list[Step]:
 def as_json(value: Any) -> str:
     """Compact JSON text."""
     return msgspec.json.encode(value).decode()
+
+
+def licence_of(*objects: Any) -> str | None:
+    """The licence that the first of some objects of a record names which names any; None where none does."""
+    for said in objects:
+        if isinstance(said, dict):
+            for value in (said.get("licence"), said.get("license")):
+                if isinstance(value, str) and value.strip():
+                    return value.strip()
+    return None
 
 
 def record_of(value: Any) -> str:

@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 
 from pipeline.exchange.conversation import ROLES, Call, Function, Message, Turn, conversation, text_of
-from pipeline.exchange.document import Document, Fault, Number, as_json
+from pipeline.exchange.document import Document, Fault, Number, as_json, licence_of
 from pipeline.exchange.reading import Importer, Unit, members, said, whole
 
 _GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """What Inspect takes its letters for."""
 _ATTACHED = "attachment://"
 _COMPACTED = "the log says that messages before were compacted"
-_LEFT_OUT = ("messages", "events", "attachments", "input", "output", "events_data", "store", "timelines")
+_LEFT_OUT = ("messages", "events", "attachments", "input", "output", "events_data", "store", "timelines", "transcript")
 
 
 class ToolCall(msgspec.Struct):
@@ -27,6 +27,12 @@ class ToolCall(msgspec.Struct):
     arguments: dict[str, Any] | None = None
 
 
+class ToolError(msgspec.Struct):
+    """Why a call failed."""
+
+    message: str = ""
+
+
 class ChatMessage(msgspec.Struct):
     """A message of a sample."""
 
@@ -34,6 +40,7 @@ class ChatMessage(msgspec.Struct):
     content: str | list[dict[str, Any]] | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    error: ToolError | None = None
 
 
 class Score(msgspec.Struct):
@@ -115,11 +122,12 @@ def _sample(data: bytes) -> Document:
         components=as_json(scores) if known else None,
         answer=sample.target if isinstance(sample.target, str) else None,
         model=sample.output.model if sample.output else None,
+        licence=licence_of(raw.get("metadata")),
     )
 
 
 def _message(found: ChatMessage, attachments: dict[str, str]) -> Message:
-    text = text_of(found.content)
+    text = text_of(found.content) or (found.error.message if found.error else "")
     if text.startswith(_ATTACHED):
         text = attachments.get(text.removeprefix(_ATTACHED), text)
     calls = [Call(Function(call.function, call.arguments), call.id) for call in found.tool_calls or ()]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
-from pipeline.exchange.document import Document, Label, Refused, chain, record_of
+from pipeline.exchange.document import Document, Label, Refused, chain, licence_of, record_of
 from pipeline.exchange.paths import Exporter, Line, Path
 from pipeline.exchange.reading import Importer, rows
 
@@ -14,12 +15,14 @@ LABELLER, VERSION = "math_shepherd", "1"
 FIRST, MARKER = "Step 1:", "ки"
 
 
-class Row(msgspec.Struct):
+class Row(msgspec.Struct, gc=False):
     """A row of the file."""
 
     input: str
     label: str
     task: str | None = None
+    licence: Any = None
+    license: Any = None
 
 
 _decode = msgspec.json.Decoder(Row).decode
@@ -46,7 +49,12 @@ def parse(data: bytes) -> Iterator[Document]:
         texts.append(rest.strip())
     steps = chain(texts, finish="stop")
     yield Document(
-        question, steps, labels=labels, leaf=len(steps) - 1, record=record_of({"task": row.task} if row.task else None)
+        question,
+        steps,
+        labels=labels,
+        leaf=len(steps) - 1,
+        record=record_of({"task": row.task} if row.task else None),
+        licence=licence_of({"licence": row.licence, "license": row.license}),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from pipeline.exchange.conversation import Message, Turn, conversation
-from pipeline.exchange.document import Document
+from pipeline.exchange.document import Document, licence_of
 from pipeline.exchange.paths import Exporter, Line, Path
 from pipeline.exchange.reading import Importer, rows
 
@@ -27,7 +27,8 @@ def parse(data: bytes) -> Iterator[Document]:
     turns = [Turn(message=message, said=said) for message, said in zip(row.messages, raw["messages"], strict=True)]
     if turns and turns[-1].message.role == "assistant":
         turns[-1].finish = "stop"
-    yield conversation(turns, record=raw, tools=row.tools)
+    licence = licence_of(raw, raw.get("metadata"))
+    yield conversation(turns, record=raw, tools=row.tools, licence=licence)
 
 
 def written(path: Path) -> Iterator[Line]:

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from pipeline.exchange import IMPORTED
 from pipeline.exchange.answers import Answer, answers_of_rows, ended_answers
 from pipeline.exchange.document import Document, Restored, Step, as_json
 from pipeline.exchange.restoring import restored_rows
@@ -29,7 +30,6 @@ SOURCE = "source"
 that came with a record."""
 NOT_TOLD = "not told"
 """Policy of what was sampled where the source names no model."""
-ENGINE = "import"
 UNKNOWN_IDS = b""
 """Token ids of a node of which no more than the text is known: the table of nodes has no null there."""
 NO_VERIFIER = "none"
@@ -153,6 +153,7 @@ class _Tree:
     first: Document
     known: dict[tuple, int] = field(default_factory=dict)
     at: int = 0
+    labels_at: int = 0
     count: int = 0
     lengths: list[int] = field(default_factory=list)
     labelled: dict[tuple, tuple] = field(default_factory=dict)
@@ -161,7 +162,8 @@ class _Tree:
 
     def __post_init__(self):
         first = self.first
-        self.at = len(self.rows._columns["nodes"]["node"])
+        self.at = len(self.rows._columns["nodes"]["text"])
+        self.labels_at = len(self.rows._columns["step_labels"]["node"])
         origin = "prompt" if first.question or first.messages else "gap"
         root = Step(-1, first.question, "prompt", origin, begins=True, token_ids=first.prompt_ids)
         self._append(root, None, None)
@@ -192,8 +194,14 @@ class _Tree:
             self._judge(nodes[said.step] if said.step >= 0 else top, said)
 
     def close(self) -> None:
-        """Write down where each path was read, and the answers that ended."""
-        self.rows.answers += ended_answers(self.rows._columns["nodes"], self.at)
+        """Write down where each path was read, the answers that ended, and what is the same in all of a tree's rows."""
+        nodes, labels = self.rows._columns["nodes"], self.rows._columns["step_labels"]
+        for columns, count in ((nodes, self.count), (labels, len(labels["node"]) - self.labels_at)):
+            columns["task"] += [self.task] * count
+            columns["tree"] += [self.tree] * count
+        nodes["node"] += range(self.count)
+        nodes["sampled"] += [logprobs is not None for logprobs in nodes["logprobs"][self.at :]]
+        self.rows.answers += ended_answers(nodes, self.at)
         for node, records in self.records.items():
             self.rows.put("scores", task=self.task, tree=self.tree, node=node, text=as_json(records))
 
@@ -217,9 +225,6 @@ class _Tree:
             request = self._request(step, node, above, sampled=sampled)
         known = 0 if step.begins or above is None else self.lengths[above]
         self.lengths.append(known + len(step.token_ids or b"") // 4)
-        columns["task"].append(self.task)
-        columns["tree"].append(self.tree)
-        columns["node"].append(node)
         columns["parent"].append(above)
         columns["context"].append(node if step.begins or above is None else columns["context"][at + above])
         columns["depth"].append(0 if above is None else columns["depth"][at + above] + 1)
@@ -229,7 +234,6 @@ class _Tree:
         columns["turn"].append(turn)
         columns["kind"].append(step.kind)
         columns["origin"].append(step.origin)
-        columns["sampled"].append(sampled)
         columns["token_ids"].append(UNKNOWN_IDS if step.token_ids is None else step.token_ids)
         columns["logprobs"].append(step.logprobs if sampled else None)
         columns["text"].append(step.text)
@@ -273,7 +277,7 @@ class _Tree:
             if before is not said:
                 self.rows.conflicts += before != said
                 continue
-            for name, value in zip(_LABELS, (self.task, self.tree, *key, *said, label.rationale, label.created)):
+            for name, value in zip(_LABELS, (*key, *said, label.rationale, label.created), strict=True):
                 columns[name].append(value)
 
     def _judge(self, node: int, said: Any) -> None:
@@ -294,7 +298,7 @@ class _Tree:
         )
 
 
-_LABELS = ("task", "tree", "node", "labeller", "version", "hard", "soft", "rationale", "created")
+_LABELS = ("node", "labeller", "version", "hard", "soft", "rationale", "created")
 _NODES = (
     *("task", "tree", "node", "parent", "context", "depth", "turn", "kind", "origin", "sampled", "token_ids"),
     *("logprobs", "text", "step_reward", "tool_calls", "request", "policy", "finish"),
@@ -307,7 +311,7 @@ _FILLED: dict[str, tuple[str, ...]] = {
     "nodes": _NODES,
     "verdicts": ("task", "tree", "node", "verifier", "reward", "components", "error"),
     "requests": ("task", "request", "policy", "prompt_tokens", "decoded_tokens"),
-    "step_labels": _LABELS,
+    "step_labels": ("task", "tree", *_LABELS),
     "scores": ("task", "tree", "node", "text"),
 }
 """By table, the columns whose values differ from row to row."""
@@ -315,7 +319,7 @@ _ALWAYS: dict[str, dict[str, Any]] = {
     "tasks": {"split": "train"},
     "nodes": {"agent": "solver"},
     "verdicts": {"version": VERIFIER_VERSION},
-    "requests": {"stage": "rollouts", "sample_index": 0, "engine": ENGINE, "sampling": "{}", "attempts": 1},
+    "requests": {"stage": "rollouts", "sample_index": 0, "engine": IMPORTED, "sampling": "{}", "attempts": 1},
     "scores": {"name": SOURCE},
 }
 _PACKED = {"token_ids": np.int32, "logprobs": np.float32}

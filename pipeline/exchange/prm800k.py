@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.exchange.document import REFERENCE, Document, Label, Refused, Step, record_of
+from pipeline.exchange.document import REFERENCE, Document, Label, Refused, Step, licence_of, record_of
 from pipeline.exchange.paths import Exporter, Line, Path
 from pipeline.exchange.reading import Importer, lines
 
@@ -17,14 +17,14 @@ _HARD = {1: True, -1: False, 0: None}
 """A neutral rating is an undecided label; without a rating there is no label."""
 
 
-class Completion(msgspec.Struct):
+class Completion(msgspec.Struct, gc=False):
     """A step that a model or a person wrote."""
 
     text: str
     rating: Literal[-1, 0, 1] | None = None
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, gc=False):
     """The completions of one place, and which was taken; the person's own where none was."""
 
     completions: list[Completion] | None = None
@@ -32,14 +32,14 @@ class Choice(msgspec.Struct):
     chosen_completion: int | None = None
 
 
-class Labelled(msgspec.Struct):
+class Labelled(msgspec.Struct, gc=False):
     """What the person did."""
 
     steps: list[Choice]
     finish_reason: str | None = None
 
 
-class Question(msgspec.Struct):
+class Question(msgspec.Struct, gc=False):
     """The task."""
 
     problem: str
@@ -47,7 +47,7 @@ class Question(msgspec.Struct):
     ground_truth_answer: str | None = None
 
 
-class Row(msgspec.Struct):
+class Row(msgspec.Struct, gc=False):
     """A line of the file."""
 
     question: Question
@@ -103,6 +103,7 @@ def parse(data: bytes) -> Iterator[Document]:
         labels=labels,
         leaf=above,
         record=record_of(raw),
+        licence=licence_of(raw, question),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from pipeline.exchange.document import Document, Judgement, Label, Refused, chain, record_of
+from pipeline.exchange.document import Document, Judgement, Label, Refused, chain, licence_of, record_of
 from pipeline.exchange.planting import SOURCE
 from pipeline.exchange.reading import Importer, rows
 
@@ -43,6 +43,7 @@ def parse(data: bytes) -> Iterator[Document]:
         leaf=last,
         record=record_of({name: raw[name] for name in raw if name not in Row.__struct_fields__}),
         model=raw["generator"] if isinstance(raw.get("generator"), str) else None,
+        licence=licence_of(raw, raw.get("metadata")),
     )
 
 

@@ -5,6 +5,7 @@ Nothing of a file is run, and no more than one record is held.
 
 from __future__ import annotations
 
+import json
 import lzma
 import zipfile
 import zlib
@@ -23,6 +24,7 @@ _PIECE = 2**20
 _MOST_RATIO = 250
 """How much larger than packed a member of an archive may be, once it is over a megabyte."""
 _MARK = b"\xef\xbb\xbf"
+_CONSTANTS = (b"NaN", b"Infinity")
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError)
 _RECORD_FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Refused)
 
@@ -158,7 +160,7 @@ def documents(importer: Importer, path: Path) -> Iterator[tuple[int, Document | 
                 yield unit.line, Fault(unit.line, unit.why)
                 continue
             try:
-                for found in importer.parse(unit.data):
+                for found in importer.parse(_strict(unit.data)):
                     yield (found.line if isinstance(found, Fault) and found.line else unit.line), found
             except _RECORD_FAULTS as error:
                 yield unit.line, Fault(unit.line, said(error))
@@ -166,6 +168,20 @@ def documents(importer: Importer, path: Path) -> Iterator[tuple[int, Document | 
         raise BadInput(
             f"{path} cannot be read: {error.strerror}", remedy="see that it can be, then import it again"
         ) from error
+
+
+def _strict(data: bytes) -> bytes:
+    """The record with null in place of NaN and the infinities, which Python writes and JSON does not have."""
+    if not any(name in data for name in _CONSTANTS):
+        return data
+    try:
+        msgspec.json.decode(data, type=msgspec.Raw)
+    except msgspec.DecodeError:
+        try:
+            return msgspec.json.encode(json.loads(data, parse_constant=lambda name: None))
+        except (ValueError, RecursionError):
+            return data
+    return data
 
 
 def said(error: BaseException) -> str:

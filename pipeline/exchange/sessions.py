@@ -18,7 +18,7 @@ from pipeline.exchange.conversation import (
     in_order,
     text_of,
 )
-from pipeline.exchange.document import Document, Fault, Refused, Restored
+from pipeline.exchange.document import Document, Fault, Refused, Restored, licence_of
 from pipeline.exchange.paths import Exporter, Line, Path
 from pipeline.exchange.reading import Importer, said, whole
 from pipeline.exchange.references import KEY, restored
@@ -68,7 +68,8 @@ def parse(data: bytes) -> Iterator[Document | Restored | Fault]:
     yield from faults
     if not turns:
         raise Refused("no line is a message")
-    yield conversation(turns, record={"session": head} if head else None)
+    licence = licence_of(head, head.get("payload"))
+    yield conversation(turns, record={"session": head} if head else None, licence=licence)
 
 
 def _turns(entries: list[Entry]) -> tuple[list[Turn], list[Fault]]:
@@ -121,7 +122,7 @@ def _entry(raw: dict[str, Any], number: int) -> Entry:
     if isinstance(item, dict) and item.get("type") in (*_CALLS, *_RESULTS):
         entry.messages = [_tool_item(item)]
     elif isinstance(item, dict) and isinstance(item.get("message"), dict) and kind in ("message", "user", "assistant"):
-        entry.messages = list(_messages(item["message"]))
+        entry.messages = list(_messages({"role": kind, **item["message"]}))
     elif isinstance(item, dict) and item.get("type") == "message" and "role" in item:
         entry.messages = list(_messages(item))
     return entry

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from pipeline.exchange.conversation import ROLES, Message, Turn, conversation, text_of
-from pipeline.exchange.document import Document, Refused
+from pipeline.exchange.document import Document, Refused, licence_of
 from pipeline.exchange.reading import Importer, whole
 
 _MISSING = "the trajectory has no history: what the policy was shown is not known"
@@ -33,9 +33,9 @@ class Step(msgspec.Struct):
 
 
 class Trajectory(msgspec.Struct):
-    """A file."""
+    """A file; a demonstration has a history alone."""
 
-    trajectory: list[Step]
+    trajectory: list[Step] = []
     history: list[Entry] = []
     info: dict[str, Any] = {}
 
@@ -57,7 +57,7 @@ def parse(data: bytes) -> Iterator[Document]:
         turns[0].before = _MISSING
     if str(found.info.get("exit_status", "")).startswith("submitted") and turns[-1].message.role == "assistant":
         turns[-1].finish = "stop"
-    yield conversation(turns, record={"info": found.info} if found.info else None)
+    yield conversation(turns, record={"info": found.info} if found.info else None, licence=licence_of(found.info))
 
 
 def _turn(entry: Entry) -> Turn:

@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 
 from pipeline.exchange.conversation import ROLES, Call, Function, Message, Turn, conversation, in_order, text_of
-from pipeline.exchange.document import Document, Fault, Number, Refused, TokenId, as_json
+from pipeline.exchange.document import Document, Fault, Number, Refused, TokenId, as_json, licence_of
 from pipeline.exchange.reading import Importer, lines, said
 
 _BESIDE = ("nodes", "tools")
 
 
-class ToolCall(msgspec.Struct):
+class ToolCall(msgspec.Struct, gc=False):
     """arguments: JSON text."""
 
     name: str
@@ -22,7 +22,7 @@ class ToolCall(msgspec.Struct):
     id: str | None = None
 
 
-class NodeMessage(msgspec.Struct):
+class NodeMessage(msgspec.Struct, gc=False):
     """A message of any role."""
 
     role: str
@@ -31,7 +31,7 @@ class NodeMessage(msgspec.Struct):
     tool_call_id: str | None = None
 
 
-class Node(msgspec.Struct):
+class Node(msgspec.Struct, gc=False):
     """token_ids: those it adds. mask: which of them were sampled. logprobs: of those that were."""
 
     message: NodeMessage
@@ -42,7 +42,7 @@ class Node(msgspec.Struct):
     logprobs: list[Number] | None = None
 
 
-class ModelCall(msgspec.Struct):
+class ModelCall(msgspec.Struct, gc=False):
     """What an answer was asked by."""
 
     node: int | None = None
@@ -50,29 +50,30 @@ class ModelCall(msgspec.Struct):
     finish_reason: str | None = None
 
 
-class Reward(msgspec.Struct):
+class Reward(msgspec.Struct, gc=False):
     """A part of the reward."""
 
     score: Number
     weight: Number = 1.0
 
 
-class Trace(msgspec.Struct):
+class Trace(msgspec.Struct, gc=False):
     """One attempt."""
 
     nodes: list[Node]
     tools: list[dict[str, Any]] | None = None
     calls: list[ModelCall] = []
     rewards: dict[str, Reward | None] = {}
+    info: Any = None
 
 
-class Task(msgspec.Struct):
+class Task(msgspec.Struct, gc=False):
     """What was asked, beside the messages."""
 
     data: dict[str, Any] | None = None
 
 
-class Episode(msgspec.Struct):
+class Episode(msgspec.Struct, gc=False):
     """A line of the file."""
 
     traces: list[msgspec.Raw]
@@ -108,6 +109,7 @@ def parse(data: bytes) -> Iterator[Document | Fault]:
             answer=answer if isinstance(answer, str) else None,
             info=as_json(told) if told else None,
             model=next((call.model for call in trace.calls if call.model), None),
+            licence=licence_of(trace.info, told),
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from pipeline.exchange.conversation import Message, Turn, conversation
-from pipeline.exchange.document import Document, Judgement, Refused, chain, record_of
+from pipeline.exchange.document import Document, Judgement, Refused, chain, licence_of, record_of
 from pipeline.exchange.reading import Importer, rows
 
 VERIFIER = "preference"
@@ -43,16 +43,17 @@ def parse(data: bytes) -> Iterator[Document]:
         raise Refused("texts and chats in one row")
     prompt, answers = _apart(row.prompt, answers)
     rest = {name: raw[name] for name in raw if name not in Row.__struct_fields__}
+    licence = licence_of(raw, raw.get("metadata"))
     for answer, preferred in answers:
         if isinstance(answer, str):
             record = record_of(rest)
             judged = [Judgement(0, float(preferred), VERIFIER)]
             steps = chain([answer], finish="stop")
-            yield Document(prompt, steps, judgements=judged, leaf=0, record=record)
+            yield Document(prompt, steps, judgements=judged, leaf=0, record=record, licence=licence)
             continue
         turns = [Turn(message=message, said={}) for message in [*prompt, *answer]]
         turns[-1].finish = "stop"
-        found = conversation(turns, record=rest)
+        found = conversation(turns, record=rest, licence=licence)
         found.judgements = [Judgement(found.leaf, float(preferred), VERIFIER)]
         yield found
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from pipeline.exchange.document import Document, Label, Refused, Share, chain, record_of
+from pipeline.exchange.document import Document, Label, Refused, Share, chain, licence_of, record_of
 from pipeline.exchange.paths import Exporter, Line, Path
 from pipeline.exchange.reading import Importer, rows
 
@@ -40,7 +40,12 @@ def parse(data: bytes) -> Iterator[Document]:
             labels.append(Label(place, LABELLER, VERSION, soft=float(said)))
     rest = {name: raw[name] for name in raw if name not in Row.__struct_fields__}
     yield Document(
-        row.prompt, chain(row.completions), labels=labels, leaf=len(row.completions) - 1, record=record_of(rest)
+        row.prompt,
+        chain(row.completions),
+        labels=labels,
+        leaf=len(row.completions) - 1,
+        record=record_of(rest),
+        licence=licence_of(raw, raw.get("metadata")),
     )
 
 

@@ -67,7 +67,8 @@ def hygiene_rows(
         tasks: of the tasks table, of every split.
         near: of these tasks, in this order. shared: likewise.
         private: of `count_private`.
-        sources: where tasks are from, by band. licences: by source or band.
+        sources: where tasks are from, by band. licences: by source or band. An imported task's own stands before
+            these, as its record names it.
         most_overlap: in [0, 1).
     """
     names = tasks["task"].to_numpy()
@@ -79,11 +80,14 @@ def hygiene_rows(
     totals = counted.group_by("task").agg(pl.col("secrets").sum(), pl.col("personal").sum())
     overlap = np.array([one.share for one in shared])
     band = pl.col("band")
-    source = band.replace_strict(dict(sources), default="not stated", return_dtype=pl.String)
-    licence = pl.coalesce(
+    own = {name: pl.col("info").str.json_path_match(f"$.source.{name}") for name in ("format", "licence")}
+    by_band = band.replace_strict(dict(sources), default=None, return_dtype=pl.String)
+    source = pl.coalesce(by_band, own["format"], pl.lit("not stated"))
+    stated = (
         named.replace_strict(dict(licences), default=None, return_dtype=pl.String) if licences else pl.lit(None)
         for named in (band, source)
     )
+    licence = pl.coalesce(own["licence"], *stated)
     types = column_types(Hygiene)
     return (
         tasks.select("task", "suite", "split", source=source, licence=licence)

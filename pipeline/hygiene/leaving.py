@@ -17,8 +17,8 @@ import polars as pl
 from pipeline.hygiene.private import find_private, redacted
 from schemas import TABLES
 
-WITHHOLD, REDACT = "withhold", "redact"
-Policy = Literal["withhold", "redact"]
+DROP, REDACT = "drop", "redact"
+Policy = Literal["drop", "redact"]
 _TEXTS = {
     "tasks": ("question", "messages", "answer", "reference_solution", "info"),
     "nodes": ("text", "tool_calls"),
@@ -36,7 +36,7 @@ class Leaving:
     """What stays behind. withheld: tasks that do, by reason. tally: rows by table and by what was done with them."""
 
     withheld: dict[str, str]
-    policy: Policy = WITHHOLD
+    policy: Policy = DROP
     region: str = ""
     tally: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -60,7 +60,7 @@ class Leaving:
 
     def _mended(self, table: str) -> set[str]:
         """Tasks whose rows of a table are kept, redacted."""
-        if self.policy == WITHHOLD or table not in _KEPT:
+        if self.policy == DROP or table not in _KEPT:
             return set()
         return {task for task, why in self.withheld.items() if why == "personal"}
 
@@ -92,7 +92,7 @@ class Leaving:
         return rows.with_columns(**{name: made for name, made in blank.items() if name in rows.columns})
 
 
-def leaving(hygiene: pl.DataFrame, *, policy: Policy = WITHHOLD, region: str = "") -> Leaving:
+def leaving(hygiene: pl.DataFrame, *, policy: Policy = DROP, region: str = "") -> Leaving:
     """What may leave, from rows of the table `hygiene`; tasks it does not know pass."""
     kept = hygiene.drop_nulls("withheld")
     return Leaving(dict(zip(kept["task"], kept["withheld"], strict=True)), policy, region)

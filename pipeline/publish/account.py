@@ -31,7 +31,7 @@ def gather_account(source: Source) -> AccountFacts:
         tuple(_cost(source, stage) for stage in stages),
         tuple(_stages(source)),
         hygiene=_hygiene(source),
-        private=source.leaving.policy if source.leaving else "",
+        policy=source.leaving.policy if source.leaving else "",
         left=tuple(_left(source)),
     )
 

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadTable
-from pipeline.publish.card import said_of_files
+from pipeline.publish.card_figures import said_of_files
 from pipeline.publish.facts import AccountFacts, ConfigFacts, SplitFacts
 from pipeline.publish.features import schema_features
 from pipeline.publish.folder import CARD, Folder, sha256_of
 from pipeline.publish.gather import gather_facts
+from pipeline.store.checks import Finding
 from pipeline.store.digest import RowDigest
 from pipeline.store.write import row_bytes
 from schemas import TABLES
@@ -28,15 +29,15 @@ from schemas.words import SPLITS
 REMEDY = "release it anew: a card and its numbers are made from the files"
 
 
-class Finding(NamedTuple):
-    """Something compared. what: a file, a config, or a part of the card; detail: how it differs, or what was found."""
+class Compared(NamedTuple):
+    """What was found. what: a file, a config, or a part of the card; detail: how it differs, or what was looked at."""
 
     what: str
     passed: bool
     detail: str
 
 
-def check_release(folder: Folder) -> Iterator[Finding]:
+def check_release(folder: Folder) -> Iterator[Compared]:
     """Bytes, then the card's configs, then every number; each only where the one before holds.
 
     Raises:
@@ -63,27 +64,29 @@ def refuse_unsound(folder: Folder) -> None:
             raise BadTable(f"{found.what}: {found.detail}", remedy=REMEDY)
 
 
-def check_files(folder: Folder) -> Iterator[Finding]:
+def check_files(folder: Folder) -> Iterator[Compared]:
     """Every file against size and SHA-256 in the manifest."""
     stated, there = folder.manifest["files"], {}
     for path in sorted(folder.mine()):
         there[path.relative_to(folder.path).as_posix()] = path
     for name in sorted(stated.keys() | there.keys()):
-        yield Finding(name, *_compared(stated.get(name), there.get(name)))
+        yield Compared(name, *_compared(stated.get(name), there.get(name)))
 
 
-def _compared(stated: dict[str, Any] | None, path: Path | None) -> tuple[bool, str]:
+def _compared(stated: dict[str, Any] | None, path: Path | None) -> Finding:
     if stated is None:
-        return False, "is in the folder and not in the manifest"
+        return Finding(False, "is in the folder and not in the manifest")
     if path is None:
-        return False, "is in the manifest and not in the folder"
+        return Finding(False, "is in the manifest and not in the folder")
     if path.stat().st_size != stated["bytes"]:
-        return False, f"has {path.stat().st_size:,} bytes, the manifest says {stated['bytes']:,}"
+        return Finding(False, f"has {path.stat().st_size:,} bytes, the manifest says {stated['bytes']:,}")
     found = sha256_of(path)
-    return found == stated["sha256"], f"SHA-256 {found}" + ("" if found == stated["sha256"] else ", not as stated")
+    return Finding(
+        found == stated["sha256"], f"SHA-256 {found}" + ("" if found == stated["sha256"] else ", not as stated")
+    )
 
 
-def _stated(folder: Folder) -> Iterator[Finding]:
+def _stated(folder: Folder) -> Iterator[Compared]:
     """The card's YAML against names, schemas and sizes of the Parquet files."""
     from huggingface_hub import DatasetCard
 
@@ -92,9 +95,9 @@ def _stated(folder: Folder) -> Iterator[Finding]:
         configs = {one["config_name"]: one for one in data["configs"]}
         infos = {one["config_name"]: one for one in data["dataset_info"]}
         named = {(name, one["split"]): one["path"] for name, config in configs.items() for one in config["data_files"]}
-        yield Finding(CARD, True, f"{len(configs)} configs")
+        yield Compared(CARD, True, f"{len(configs)} configs")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        yield Finding(CARD, False, f"its YAML has no configs that can be read ({error})")
+        yield Compared(CARD, False, f"its YAML has no configs that can be read ({error})")
         return
     there = set(folder.configs)
     for name in sorted(there | configs.keys() | infos.keys()):
@@ -102,44 +105,45 @@ def _stated(folder: Folder) -> Iterator[Finding]:
             what for what, of in (("files", there), ("configs", configs), ("dataset_info", infos)) if name not in of
         ]
         if lacking:
-            yield Finding(name, False, f"is not among the {' and the '.join(lacking)}")
+            yield Compared(name, False, f"is not among the {' and the '.join(lacking)}")
             continue
         patterns = {split: path for (config, split), path in named.items() if config == name}
-        yield Finding(name, *_config(folder, name, patterns, infos[name]))
+        yield Compared(name, *_config(folder, name, patterns, infos[name]))
 
 
-def _config(folder: Folder, name: str, patterns: dict[str, str], info: dict[str, Any]) -> tuple[bool, str]:
+def _config(folder: Folder, name: str, patterns: dict[str, str], info: dict[str, Any]) -> Finding:
     """One config of the card against its files."""
     try:
         files = folder.splits(name)
     except BadTable as error:
-        return False, str(error)
+        return Finding(False, str(error))
     if patterns.keys() != files.keys():
-        return False, f"the card has splits {', '.join(patterns) or 'none'}, the files {', '.join(files)}"
+        return Finding(False, f"the card has splits {', '.join(patterns) or 'none'}, the files {', '.join(files)}")
     every = [path for paths in files.values() for path in paths]
     of_all = sorted(folder.path.glob("*/*.parquet"))
     for split, pattern in patterns.items():
         matched = [path for path in of_all if fnmatchcase(path.relative_to(folder.path).as_posix(), pattern)]
         if matched != files[split]:
-            return False, f"{pattern} of the card does not match the {len(files[split])} files of split {split}"
+            said = f"{pattern} of the card does not match the {len(files[split])} files of split {split}"
+            return Finding(False, said)
     for path in every:
         try:
             schema = pq.read_schema(path)
         except (pa.ArrowException, OSError) as error:
-            return False, f"{path.name} is no Parquet: {error}"
+            return Finding(False, f"{path.name} is no Parquet: {error}")
         if schema_features(schema) != info["features"]:
-            return False, f"features of the card are not the columns of {path.name}"
+            return Finding(False, f"features of the card are not the columns of {path.name}")
     said = {split["name"]: split["num_examples"] for split in info["splits"]}
     rows = {split: sum(pq.read_metadata(path).num_rows for path in paths) for split, paths in files.items()}
     if said != rows:
-        return False, f"the card says {said} rows, the files have {rows}"
+        return Finding(False, f"the card says {said} rows, the files have {rows}")
     size = sum(path.stat().st_size for path in every)
     if info["download_size"] != size:
-        return False, f"the card says {info['download_size']:,} bytes, the files have {size:,}"
-    return True, ", ".join(f"{count:,} rows in {split}" for split, count in rows.items())
+        return Finding(False, f"the card says {info['download_size']:,} bytes, the files have {size:,}")
+    return Finding(True, ", ".join(f"{count:,} rows in {split}" for split, count in rows.items()))
 
 
-def _check_rows(folder: Folder) -> Iterator[Finding]:
+def _check_rows(folder: Folder) -> Iterator[Compared]:
     """Digests of rows, and the numbers in the card, each computed anew from the rows."""
     manifest, configs = folder.manifest, []
     for name in folder.configs:
@@ -148,13 +152,13 @@ def _check_rows(folder: Folder) -> Iterator[Finding]:
         stated = manifest["configs"].get(name, {})
         same = found.digest == stated.get("digest") and found.rows == stated.get("rows")
         detail = f"digest of its rows {found.digest}"
-        yield Finding(f"{name} rows", same, detail if same else f"{detail}; the manifest says {stated.get('digest')}")
+        yield Compared(f"{name} rows", same, detail if same else f"{detail}; the manifest says {stated.get('digest')}")
     text = (folder.path / CARD).read_text(encoding="utf-8")
     facts = gather_facts(folder, configs, AccountFacts(), suite=manifest["suite"], round=manifest["round"])
     for what, part in said_of_files(facts).items():
         lost = next((line for line in part.splitlines() if line not in text), None)
         held = part in text
-        yield Finding(f"{CARD} {what}", held, "as the files have it" if held else f"should say: {lost or part}")
+        yield Compared(f"{CARD} {what}", held, "as the files have it" if held else f"should say: {lost or part}")
 
 
 def config_facts(folder: Folder, name: str) -> ConfigFacts:

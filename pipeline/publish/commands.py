@@ -31,7 +31,12 @@ PUBLISH: dict[str, dict[str, Any]] = {
     "--licence": {"default": "cc-by-4.0", "help": "identifier of the Hub's list; default cc-by-4.0"},
     "--language": {"default": "en", "help": "ISO 639 code of questions and answers; default en"},
     "--tag": {"metavar": "NAME", "default": "", "help": "of the release, never moved; default the next number"},
-    "--public": {"action": "store_true", "help": "let everybody read it"},
+    "--public": {"action": "store_true", "help": "let everybody read it; without it the repository is private"},
+    "--withheld": {
+        "choices": ("drop", "redact", "keep"),
+        "default": "drop",
+        "help": "what becomes of tasks that hygiene holds to be withheld; default drop",
+    },
     "--dry-run": {"action": "store_true", "help": "show what would be uploaded, and stop"},
     "--yes": {"action": "store_true", "help": "upload without asking"},
 }
@@ -74,7 +79,9 @@ def _publish(options: argparse.Namespace, agree: Callable[[Plan], bool]) -> tupl
     from pipeline.stages.publish import PublishConfig, write_publication
     from pipeline.stages.work import make_work
 
-    config = PublishConfig(options.repo, options.public, options.tag, options.licence, options.language)
+    config = PublishConfig(
+        options.repo, options.public, options.tag, options.licence, options.language, options.withheld
+    )
     work = make_work(settings, suite=options.suite, round=options.round)
     made = write_publication(work, config, agree=agree)
     return made.plan, made.published
@@ -136,7 +143,7 @@ def run_verify(options: argparse.Namespace) -> int:
 
 
 def _verify(path: Path, options: argparse.Namespace) -> int:
-    from pipeline.publish.check import Finding, check_release
+    from pipeline.publish.check import Compared, check_release
     from pipeline.publish.folder import Folder
     from pipeline.publish.rebuild import check_rebuilt
 
@@ -147,7 +154,7 @@ def _verify(path: Path, options: argparse.Namespace) -> int:
         for found in check(folder):
             failed += not found.passed
             if options.json:
-                show.print_json(Finding._fields, [found], to=sys.stdout)
+                show.print_json(Compared._fields, [found], to=sys.stdout)
             else:
                 print(show.plain(f"{'ok' if found.passed else 'FAILED':<6}  {found.what:<44}  {found.detail}"))
     return FAILED if failed else 0

@@ -161,7 +161,7 @@ class AccountFacts:
     """What only the store knows of a round: what was asked, what it cost, what each stage was made from.
 
     hygiene: what was found; None: it was not run.
-    private: what was done about it; empty: nothing.
+    policy:  what was done about it; empty: nothing.
     left:    tables of which not every row is released as it was.
     """
 
@@ -169,7 +169,7 @@ class AccountFacts:
     costs: tuple[CostFacts, ...] = ()
     stages: tuple[StageFacts, ...] = ()
     hygiene: HygieneFacts | None = None
-    private: str = ""
+    policy: str = ""
     left: tuple[LeftFacts, ...] = ()
 
 

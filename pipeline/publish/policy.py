@@ -15,9 +15,9 @@ import polars as pl
 
 from pipeline.errors import BadConfig
 from pipeline.generation.policies import Policy, find_policy
-from pipeline.publish.card import code, figures_table
 from pipeline.publish.folder import CARD, Folder, Local, local_files
 from pipeline.publish.hub import Hub, Plan, Published
+from pipeline.publish.markdown import code, figures_table
 from pipeline.publish.release import new_folder, write_manifest
 from pipeline.publish.source import PLAN
 from pipeline.settings import Settings

@@ -28,7 +28,7 @@ from pipeline.publish.card import release_card
 from pipeline.publish.facts import AccountFacts, ConfigFacts, SplitFacts
 from pipeline.publish.folder import CARD, MANIFEST, Folder, manifest_in
 from pipeline.publish.gather import gather_facts
-from pipeline.publish.source import KEEP, Private, Source, cleared
+from pipeline.publish.source import KEEP, Source, Withheld, cleared
 from pipeline.store.digest import RowDigest
 from pipeline.store.store import Store
 from pipeline.store.write import ParquetPart, disk_errors, row_bytes
@@ -37,7 +37,7 @@ from schemas.base import arrow_schema
 from schemas.versions import version_of
 from schemas.words import SPLITS
 
-VERSION = "3"
+VERSION = "4"
 KEPT_BACK = ("requests",)
 """Tables that stay at home, but for what the card says of them."""
 CONFIGS = tuple(table for table in TABLES if table not in KEPT_BACK)
@@ -76,7 +76,7 @@ def stage_release(
     licence: str,
     language: str = "en",
     reading: Mapping[str, str | int] | None = None,
-    private: Private = "withhold",
+    withheld: Withheld = "drop",
 ) -> ReleaseReport:
     """Write the folder of a dataset repository, or leave it where it was made from just this.
 
@@ -90,7 +90,7 @@ def stage_release(
         licence: identifier of the Hub's list of licences.
         language: ISO 639 code of the questions and answers.
         reading: what of the suite is needed to build rows from nodes again; stands in the manifest.
-        private: what becomes of tasks that hygiene holds to be withheld, where it was run.
+        withheld: what becomes of tasks that hygiene holds to be withheld, where it was run.
 
     Raises:
         BadConfig: licence, language or policy is none, or the folder holds something else than a release.
@@ -104,12 +104,12 @@ def stage_release(
                 f"{name} {value!r} is no identifier", remedy="write it as the Hub does, such as cc-by-4.0, en"
             )
     source = Source(store, suite, round)
-    inputs = _inputs(source, licence=licence, language=language, reading=dict(reading or {}), private=private)
+    inputs = _inputs(source, licence=licence, language=language, reading=dict(reading or {}), withheld=withheld)
     manifest = manifest_in(folder)
     if manifest is not None and manifest["inputs"] == inputs and _complete(folder, manifest):
         return _report(folder, manifest, fresh=False)
     source.splits  # noqa: B018 - raises before anything is written
-    source = cleared(source, private)
+    source = cleared(source, withheld)
     with new_folder(folder) as part:
         configs = [found for table in CONFIGS if (found := _write_config(part, source, table)) is not None]
         if {config.name for config in configs} <= {"tasks", "hygiene"}:
@@ -245,7 +245,7 @@ def _hygiene(account: AccountFacts) -> dict[str, Any] | None:
     if account.hygiene is None:
         return None
     left = {one.table: {name: count for name, count in asdict(one).items() if name != "table"} for one in account.left}
-    return {"private": account.private or KEEP, "tasks": account.hygiene.withheld, "rows": left}
+    return {"policy": account.policy or KEEP, "tasks": account.hygiene.withheld, "rows": left}
 
 
 def _as_json(manifest: Mapping[str, Any]) -> str:

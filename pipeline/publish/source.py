@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.errors import BadConfig, BadTable
-from pipeline.hygiene.leaving import WITHHOLD, Leaving, leaving
+from pipeline.hygiene.leaving import DROP, Leaving, leaving
 from pipeline.store.batches import merged
 from pipeline.store.layout import EVERY_ROUND, Place, by_shard
 from pipeline.store.store import Store
@@ -31,7 +31,7 @@ JUDGES_LAST = "verdicts"
 PLAN = "plan"
 """Policy of `evals` under which forecasts stand; a release holds what was measured."""
 KEEP = "keep"
-Private = Literal["withhold", "redact", "keep"]
+Withheld = Literal["drop", "redact", "keep"]
 """What becomes of tasks that hygiene holds to be withheld: see `pipeline.hygiene.leaving`; under `keep` all leave."""
 BATCH_ROWS = 30_000
 _LATE = "late"
@@ -141,15 +141,15 @@ class Source:
         return rows.filter(split=split).select(names)
 
 
-def cleared(source: Source, private: Private = WITHHOLD) -> Source:
+def cleared(source: Source, withheld: Withheld = DROP) -> Source:
     """The source without what hygiene found; the same where hygiene was not run, or nothing is kept back.
 
     Raises:
         BadConfig: there is no such policy.
         BadTable: hygiene has not seen all tasks, or all of them stay behind.
     """
-    if private not in get_args(Private):
-        raise BadConfig(f"private {private!r} is not known", remedy=f"use one of {', '.join(get_args(Private))}")
+    if withheld not in get_args(Withheld):
+        raise BadConfig(f"withheld {withheld!r} is not known", remedy=f"use one of {', '.join(get_args(Withheld))}")
     places = source.places("hygiene")
     rows = source.store.read("hygiene", places, columns=["task", "withheld"])
     if rows.is_empty():
@@ -160,15 +160,15 @@ def cleared(source: Source, private: Private = WITHHOLD) -> Source:
             f"hygiene of {source.suite}, round {source.round}, lacks {len(unseen)} tasks, the first is {unseen[0]}",
             remedy=f"run `branchpoint hygiene --suite {source.suite} --round {source.round}` again",
         )
-    if private == KEEP:
+    if withheld == KEEP:
         return source
     config = json.loads(source.store.entry("hygiene", places[0]).inputs.get("config") or "{}")
-    found = leaving(rows, policy=private, region=config.get("region", ""))
-    gone = {task for task, why in found.withheld.items() if private == WITHHOLD or why != "personal"}
+    found = leaving(rows, policy=withheld, region=config.get("region", ""))
+    gone = {task for task, why in found.withheld.items() if withheld == DROP or why != "personal"}
     if gone.issuperset(source.splits["task"]):
         raise BadTable(
             f"hygiene withholds every task of {source.suite}, round {source.round}",
-            remedy="mend the tasks, or release with --private keep",
+            remedy="mend the tasks, or release with --withheld keep",
         )
     return replace(source, leaving=found)
 

@@ -183,6 +183,29 @@ class TestLabelled:
         }
 
 
+LICENSED = {
+    "messages": {"messages": CHAT, "metadata": {"license": "MIT"}},
+    "traces": {**TRACE, "task": {"data": {"license": "MIT"}}},
+    "trl_stepwise": {"prompt": "q", "completions": ["a"], "labels": [True], "license": "MIT"},
+    "trl_preference": {**PREFERENCE, "licence": "MIT"},
+    "math_shepherd": {**shepherd("+", "-"), "license": "MIT"},
+    "processbench": {"problem": "q", "steps": ["a"], "label": -1, "license": "MIT"},
+    "prm800k": {"question": {"problem": "q", "license": "MIT"}, "label": {"steps": []}},
+    "atif": {"schema_version": "ATIF-v1.6", "agent": {}, "steps": [{"source": "user"}], "extra": {"license": "MIT"}},
+    "sessions": {"type": "message", "message": {"role": "user", "content": "q"}},
+}
+
+
+@pytest.mark.parametrize("format", LICENSED)
+def test_a_record_keeps_its_licence(tmp_path: Path, format: str):
+    head = [{"type": "session", "id": "s", "license": "MIT"}] if format == "sessions" else []
+    work = work_at(tmp_path)
+    bring_in(work, format, as_lines(tmp_path / "a.jsonl", *head, LICENSED[format]), licence="CC0-1.0")
+    assert {json.loads(info)["source"]["licence"] for info in table(work, "tasks")["info"]} == {"MIT"}
+    said = [record for text in table(work, "scores")["text"] for record in json.loads(text)]
+    assert {record["licence"] for record in said} == {"MIT"}
+
+
 class TestChats:
     def test_messages_come_and_go(self, tmp_path: Path):
         row = {"messages": CHAT, "tools": [{"type": "function", "function": {"name": "ls"}}], "license": "MIT"}
@@ -194,7 +217,7 @@ class TestChats:
         assert json.loads(nodes["tool_calls"][1])[0]["function"]["arguments"] == '{"path": "."}'
         task = table(work, "tasks").row(0, named=True)
         assert json.loads(task["messages"]) == [{"role": "system", "content": "Be short."}]
-        source = {"file": "a.jsonl", "line": 1, "format": "messages", "licence": "CC0-1.0"}
+        source = {"file": "a.jsonl", "line": 1, "format": "messages", "licence": "MIT"}
         assert json.loads(task["info"])["source"] == source
         (file,) = send_out(work, "messages", tmp_path / "out")
         assert [json.loads(line) for line in file.read_text().splitlines()] == [row]
@@ -243,6 +266,39 @@ class TestChats:
         bring_in(work, "inspect", tmp_path / "a.json")
         assert [row[4] for row in steps(work)] == ["List the files."]
         assert "sample 1" in violations(work)[0][2]
+
+    def test_inspect_of_older_versions(self, tmp_path: Path):
+        """A transcript in place of events, scores that are no number, tools that failed without a word."""
+        failed = {"role": "tool", "content": "", "tool_call_id": "c", "error": {"type": "timeout", "message": "late"}}
+        sample = {
+            "id": 1,
+            "messages": [CHAT[1], failed, CHAT[4]],
+            "target": ["a", "b"],
+            "scores": {"match": {"value": float("nan")}, "other": {"value": "I", "answer": "No"}},
+            "metadata": {"license": "MIT"},
+            "transcript": {"events": [{"event": "model", "input": []}], "content": {"d": "long"}},
+        }
+        (tmp_path / "a.json").write_text(json.dumps({"version": 2, "samples": [sample]}))
+        work = work_at(tmp_path)
+        bring_in(work, "inspect", tmp_path / "a.json")
+        assert [row[4] for row in steps(work)] == ["List the files.", "late", "One file: a.txt."]
+        verdict = table(work, "verdicts").row(0, named=True)
+        assert (verdict["reward"], json.loads(verdict["components"])) == (0.0, {"match": None, "other": 0.0})
+        assert "transcript" not in table(work, "scores")["text"][0]
+        assert not violations(work)
+
+    def test_swe_agent_demonstrations_are_a_history_alone(self, tmp_path: Path):
+        history = [
+            {"role": "system", "content": "Be short.", "agent": "main", "message_type": "system_prompt"},
+            {"role": "user", "content": "Fix it.", "agent": "main", "message_type": "observation"},
+            {"role": "assistant", "thought": "t", "action": "ls", "tool_calls": CHAT[2]["tool_calls"], "content": "t"},
+            {"role": "tool", "content": "a.txt", "message_type": "observation", "tool_call_ids": ["c1"]},
+        ]
+        (tmp_path / "a.traj").write_text(json.dumps({"history": history}))
+        work = work_at(tmp_path)
+        bring_in(work, "swe_agent", tmp_path / "a.traj")
+        assert [row[4] for row in steps(work)] == ["Fix it.", "t", "a.txt"]
+        assert not violations(work)
 
     def test_swe_agent_without_a_history_has_a_gap(self, tmp_path: Path):
         (tmp_path / "a.traj").write_text(json.dumps({"trajectory": [{"response": "ls", "observation": "a.txt"}]}))

@@ -29,7 +29,7 @@ DEEP = b'{"prompt": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
         pytest.param(GOOD.replace(b"q", b"\xff"), "UTF-8", id="no UTF-8"),
         pytest.param(GOOD.replace(b"q", rb"\ud800"), "", id="half a surrogate pair"),
         pytest.param(DEEP, "nested too deeply", id="deep"),
-        pytest.param(b'{"prompt": NaN}', "malformed", id="NaN"),
+        pytest.param(b'{"prompt": NaN}', "$.prompt", id="NaN is null"),
     ],
 )
 def test_a_bad_line_is_told_and_the_rest_comes_in(tmp_path: Path, line: bytes, why: str):
@@ -41,6 +41,15 @@ def test_a_bad_line_is_told_and_the_rest_comes_in(tmp_path: Path, line: bytes, w
     assert (file, number) == ("a.jsonl", 3)
     assert why in said
     assert report.numbers["violations"] == 1
+
+
+def test_numbers_that_only_python_writes_are_unknown(tmp_path: Path):
+    line = b'{"prompt": "Is it NaN?", "completions": ["a", "b"], "labels": [NaN, 1], "x": -Infinity}'
+    (tmp_path / "a.jsonl").write_bytes(line)
+    work = work_at(tmp_path)
+    bring_in(work, "trl_stepwise", tmp_path / "a.jsonl")
+    assert table(work, "nodes")["text"].to_list() == ["Is it NaN?", "a", "b"]
+    assert table(work, "step_labels").select("node", "soft").rows() == [(2, 1.0)]
 
 
 def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

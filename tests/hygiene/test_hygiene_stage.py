@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -62,6 +63,20 @@ class TestRows:
         assert rows["overlap"].to_list() == [None, None, 0.25, None, None, None]
         assert rows.select("secrets", "personal").row(3) == (2, 2)
         assert set(rows.select("source", "licence").rows()) == {("file x.jsonl", "mit")}
+
+    def test_an_imported_task_has_the_licence_of_its_record(self):
+        known, unknown = {"format": "messages", "licence": "MIT"}, {"format": "atif", "licence": None}
+        info = [json.dumps({"source": source}) for source in (known, unknown)]
+        rows = hygiene_rows(
+            tasks(("a", "train"), ("b", "train")).with_columns(info=pl.Series(info)),
+            near=Near(np.array([0, 1]), np.array([np.nan, np.nan])),
+            shared=[Overlap(None, 0.0)] * 2,
+            private=[],
+            sources={},
+            licences={"atif": "CC0-1.0", "messages": "none"},
+            most_overlap=0.0,
+        )
+        assert rows.select("source", "licence").rows() == [("messages", "MIT"), ("atif", "CC0-1.0")]
 
     def test_a_text_counts_once_a_task(self):
         text = "bob@example.org, ann@example.org"

@@ -56,8 +56,8 @@ def names(work: Work) -> list[str]:
     return work.store.tasks("three", split="train")["task"].to_list()
 
 
-def released(work: Work, private: str) -> Folder:
-    write_release(work, ReleaseConfig(private=private))
+def released(work: Work, withheld: str) -> Folder:
+    write_release(work, ReleaseConfig(withheld=withheld))
     return Folder(release_folder(work))
 
 
@@ -73,7 +73,7 @@ def card(folder: Folder) -> str:
 
 
 def test_nothing_of_a_withheld_task_leaves(work):
-    folder, (known, mailing, kept) = released(work, "withhold"), names(work)
+    folder, (known, mailing, kept) = released(work, "drop"), names(work)
     for name in folder.configs:
         if "task" in TABLES[name].column_names():
             assert not set(folder.read(name)["task"]) & {known, mailing}, name
@@ -81,7 +81,7 @@ def test_nothing_of_a_withheld_task_leaves(work):
         assert set(folder.read(name)["task"]) == {kept}
     assert not any(b"ann@example.org" in path.read_bytes() for path in folder.path.rglob("*") if path.is_file())
     said = folder.manifest["hygiene"]
-    assert (said["private"], said["tasks"]) == ("withhold", {"benchmark": 1, "personal": 1})
+    assert (said["policy"], said["tasks"]) == ("drop", {"benchmark": 1, "personal": 1})
     for name, counts in said["rows"].items():
         stored = read(work, name) if name != "tasks" else work.store.tasks("three")
         assert counts == {
@@ -92,7 +92,7 @@ def test_nothing_of_a_withheld_task_leaves(work):
 
 
 def test_the_card_says_what_was_left_out(work):
-    folder = released(work, "withhold")
+    folder = released(work, "drop")
     text, left = card(folder), folder.manifest["hygiene"]["rows"]["nodes"]["withheld"]
     assert "## Hygiene" in text
     assert "all their rows were left out, in every table" in text
@@ -102,7 +102,7 @@ def test_the_card_says_what_was_left_out(work):
 
 
 def test_what_is_left_is_verified(work):
-    built = verified(released(work, "withhold"))
+    built = verified(released(work, "drop"))
     assert {"unpaired", "rl_prompts", "pairs", "patches", "credit tempo", "step_labels monte_carlo"} <= built.keys()
     assert all("as the nodes give them" in detail for detail in built.values())
 
@@ -125,7 +125,7 @@ def test_redacted_tasks_have_words_alone(work):
 def test_all_may_be_kept(work):
     folder = released(work, "keep")
     assert set(folder.read("nodes")["task"]) >= set(names(work))
-    assert folder.manifest["hygiene"] == {"private": "keep", "tasks": {"benchmark": 1, "personal": 1}, "rows": {}}
+    assert folder.manifest["hygiene"] == {"policy": "keep", "tasks": {"benchmark": 1, "personal": 1}, "rows": {}}
     assert "Their rows are here all the same." in card(folder)
     assert all("as the nodes give them" in detail for detail in verified(folder).values())
 
@@ -134,17 +134,17 @@ def test_credit_that_reads_withheld_tasks_is_not_built_again(work, tmp_path):
     mine = copied(work, tmp_path)
     write_credit(mine, POOLED)
     assert "as the nodes give them" in verified(released(mine, "keep"))["credit grpo"]
-    assert verified(released(mine, "withhold"))["credit grpo"].startswith("not built again: it reads other tasks too")
+    assert verified(released(mine, "drop"))["credit grpo"].startswith("not built again: it reads other tasks too")
 
 
-@pytest.mark.parametrize("private", ["withhold", "redact"])
-def test_a_round_of_which_nothing_may_leave(work, tmp_path, private):
+@pytest.mark.parametrize("withheld", ["drop", "redact"])
+def test_a_round_of_which_nothing_may_leave(work, tmp_path, withheld):
     mine = copied(work, tmp_path)
     for place in mine.places("hygiene"):
         rows = mine.store.read("hygiene", [place]).with_columns(withheld=pl.lit("secret"))
         mine.store.write("hygiene", rows, place, inputs=mine.store.entry("hygiene", place).inputs)
     with pytest.raises(BadTable, match="hygiene withholds every task"):
-        write_release(mine, ReleaseConfig(private=private))
+        write_release(mine, ReleaseConfig(withheld=withheld))
 
 
 def test_hygiene_must_have_seen_every_task(work, tmp_path):
@@ -166,15 +166,15 @@ def test_what_hygiene_saw_must_be_what_is_there(work, tmp_path):
 
 
 def test_there_are_three_ways(work):
-    with pytest.raises(BadConfig, match="private 'burn' is not known"):
-        write_release(work, ReleaseConfig(private="burn"))
+    with pytest.raises(BadConfig, match="withheld 'burn' is not known"):
+        write_release(work, ReleaseConfig(withheld="burn"))
 
 
 def test_a_round_without_hygiene_says_so(work, tmp_path):
     mine = copied(work, tmp_path)
     for path in Path(mine.settings.store).glob("hygiene/**/*.parquet"):
         path.unlink()
-    folder = released(mine, "withhold")
+    folder = released(mine, "drop")
     assert json.loads((folder.path / "manifest.json").read_text())["hygiene"] is None
     assert "were not searched for by this release" in card(folder)
     assert "## Hygiene" not in card(folder)
