@@ -11,7 +11,7 @@ from pipeline.variants.answers import MOST_REPAIRED, Answer, read_answer
 from pipeline.variants.effect import effect_of
 from pipeline.variants.intervene import Continuations
 from pipeline.variants.regenerate import Judgement, chance_of_right, judge_steps, read_cut
-from pipeline.variants.restart import HEADING, replay, restart_messages
+from pipeline.variants.restart import HEADING, guided_messages
 
 
 @pytest.mark.parametrize(
@@ -60,40 +60,21 @@ MESSAGES = [
 ]
 
 
-class TestRestart:
+GUIDANCE = "The earlier attempt had issues.\nR\nApply the lessons and do not mention them."
+
+
+class TestGuidance:
     def test_at_a_turn(self):
-        found = restart_messages(MESSAGES, 1, "G")
-        assert found.distilled == MESSAGES[:4]
-        assert found.guided == [*MESSAGES[:4], {"role": "system", "content": "G"}]
+        assert guided_messages(MESSAGES[:4], "R") == [*MESSAGES[:4], {"role": "system", "content": GUIDANCE}]
 
     def test_at_the_beginning(self):
-        found = restart_messages(MESSAGES, 0, "G")
-        assert found.distilled == MESSAGES[:2]
-        assert found.guided == [{"role": "system", "content": f"rules\n\n{HEADING}\nG"}, MESSAGES[1]]
-        bare = restart_messages(MESSAGES[1:], 0, "G")
-        assert bare.guided == [{"role": "system", "content": f"{HEADING}\nG"}, MESSAGES[1]]
+        lessons = f"{HEADING}\n{GUIDANCE}"
+        found = guided_messages(MESSAGES[:2], "R")
+        assert found == [{"role": "system", "content": f"rules\n\n{lessons}"}, MESSAGES[1]]
+        assert guided_messages(MESSAGES[1:2], "R") == [{"role": "system", "content": lessons}, MESSAGES[1]]
 
-    @pytest.mark.parametrize("pivot", [-1, 2])
-    def test_no_such_turn(self, pivot):
-        with pytest.raises(ValueError, match=f"turn {pivot} is none of the assistant's 2"):
-            restart_messages(MESSAGES, pivot, "G")
-
-    @pytest.mark.parametrize(
-        ("actions", "goes_on", "taken"), [("ab", True, "ab"), ("axb", False, "ax"), ("", True, "")]
-    )
-    def test_replay_stops_where_the_episode_ends(self, actions, goes_on, taken):
-        class Corridor:
-            said = "left over"
-
-            def reset(self):
-                self.said = ""
-
-            def step(self, action):
-                self.said += action
-                return action == "x"
-
-        corridor = Corridor()
-        assert (replay(corridor, actions), corridor.said) == (goes_on, taken)
+    def test_a_report_is_no_template(self):
+        assert guided_messages(MESSAGES[:4], "$report")[-1]["content"] == GUIDANCE.replace("R\n", "$report\n")
 
 
 class TestCut:

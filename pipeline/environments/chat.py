@@ -7,7 +7,7 @@ they spell: control tokens come of the template alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ class Chat:
     """The chat template of a policy."""
 
     def __init__(self, policy: Policy):
-        self._path, self._ends = policy.path, frozenset(policy.end_ids)
+        self._path, self._ends = policy.path, policy.end_ids
         self._tokenizer = AutoTokenizer.from_pretrained(policy.path, local_files_only=True)
         added = self._tokenizer.added_tokens_decoder.values()
         self._control = {token.content for token in added if token.special} | {*self._tokenizer.all_special_tokens}
@@ -53,30 +53,42 @@ class Chat:
             return self._encoded([self._rendered(messages)], [])
         return self._encoded(self._between(messages), texts)
 
-    def following(self, before: Messages, said: Sequence[int], message: dict[str, str]) -> Following:
-        """What follows a turn of the policy, when a message answers it.
+    def following(self, before: Messages, said: Sequence[int], *messages: dict[str, str]) -> Following:
+        """What follows a turn of the policy, when messages answer it.
 
         Args:
             before: the messages that the turn answered.
             said: its token ids, end token included where there is one.
-            message: the next one.
+            messages: the next ones.
 
         Raises:
             BadModel: the template refuses the messages.
         """
         text = self.text(said)
-        after = [*before, {"role": "assistant", "content": text}, message]
+        after = [*before, {"role": "assistant", "content": text}, *messages]
         whole, kept = self._rendered(after), self._rendered(before) + text
         between = self._between(after)
         if not whole.startswith(kept) or len(between) != len(after) + 1:
             return Following(self.opening(after), rewritten=True)
-        closing, rest = between[-2], between[-1]
+        closing, *rest = between[len(before) + 1 :]
         if len(said) and said[-1] in self._ends:
             closing = closing.removeprefix(self._tokenizer.decode([said[-1]]))
-        content = message["content"]
-        if self._plain(content):
-            return Following(self._encoded([closing + content + rest], []), rewritten=False)
-        return Following(self._encoded([closing, rest], [content]), rewritten=False)
+        contents = [message["content"] for message in messages]
+        if all(self._plain(content) for content in contents):
+            told = "".join(content + piece for content, piece in zip(contents, rest, strict=True))
+            return Following(self._encoded([closing + told], []), rewritten=False)
+        return Following(self._encoded([closing, *rest], contents), rewritten=False)
+
+    def saying(self, text: str) -> np.ndarray:
+        """Token ids of a turn that says a text, and ends as the policy's own would: `[T]` int32."""
+        return np.append(self._encoded(["", ""], [text]), np.int32(self._end))
+
+    @cached_property
+    def _end(self) -> int:
+        """The token that ends a turn: that which the template puts there, else the policy's first."""
+        turns = [{"role": role, "content": "."} for role in ("user", "assistant", "user")]
+        closing = self._encoded([self._between(turns)[-2]], [])
+        return int(closing[0]) if len(closing) and closing[0] in self._ends else self._ends[0]
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The text of a turn, control tokens and blanks around it left out."""

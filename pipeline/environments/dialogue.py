@@ -62,6 +62,11 @@ class Dialogue:
             return Step(None, (0.0, 0.0), done=True)
         return Step(self._seen(), (0.0, 0.0))
 
+    def copy(self) -> Dialogue:
+        other = Dialogue(self._options)
+        other._scenario, other._said = self._scenario, [*self._said]
+        return other
+
     def close(self) -> None:
         return None
 

@@ -12,13 +12,13 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pipeline.environments.episode import Act, Done, Playing
+from pipeline.generation.budget.spending import NO_CAPS, Caps, Spent
 from pipeline.generation.engine import Request
 from pipeline.generation.sampler import Sampler
-from pipeline.generation.scheduler import NO_CAPS, Caps
 
 OPEN = 512
 """Episodes that are open at once: twice what an engine decodes."""
@@ -65,10 +65,10 @@ class Driver:
 
         One that a cap cut short is not among them; what it asked is in the ledger.
         """
-        started, decoded = time.monotonic(), self.sampler.spent.decoded
+        started, before = time.monotonic(), replace(self.sampler.spent)
         self._threads = ThreadPoolExecutor(THREADS, "environment")
         try:
-            with closing(self.sampler.stream(self._requests(episodes, started, decoded))) as entries:
+            with closing(self.sampler.stream(self._requests(episodes, started, before))) as entries:
                 for entry in entries:
                     for table in self._asked.pop(entry.completion.key):
                         self._go_on(table, entry)
@@ -81,10 +81,11 @@ class Driver:
         while self._done:
             yield self._done.popleft()
 
-    def _requests(self, episodes: Iterator[Played], started: float, decoded: int) -> Iterator[Request | None]:
+    def _requests(self, episodes: Iterator[Played], started: float, before: Spent) -> Iterator[Request | None]:
         """What to ask next, whenever there is room for more."""
         while True:
-            self.stopped = self._cap(time.monotonic() - started, self.sampler.spent.decoded - decoded)
+            seconds = time.monotonic() - started
+            self.stopped = self.caps.reached(seconds=seconds, before=before, now=self.sampler.spent)
             if self.stopped:
                 return
             self._take_acted()
@@ -101,13 +102,6 @@ class Driver:
                 self._resume(*self._acted.get())
             elif self._all_begun:
                 return
-
-    def _cap(self, seconds: float, tokens: int) -> str:
-        if self.caps.tokens is not None and tokens >= self.caps.tokens:
-            return f"the cap of {self.caps.tokens} tokens is reached"
-        if self.caps.seconds is not None and seconds >= self.caps.seconds:
-            return f"the cap of {self.caps.seconds:g} seconds is reached"
-        return ""
 
     def _begin(self, episode: Played | None) -> None:
         if episode is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pipeline.environments.players import Player
 from pipeline.environments.protocol import Environment, Observation, Step, Task, checked_observation, checked_step
 from pipeline.generation.budget.turn_control import Limits, reminder
 from pipeline.generation.engine import Sampling
@@ -122,6 +123,8 @@ class Seat:
     sent:     `[T]` int32, the context up to the last turn and with it.
     spot:     where that stands in the story; None before the first turn.
     turns:    pieces of its turns. unpaid: what it was paid before its first.
+    player:   who takes its turns in the policy's place; None: the policy.
+    guide:    puts into the messages before its next turn what it is told for that turn alone; None: nothing is.
     """
 
     story: Story
@@ -131,6 +134,8 @@ class Seat:
     spot: Spot | None = None
     turns: list[int] = field(default_factory=list)
     unpaid: float = 0.0
+    player: Player | None = None
+    guide: Callable[[Messages], Messages] | None = None
 
     def pay(self, reward: float) -> None:
         """Add a reward to the latest turn, or to the first one to come."""
@@ -141,11 +146,23 @@ class Seat:
 
 
 class _Shown(NamedTuple):
-    """A message on its way to a seat. token_ids: what it adds; with `begins`, all of a new context."""
+    """What a seat is told before a turn. messages: all that it was told by then. text: of the new ones. token_ids: what
+    they add; with `begins`, all of a new context. prompt: all that is sent.
+    """
 
-    message: dict[str, str]
+    messages: Messages
+    text: str
     token_ids: np.ndarray
     begins: bool
+    prompt: np.ndarray
+
+
+class Retold(NamedTuple):
+    """A turn that was taken once. seen: before it. token_ids: `[T]` int32. columns: of its node, as they were."""
+
+    seen: Observation
+    token_ids: np.ndarray
+    columns: dict[str, Any]
 
 
 @dataclass(slots=True, eq=False)
@@ -154,6 +171,7 @@ class Episode:
 
     sample: index of its turns; no two episodes of a task share one.
     judge:  the task's verifier.
+    seen:   what was seen before each turn so far.
     """
 
     sample: int
@@ -164,40 +182,61 @@ class Episode:
     chat: Chat
     rules: Rules
     judge: Callable[[str], Verdict]
+    seen: list[Observation] = field(default_factory=list)
+    _times: Counter[tuple[int, str, str]] = field(default_factory=Counter)
 
     def play(self) -> Playing:
         """Play from the beginning to the end."""
-        rules, seats, count = self.rules, self.seats, len(self.seats)
-        done = yield Act(lambda: checked_observation(self.environment.reset(self.task, self.seed), seats=count))
+        seats = len(self.seats)
+        done = yield Act(lambda: checked_observation(self.environment.reset(self.task, self.seed), seats=seats))
         if done.error:
             return self._fail(done.error)
-        seen: Observation = done.value
-        times: Counter[tuple[int, str, str]] = Counter()
-        invalid, turn = 0, 0
+        return (yield from self.go_on(done.value))
+
+    def retell(self, turn: Retold) -> None:
+        """Hang a turn on the story that was taken once: as it was said, after what was seen. For one seat alone."""
+        (seat,) = self.seats
+        shown = self._show(seat, self._reminded(turn.seen.text, seat, self._limit(seat)))
+        self._take(seat, shown, turn.token_ids, drawn=None, at=turn.columns)
+        self._count(turn.seen, seat)
+
+    def go_on(self, seen: Observation) -> Playing:
+        """Play on to the end in an environment that stands where this is seen."""
+        rules, seats, count = self.rules, self.seats, len(self.seats)
+        invalid = 0
         while True:
             seat = seats[seen.seat]
             limit = self._limit(seat)
             if len(seat.turns) >= limit:
                 return self._stop(seat, "turns")
             shown = self._show(seat, self._reminded(seen.text, seat, limit))
-            prompt = shown.token_ids if shown.begins else np.concatenate([seat.sent, shown.token_ids])
-            room = rules.length - len(prompt)
+            room = rules.length - len(shown.prompt)
             if room < 1 and not seat.turns:
-                return self._fail(f"the first prompt has {len(prompt)} tokens, the policy {rules.length} positions")
+                size = len(shown.prompt)
+                return self._fail(f"the first prompt has {size} tokens, the policy {rules.length} positions")
             if room < 1:
                 return self._stop(seat, "length")
-            sampling = Sampling(rules.temperature, rules.top_p, min(rules.most_tokens, room))
-            entry = yield Turn(prompt, sampling, self.sample)
-            if entry.completion.error:
-                return self._fail(f"the request failed: {entry.completion.error}")
-            self._take(seat, shown, prompt, entry, sampling, turn=turn, state_key=seen.state_key)
-            turn += 1
-            if entry.completion.finish == "length":
+            at = {"turn": len(self.seen), "state_key": seen.state_key}
+            if seat.player is None:
+                sampling = Sampling(rules.temperature, rules.top_p, min(rules.most_tokens, room))
+                entry = yield Turn(shown.prompt, sampling, self.sample)
+                if entry.completion.error:
+                    return self._fail(f"the request failed: {entry.completion.error}")
+                self._take(seat, shown, entry.completion.token_ids, drawn=(sampling, entry), at=at)
+            else:
+                done = yield Act(lambda player=seat.player, seen=seen: player(seen))
+                if done.error:
+                    return self._fail(done.error)
+                said = self.chat.saying(done.value)
+                if len(said) > room:
+                    return self._stop(seat, "length")
+                self._take(seat, shown, said, drawn=None, at=at)
+            times = self._count(seen, seat)
+            if seat.player is None and entry.completion.finish == "length":
                 return self._stop(seat, "length")
-            action = self.chat.text(entry.completion.token_ids.tolist())
-            times[seen.seat, seen.state_key, action] += 1
-            if times[seen.seat, seen.state_key, action] >= rules.loops:
+            if times >= rules.loops:
                 return self._stop(seat, "loop")
+            action = seat.messages[-1]["content"]
             done = yield Act(lambda action=action: checked_step(self.environment.step(action), seats=count))
             if done.error:
                 return self._fail(done.error)
@@ -223,45 +262,56 @@ class Episode:
     def _reminded(self, text: str, seat: Seat, limit: int) -> str:
         return text if self.rules.limits.first is None else f"{text}\n{reminder(limit - len(seat.turns))}"
 
+    def _count(self, seen: Observation, seat: Seat) -> int:
+        """Note a turn; how often the same was done in the same state by now."""
+        self.seen.append(seen)
+        what = (seen.seat, seen.state_key, seat.messages[-1]["content"])
+        self._times[what] += 1
+        return self._times[what]
+
     def _show(self, seat: Seat, text: str) -> _Shown:
-        message = {"role": "user", "content": text}
+        messages = [*seat.messages, {"role": "user", "content": text}]
+        if seat.guide is not None:
+            messages = seat.guide(messages)
         if seat.spot is None:
-            return _Shown(message, self.chat.opening([*seat.messages, message]), begins=True)
-        before = seat.messages[:-1]
-        ids, rewritten = self.chat.following(before, seat.said.tolist(), message)
-        return _Shown(message, ids, begins=rewritten)
+            ids = self.chat.opening(messages)
+            return _Shown(messages, text, ids, begins=True, prompt=ids)
+        fresh = messages[len(seat.messages) :]
+        ids, rewritten = self.chat.following(seat.messages[:-1], seat.said.tolist(), *fresh)
+        prompt = ids if rewritten else np.concatenate([seat.sent, ids])
+        return _Shown(messages, "\n\n".join(one["content"] for one in fresh), ids, begins=rewritten, prompt=prompt)
 
     def _take(
         self,
         seat: Seat,
         shown: _Shown,
-        prompt: np.ndarray,
-        entry: Entry,
-        sampling: Sampling,
+        said: np.ndarray,
         *,
-        turn: int,
-        state_key: str,
+        drawn: tuple[Sampling, Entry] | None,
+        at: dict[str, Any],
     ) -> None:
-        """Hang what was shown and what was said on the story."""
-        story, answer = seat.story, entry.completion
+        """Hang what was shown and what was said on the story.
+
+        drawn: how the policy's tokens came; None: a player wrote them. at: columns of a node that say where this is.
+        """
+        story = seat.story
         if story.draft is None:
-            story.begin(prompt)
-        root = story.draft.root
-        if seat.spot is None and np.array_equal(prompt, story.draft.pieces[0].token_ids):
-            at = root
-        else:
-            piece = story.draft.write(
-                seat.spot or root, shown.token_ids, origin="sample", kind="prompt", sample=self.sample
-            )
-            story.marks[piece] = {"turn": turn, "agent": story.agent, "text": shown.message["content"]}
+            story.begin(shown.prompt)
+        spot, sample = seat.spot or story.draft.root, self.sample
+        if seat.spot is not None or not np.array_equal(shown.prompt, story.draft.pieces[0].token_ids):
+            piece = story.draft.write(spot, shown.token_ids, origin="sample", kind="prompt", sample=sample)
+            story.marks[piece] = {"turn": at["turn"], "agent": story.agent, "text": shown.text}
             story.begins |= {piece} if shown.begins else set()
-            at = story.draft.end_of(piece)
-        piece = story.draft.add(Ask(at, self.sample, sampling), entry)
+            spot = story.draft.end_of(piece)
+        if drawn is None:
+            piece = story.draft.write(spot, said, origin="sample", kind="step", sample=sample)
+        else:
+            piece = story.draft.add(Ask(spot, sample, drawn[0]), drawn[1])
         paid = None if self.environment.judge == "nobody" else seat.unpaid
-        story.marks[piece] = {"turn": turn, "agent": story.agent, "state_key": state_key, "step_reward": paid}
-        said = {"role": "assistant", "content": self.chat.text(answer.token_ids.tolist())}
-        seat.messages = [*seat.messages, shown.message, said]
-        seat.said, seat.sent = answer.token_ids, np.concatenate([prompt, answer.token_ids])
+        story.marks[piece] = {"agent": story.agent, "step_reward": paid, **at}
+        message = {"role": "assistant", "content": self.chat.text(said.tolist())}
+        seat.messages, seat.guide = [*shown.messages, message], None
+        seat.said, seat.sent = said, np.concatenate([shown.prompt, said])
         seat.spot, seat.unpaid = story.draft.end_of(piece), 0.0
         seat.turns.append(piece)
 

@@ -1,8 +1,8 @@
 """Environments that others wrote, in processes beside this one, where one may hang or die without harm to the others.
 
 An episode lives in one process and is known by what was done in it, so that it can be brought back when its process
-was killed for another's sake. What crosses over is checked and cut on the other side. Not a sandbox: the environment
-is the user's own choice.
+was killed for another's sake, where it is replayable. What crosses over is checked and cut on the other side. Not a
+sandbox: the environment is the user's own choice.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import multiprocessing
 import threading
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as Late
+from copy import copy
 from itertools import count
 from multiprocessing.util import Finalize
+from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
@@ -42,10 +44,13 @@ class Host:
     def __init__(self, make: Callable[[], Environment], *, seconds: float, processes: int = PROCESSES):
         self._make, self._seconds = make, seconds
         self._pools: list[ProcessPool | None] = [None] * processes
-        self._numbers, self._starting = count(), threading.Lock()
+        self._numbers, self._places, self._starting = count(), count(), threading.Lock()
 
-    def new_episode(self) -> int:
-        return next(self._numbers)
+    def new_episode(self, *, beside: int | None = None) -> int:
+        """A number for an episode; `beside` another: in the same process."""
+        number = next(self._numbers) * len(self._pools)
+        place = next(self._places) if beside is None else beside
+        return number + place % len(self._pools)
 
     def reached(self, episode: int, task: Task, seed: int, actions: tuple[str, ...]) -> Observation | Step:
         """What is seen after some actions: those that were not taken yet are taken.
@@ -53,13 +58,24 @@ class Host:
         Raises:
             BadStep: the environment raised, took too long, died, or gave what it may not.
         """
+        return self._told(episode, _reach, (self._make, episode, task, seed, actions))
+
+    def copy(self, episode: int, actions: tuple[str, ...]) -> int | None:
+        """The number of another episode that stands where one does after some actions; None where it cannot be copied.
+
+        Raises:
+            BadStep: as `reached`.
+        """
+        other = self.new_episode(beside=episode)
+        return other if self._told(episode, _copy, (episode, other, len(actions))) else None
+
+    def _told(self, episode: int, ask: Callable[..., Any], args: tuple) -> Any:
+        """What comes of something done in an episode's process."""
         place = episode % len(self._pools)
         with self._starting:
             pool = self._pools[place] = self._pools[place] or _started()
         try:
-            found = pool.schedule(
-                _reach, args=(self._make, episode, task, seed, actions), timeout=self._seconds
-            ).result()
+            found = pool.schedule(ask, args=args, timeout=self._seconds).result()
         except Late as error:
             raise BadStep(f"the environment takes over {self._seconds:g} s") from error
         except ProcessExpired as error:
@@ -81,12 +97,21 @@ class Host:
 
 
 class Foreign:
-    """An episode in a process beside this one."""
+    """An episode in a process beside this one.
 
-    replayable = True
+    said: its seats, instructions and judge, and whether it is replayable.
+    """
 
-    def __init__(self, host: Host, *, seats: tuple[str, ...], instructions: tuple[str, ...], judge: str):
-        self.seats, self.instructions, self.judge = seats, instructions, judge
+    def __init__(
+        self,
+        host: Host,
+        *,
+        seats: tuple[str, ...],
+        instructions: tuple[str, ...],
+        judge: str,
+        replayable: bool = True,
+    ):
+        self.seats, self.instructions, self.judge, self.replayable = seats, instructions, judge, replayable
         self._host, self._episode = host, host.new_episode()
 
     def reset(self, task: Task, seed: int) -> Observation:
@@ -96,6 +121,14 @@ class Foreign:
     def step(self, action: str) -> Step:
         self._actions = (*self._actions, action)
         return self._host.reached(self._episode, self._task, self._seed, self._actions)
+
+    def copy(self) -> Foreign | None:
+        number = self._host.copy(self._episode, self._actions)
+        if number is None:
+            return None
+        other = copy(self)
+        other._episode = number
+        return other
 
     def close(self) -> None:
         self._host.forget(self._episode)
@@ -120,12 +153,26 @@ def _reach(
     try:
         environment, taken = _live.pop(episode, (None, 0))
         if environment is None or not actions or taken >= len(actions):
-            environment, taken = environment or make(), 0
+            lost, environment, taken = environment is None and len(actions) > 1, environment or make(), 0
+            if lost and not environment.replayable:
+                raise BadStep("its process was ended, and it cannot be replayed")
             found = checked_observation(environment.reset(task, seed), seats=len(environment.seats))
         for action in actions[taken:]:
             found = checked_step(environment.step(action), seats=len(environment.seats))
         _live[episode] = environment, len(actions)
         return found
+    except Exception as error:  # noqa: BLE001 - whatever a foreign environment raises
+        return f"{type(error).__name__}: {error}"[:300]
+
+
+def _copy(episode: int, other: int, taken: int) -> bool | str:
+    """Runs in the process beside: whether a copy stands there now; or the words of an error."""
+    try:
+        environment, at = _live.get(episode, (None, 0))
+        made = environment.copy() if environment is not None and at == taken else None
+        if made is not None:
+            _live[other] = made, taken
+        return made is not None
     except Exception as error:  # noqa: BLE001 - whatever a foreign environment raises
         return f"{type(error).__name__}: {error}"[:300]
 

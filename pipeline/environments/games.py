@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import re
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,6 +71,12 @@ class Game:
         if self._state.is_terminal():
             return Step(None, tuple(rewards), done=True, scores=tuple(map(self._score, self._state.returns())))
         return Step(self._seen(), tuple(rewards))
+
+    def copy(self) -> Game:
+        other = Game(self._game, self._options)
+        other._chance = copy(self._chance)
+        other._state, other._moved, other._told = self._state.clone(), [*self._moved], [*self._told]
+        return other
 
     def close(self) -> None:
         return None
@@ -146,4 +153,5 @@ def opened(options: Options) -> Opened:
         raise BadConfig(
             f"game {options.game!r} has no turns", remedy=f"choose one with 1 to {len(SEATS)} seats in turn"
         )
-    return Opened(lambda: Game(game, options), VERSION)
+    rivals = game.num_players() > 1 and kind.utility != kind.utility.IDENTICAL
+    return Opened(lambda: Game(game, options), VERSION, rivals)

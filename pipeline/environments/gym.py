@@ -6,6 +6,7 @@ Runs in processes beside this one, with a time limit, for it is anybody's code.
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -27,6 +28,8 @@ class Options:
 
     actions: names of a discrete environment's actions, in their order; none where actions are texts.
     instructions: what the policy is told first.
+    replayable: whether the same seed and actions give the same states, unless its registration says that they do not.
+    copyable: whether Python's deep copy of it is another that stands where it does.
     full:    sum of rewards that counts as full success; a verdict is the share of it.
     seconds: that an action may take.
     """
@@ -35,6 +38,8 @@ class Options:
     parameters: dict[str, Any] = field(default_factory=dict)
     actions: list[str] = field(default_factory=list)
     instructions: str = ""
+    replayable: bool = True
+    copyable: bool = False
     full: float = 1.0
     seconds: float = 10.0
 
@@ -49,13 +54,13 @@ class GymEnvironment:
     seats = ("solver",)
     instructions = ("",)
     judge = "environment"
-    replayable = True
 
     def __init__(self, options: Options):
         import gymnasium
 
         self._options = options
         self._environment = gymnasium.make(options.id, disable_env_checker=True, **options.parameters)
+        self.replayable = options.replayable and not self._environment.spec.nondeterministic
         space = self._environment.action_space
         if not isinstance(space, gymnasium.spaces.Text) and getattr(space, "n", None) != len(options.actions):
             raise BadStep(f"{options.id} takes {space}, the suite names {len(options.actions)} actions")
@@ -78,6 +83,9 @@ class GymEnvironment:
             return Step(None, (float(reward),), done=True, scores=(score,))
         self._seen = self._shown(seen)
         return Step(self._seen, (float(reward),))
+
+    def copy(self) -> GymEnvironment | None:
+        return deepcopy(self) if self._options.copyable else None
 
     def close(self) -> None:
         self._environment.close()
@@ -103,11 +111,13 @@ def opened(options: Options) -> Opened:
         import gymnasium
     except ImportError as error:
         raise BadConfig("Gymnasium is not installed", remedy=_NO_REMEDY) from error
+    replayable = options.replayable
     try:
         if ":" not in options.id:
-            gymnasium.spec(options.id)
+            replayable = replayable and not gymnasium.spec(options.id).nondeterministic
     except gymnasium.error.Error as error:
         raise BadConfig(f"Gymnasium has no {options.id!r}: {error}", remedy="see gymnasium.registry") from error
     host = Host(partial(GymEnvironment, options), seconds=options.seconds)
-    said = {"seats": GymEnvironment.seats, "instructions": (options.instructions,), "judge": GymEnvironment.judge}
+    told, judge = (options.instructions,), GymEnvironment.judge
+    said = {"seats": GymEnvironment.seats, "instructions": told, "judge": judge, "replayable": replayable}
     return Opened(lambda: Foreign(host, **said), f"{VERSION} {gymnasium.__version__}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -71,7 +71,8 @@ class Environment(Protocol):
     seats:        word of AGENTS of each who takes turns.
     instructions: for each seat what it is told first; empty: nothing.
     judge:        word of JUDGES.
-    replayable:   the same task, seed and actions give the same states, so that `replay` goes back to any of them.
+    replayable:   said to give the same states for the same task, seed and actions, so that `replay` goes back to any of
+        them; it looks whether they are.
     """
 
     seats: tuple[str, ...]
@@ -87,6 +88,10 @@ class Environment(Protocol):
         """Take the action of the seat whose turn it is."""
         ...
 
+    def copy(self) -> Environment | None:
+        """Another that stands where this one does, for both to go on by themselves; None: it cannot be copied."""
+        ...
+
     def close(self) -> None:
         """Give back what it holds; it is not used again."""
         ...
@@ -94,34 +99,49 @@ class Environment(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An environment of a suite. make: a new one for an episode. version: rises when the same actions give others."""
+    """An environment of a suite. make: a new one for an episode. version: rises when the same actions give others.
+    rivals: its seats play against one another, so what the policy earns against itself says nothing of it.
+    """
 
     make: Callable[[], Environment]
     version: str
+    rivals: bool = False
 
 
 class BadStep(ValueError):
     """An environment gave what no environment may give."""
 
 
-def replay(environment: Environment, task: Task, actions: Sequence[str], *, seed: int) -> Observation | None:
-    """Bring an environment back to where it was after some actions, from its beginning.
+class Passed(NamedTuple):
+    """A turn that was taken once. state_key: as `checked_observation` gave it before the turn. action: its text."""
 
-    Returns:
-        What is seen there; None where the episode ended on the way.
+    state_key: str
+    action: str
+
+
+def replay(environment: Environment, task: Task, turns: Sequence[Passed], *, seed: int) -> Iterator[Observation]:
+    """Go the way of an episode again, from its beginning, and stop before the last of some turns.
+
+    Yields:
+        What is seen before each turn, the environment standing there.
 
     Raises:
-        BadStep: the environment cannot be replayed, or gave what it may not.
+        BadStep: the environment is not replayable, came to another state or to its end, or gave what it may not.
     """
     if not environment.replayable:
-        raise BadStep("the environment cannot be replayed")
-    seen = checked_observation(environment.reset(task, seed), seats=len(environment.seats))
-    for action in actions:
-        step = checked_step(environment.step(action), seats=len(environment.seats))
+        raise BadStep("the environment does not say that it is replayable")
+    seats = len(environment.seats)
+    seen = checked_observation(environment.reset(task, seed), seats=seats)
+    for place, turn in enumerate(turns):
+        if seen.state_key != turn.state_key:
+            raise BadStep(f"turn {place} came in another state")
+        yield seen
+        if place == len(turns) - 1:
+            return
+        step = checked_step(environment.step(turn.action), seats=seats)
         if step.done:
-            return None
+            raise BadStep(f"it ended after turn {place}")
         seen = step.observation
-    return seen
 
 
 def checked_observation(seen: object, *, seats: int, longest: int = LONGEST) -> Observation:

@@ -53,6 +53,9 @@ class ToolEnvironment:
             calls=calls_json(calls, [worked for _, worked in answers]),
         )
 
+    def copy(self) -> ToolEnvironment:
+        return self  # nothing of it changes
+
     def close(self) -> None:
         return None
 

@@ -32,7 +32,7 @@ def told(story: Story) -> tuple[Tree, dict[int, int]]:
         if row["parent"] is not None:
             row["context"] = row["node"] if row["node"] in begins else tree[row["parent"]]["context"]
     for ending in story.endings:
-        if ending.piece and ending.finish != "stop":
+        if ending.piece:
             tree[node_of[ending.piece]]["finish"] = ending.finish
     return tree, node_of
 

@@ -26,7 +26,7 @@ def departs_from_source(store: Store, table: str, places: Sequence[Place]) -> Fi
             if row["first_node"] is None or row["kind"] == "refinement":
                 continue
             looked += 1
-            source, own = tree.path(row["source_leaf"]), tree.path(row["first_node"])
+            source, own = tree.line(row["source_leaf"]), tree.line(row["first_node"])
             shared = source.index(row["pivot"]) + 1 if row["pivot"] in source else 0
             if not shared or own[:shared] != source[:shared]:
                 return Finding(False, f"variant {row['variant']} does not begin as its source does")
@@ -41,7 +41,10 @@ def contexts_plain(store: Store, table: str, places: Sequence[Place]) -> Finding
         nodes = store.read("nodes", _nodes_of(store, some), columns=["tree", "node", "origin", "context"])
         plain = nodes.filter(pl.col("origin").is_in(PLAIN))
         looked += plain.height
-        led = plain.filter(pl.col("context") != 0)
+        begins = nodes.select("tree", pl.col("node").alias("context"), begun="origin")
+        led = plain.join(begins, on=["tree", "context"], how="left", maintain_order="left").filter(
+            (pl.col("context") != 0) & ~pl.col("begun").is_in(("sample", *PLAIN))
+        )
         if led.height:
             first = led.row(0, named=True)
             said = f"{led.height} nodes stand in another context, as node {first['node']} of {first['tree']}"

@@ -1,65 +1,33 @@
-"""Where a retry begins again: the guided and the distilled transcript of a dialogue, and the way back to the pivot.
-
-The guided transcript holds the guidance, the distilled one is the same without it. Knows no environment: whatever takes
-actions can be brought back to where it was.
+"""What a retry in an environment is told, and where: the guidance stands in its guided transcript alone.
 
 Source: R^3L (Shi et al., 2026), step 5 of its generation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from string import Template
 
 from pipeline.prompts import Messages
 
 HEADING = "# Lessons from an earlier attempt"
+GUIDANCE = Template("The earlier attempt had issues.\n$report\nApply the lessons and do not mention them.")
+"""The words that the embedded policy was taught."""
 
 
-class Restart(NamedTuple):
-    """The messages that a retry goes on from, with the guidance and without it."""
-
-    guided: Messages
-    distilled: Messages
-
-
-def restart_messages(messages: Messages, pivot: int, guidance: str) -> Restart:
-    """Copy a dialogue up to the observation before the assistant's turn `pivot`, and put the guidance in.
+def guided_messages(messages: Messages, report: str) -> Messages:
+    """Put a report into the messages before a turn.
 
     Args:
-        messages: of the attempt, the system message first where there is one.
-        pivot: 0-based turn of the assistant that is made anew. 0: the guidance joins the system message under
-            HEADING; else it is a system message of its own at the end.
-
-    Raises:
-        ValueError: the assistant had no such turn.
-    """
-    turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
-    if not 0 <= pivot < len(turns):
-        raise ValueError(f"turn {pivot} is none of the assistant's {len(turns)}")
-    kept = [dict(message) for message in messages[: turns[pivot]]]
-    if pivot:
-        return Restart([*kept, {"role": "system", "content": guidance}], kept)
-    lessons = f"{HEADING}\n{guidance}"
-    if kept and kept[0]["role"] == "system":
-        first = {"role": "system", "content": f"{kept[0]['content']}\n\n{lessons}"}
-        return Restart([first, *kept[1:]], kept)
-    return Restart([{"role": "system", "content": lessons}, *kept], kept)
-
-
-class Restorable(Protocol):
-    """What a retry is made in. `step` says whether the episode has ended."""
-
-    def reset(self) -> object: ...
-
-    def step(self, action: str) -> bool: ...
-
-
-def replay(environment: Restorable, actions: Sequence[str]) -> bool:
-    """Bring an environment back to where it was after some actions, from its beginning.
+        messages: up to the observation that the turn answers, the system message first where there is one.
 
     Returns:
-        Whether the episode goes on from there; False where it ended on the way, and then there is nothing to retry.
+        Before the first turn the guidance joins the system message, under HEADING; else it is a system message of its
+        own at the end.
     """
-    environment.reset()
-    return not any(environment.step(action) for action in actions)
+    guidance = GUIDANCE.substitute(report=report)
+    if any(message["role"] == "assistant" for message in messages):
+        return [*messages, {"role": "system", "content": guidance}]
+    lessons = f"{HEADING}\n{guidance}"
+    if messages[0]["role"] == "system":
+        return [{"role": "system", "content": f"{messages[0]['content']}\n\n{lessons}"}, *messages[1:]]
+    return [{"role": "system", "content": lessons}, *messages]

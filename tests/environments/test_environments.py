@@ -17,6 +17,7 @@ from pipeline.environments.protocol import (
     BadStep,
     Environment,
     Observation,
+    Passed,
     Step,
     Task,
     checked_observation,
@@ -70,14 +71,69 @@ class TestProtocol:
         """The same seed and actions give the same state, also in another environment of its kind."""
         make = load_suite(name).environment.open().make
         first, second = make(), make()
-        seen, actions = first.reset(TASK, 5), []
-        for _ in range(3):
-            actions.append(seen.actions[0] if seen.actions else "hello")
-            step = first.step(actions[-1])
+        seen, way, passed = checked_observation(first.reset(TASK, 5), seats=len(first.seats)), [], []
+        for _ in range(4):
+            passed.append(Passed(seen.state_key, seen.actions[0] if seen.actions else "hello"))
+            way.append(seen)
+            assert list(replay(second, TASK, passed, seed=5)) == way
+            step = first.step(passed[-1].action)
             if step.done:
                 break
-            seen = step.observation
-            assert replay(second, TASK, actions, seed=5) == checked_observation(seen, seats=len(first.seats))
+            seen = checked_observation(step.observation, seats=len(first.seats))
+        assert len(way) > 1
+
+    @pytest.mark.parametrize(
+        ("passed", "seed", "why"),
+        [
+            pytest.param("ab", 6, "turn 0 came in another state", id="another seed"),
+            pytest.param("ax", 5, "turn 1 came in another state", id="another action"),
+            pytest.param("abcd", 5, "it ended after turn 2", id="an earlier end"),
+        ],
+    )
+    def test_a_way_that_leads_elsewhere(self, passed: str, seed: int, why: str):
+        states = [checked_observation(Observation(text), seats=1).state_key for text in ("5 ", "5 a", "5 ab", "5 abc")]
+        way = [Passed(state, action) for state, action in zip(states, passed, strict=False)]
+        way[-1:] = [way[-1]._replace(state_key="none")] if "x" in passed else way[-1:]
+        with pytest.raises(BadStep, match=why):
+            list(replay(Spelling(), TASK, way, seed=seed))
+
+    def test_what_does_not_say_so_is_not_replayed(self):
+        unsure = Spelling()
+        unsure.replayable = False
+        with pytest.raises(BadStep, match="does not say that it is replayable"):
+            list(replay(unsure, TASK, [], seed=5))
+
+    @pytest.mark.parametrize("name", [*PLAYED, "calculator"])
+    def test_a_copy_goes_on_by_itself(self, name: str):
+        """Both are shown the same from there on; neither notices the other's actions."""
+        first = load_suite(name).environment.open().make()
+        seen = first.reset(TASK, 5)
+        if name == "number_path":  # nobody said that a deep copy will do
+            assert first.copy() is None
+            return
+        other = first.copy()
+        action = seen.actions[0] if seen.actions else "hello"
+        step = first.step(action)
+        assert other.step(action) == step
+        if not step.done:
+            third = first.copy()
+            first.step(step.observation.actions[-1] if step.observation.actions else "there")
+            moved = step.observation.actions[0] if step.observation.actions else "where"
+            assert third.step(moved) == other.step(moved)
+
+
+class Spelling:
+    """Shows its seed and what was said, and ends at the third."""
+
+    seats, instructions, judge, replayable = ("solver",), ("",), "environment", True
+
+    def reset(self, task: Task, seed: int) -> Observation:
+        self._shown = f"{seed} "
+        return Observation(self._shown)
+
+    def step(self, action: str) -> Step:
+        self._shown += action
+        return Step(Observation(self._shown), done=len(self._shown) == 5)
 
 
 class TestGames:
@@ -236,6 +292,39 @@ class TestGymnasium:
         assert good.step("go").observation.text == "2 done"
         assert [good.step("go").done, good.step("go").scores] == [False, (1.0,)]
         bad.close()
+
+    def test_one_that_cannot_be_replayed_is_not_brought_back(self):
+        """Its process is killed for the other's sake."""
+        make = partial(GymEnvironment, Options(**HOSTILE, replayable=False))
+        host = Host(make, seconds=20.0, processes=1)
+        said = {"seats": GymEnvironment.seats, "instructions": ("",), "judge": "environment", "replayable": False}
+        bad, good = Foreign(host, **said), Foreign(host, **said)
+        for one in (bad, good):
+            one.reset(TASK, 0)
+            one.step("go")
+        with pytest.raises(BadStep, match="died"):
+            bad.step("die")
+        with pytest.raises(BadStep, match="its process was ended, and it cannot be replayed"):
+            good.step("go")
+
+    def test_a_copy_where_one_is_said_to_do(self):
+        first = made("gymnasium", **HOSTILE, copyable=True)
+        first.reset(TASK, 0)
+        first.step("go")
+        other = first.copy()
+        assert [first.step("go").observation.text, first.step("go").observation.text] == ["2 done", "3 done"]
+        assert other.step("go").observation.text == "2 done"
+        other.close()
+
+    @pytest.mark.parametrize(("options", "replayable"), [({}, True), ({"replayable": False}, False)])
+    def test_whether_it_is_replayable_is_said(self, options, replayable):
+        assert made("gymnasium", **HOSTILE, **options).replayable is replayable
+
+    def test_a_registration_may_say_that_it_is_not(self):
+        import gymnasium
+
+        gymnasium.register("Dice-v0", entry_point="environments.hostile_gym:Hostile", nondeterministic=True)
+        assert not made("gymnasium", id="Dice-v0").replayable
 
     @pytest.mark.parametrize(("action", "begins"), [("flood", "xxx"), ("object", "{'not': 'text'}")])
     def test_what_is_no_short_text_is_made_one(self, action, begins):

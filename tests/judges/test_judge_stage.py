@@ -102,6 +102,7 @@ def test_nothing_is_asked_twice(work, grader):
     assert (report.fresh, len(grader.prompts)) == (1, 2 * first)
     labels = read(work, "step_labels", "genprm")
     assert newest(labels).height < labels.height, "what was said at first stands beside it"
+    assert newest(labels)["version"].str.ends_with("-k=2").all()
 
 
 def test_scores_of_a_judge_and_those_that_another_file_replaced(work, tmp_path):

@@ -1,0 +1,195 @@
+"""A stored episode gone again up to one of its turns, and made anew from there: with guidance, and as if without.
+
+Its way must lead past the states and the tokens that were recorded. Where the environment can be copied, a copy is kept
+at each turn; else it goes the way once more. Knows no engine and no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.environments.episode import Act, Ending, Episode, Playing, Retold, Seat, Story
+from pipeline.environments.protocol import Environment, Observation, Passed, replay
+from pipeline.environments.trees import told
+from pipeline.prompts import Messages
+from pipeline.trees.grow import Tree
+
+CARRIED = ("turn", "agent", "state_key", "step_reward", "tool_calls", "logprobs", "request", "policy")
+"""Columns of a turn that its copies have too."""
+Make = Callable[[], Episode]
+"""Sets an episode of the same task and seed up anew; its story is its own, its environment is not begun."""
+
+
+class Turn(NamedTuple):
+    """A turn of a stored episode. node: its number. sent: `[T]` int32, its context down to it and with it."""
+
+    node: int
+    sent: np.ndarray
+
+
+@dataclass(slots=True, eq=False)
+class Way:
+    """The way of a stored episode of one seat.
+
+    passed: what was done, by turn. seen: before each turn, once it was gone again.
+    copies: of the environment there; None where it cannot be copied.
+    """
+
+    make: Make
+    tree: Tree
+    turns: Sequence[Turn]
+    passed: list[Passed] = field(init=False)
+    seen: list[Observation] = field(default_factory=list)
+    copies: list[Environment | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        text, rows = self.make().chat.text, [self.tree[turn.node] for turn in self.turns]
+        self.passed = [Passed(row["state_key"], text(row["token_ids"])) for row in rows]
+
+    def go(self) -> None:
+        """Go it again in a fresh environment.
+
+        Raises:
+            BadStep: as `replay`; and whatever the environment raises.
+        """
+        episode = self.make()
+        try:
+            for seen in replay(episode.environment, episode.task, self.passed, seed=episode.seed):
+                self.seen.append(seen)
+                self.copies.append(episode.environment.copy())
+        finally:
+            episode.environment.close()
+
+    def astray(self) -> int | None:
+        """The first turn that was sent other tokens than it would be now; None: none was."""
+        episode = self.make()
+        for place, turn in enumerate(self.turns):
+            episode.retell(self.retold(place))
+            if not np.array_equal(episode.seats[0].sent, turn.sent):
+                return place
+        return None
+
+    def retold(self, place: int) -> Retold:
+        """A turn, to be hung on another story as a copy."""
+        return copied(self.tree, self.turns[place].node, self.seen[place])
+
+    def stand(self, place: int) -> Environment:
+        """An environment that stands before a turn, for one to go on from.
+
+        Raises:
+            BadStep: as `replay`; and whatever the environment raises.
+        """
+        found, self.copies[place] = self.copies[place], None
+        if found is not None:
+            return found
+        episode = self.make()
+        for _ in replay(episode.environment, episode.task, self.passed[: place + 1], seed=episode.seed):
+            pass
+        return episode.environment
+
+    def close(self) -> None:
+        """Give back the copies."""
+        for one in self.copies:
+            if one is not None:
+                one.close()
+        self.copies = [None] * len(self.copies)
+
+
+class Laid(NamedTuple):
+    """A story in a tree. node_of: by piece, of those that are new there. turns: nodes of its turns, new ones alone."""
+
+    story: Story
+    node_of: dict[int, int]
+    turns: list[int]
+
+
+@dataclass(slots=True, eq=False)
+class Retry:
+    """An episode made anew from a turn on.
+
+    guide:   puts the guidance into the messages before the turn.
+    sample:  index among the draws of an equal prompt.
+    guided:  as it was played. error: why there is nothing new; None where there is.
+    """
+
+    way: Way
+    pivot: int
+    guide: Callable[[Messages], Messages]
+    sample: int
+    guided: Episode = field(init=False)
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        self.guided = self.way.make()
+        self.guided.sample = self.sample
+
+    def play(self) -> Playing:
+        """Go to the turn, and play from there with the guidance."""
+        episode, way = self.guided, self.way
+        done = yield Act(lambda: way.stand(self.pivot))
+        way.close()
+        if done.error:
+            self.error = f"not replayable: {done.error}"
+            return
+        episode.environment = done.value
+        for place in range(self.pivot):
+            episode.retell(way.retold(place))
+        episode.seats[0].guide = self.guide
+        yield from episode.go_on(way.seen[self.pivot])
+        if len(episode.seats[0].turns) == self.pivot:
+            (ending,) = episode.seats[0].story.endings
+            why = ending.verdict.error if ending.verdict is not None else None
+            self.error = why or "no room for the guidance"
+
+    def lay(self, tree: Tree, below: int, *, text: str) -> Laid:
+        """Append the guided transcript below a node, in a context of its own. text: of its first prompt, for people."""
+        (seat,) = self.guided.seats
+        seat.story.text = text
+        return _append(tree, seat, None, below, origin="guided_retry")
+
+    def distil(self, tree: Tree, pivot: int, guided: Laid) -> Laid:
+        """Append what the new turns are without the guidance, below the node that the turn was drawn after.
+
+        Args:
+            pivot: that node. guided: the guided transcript.
+        """
+        plain = self.way.make()
+        (seat,), ((_, *how),) = plain.seats, guided.story.endings
+        for place, node in enumerate(guided.turns):
+            new = place >= self.pivot
+            plain.retell(copied(tree, node, self.guided.seen[place]) if new else self.way.retold(place))
+        seat.story.endings.append(Ending(seat.turns[-1], *how))
+        return _append(tree, seat, self.pivot, pivot, origin="retry")
+
+
+def copied(tree: Tree, node: int, seen: Observation) -> Retold:
+    """A turn of a tree, to stand in another context."""
+    row = tree[node]
+    columns = {name: row[name] for name in CARRIED}
+    return Retold(seen, np.asarray(row["token_ids"], np.int32), {**columns, "copied_from": node})
+
+
+def _append(tree: Tree, seat: Seat, turn: int | None, below: int, *, origin: str) -> Laid:
+    """Append a story of one episode below a node, from a turn on; None: its first prompt too."""
+    scratch, node_of = told(seat.story)
+    first = 0 if turn is None else node_of[seat.turns[turn]]
+    at: dict[int, int] = {}
+    for row in scratch.nodes[first:]:
+        above = at.get(row["parent"], below)
+        begins = row["context"] == row["node"]
+        at[row["node"]] = tree.add(
+            above,
+            **{name: value for name, value in row.items() if name not in _PLACED},
+            context=len(tree) if begins else tree[above]["context"],
+            origin="prompt" if row["parent"] is None else origin,
+        )
+    placed = {piece: at[node] for piece, node in node_of.items() if node in at}
+    return Laid(seat.story, placed, [placed[piece] for piece in seat.turns[turn or 0 :]])
+
+
+_PLACED = ("tree", "node", "parent", "context", "depth", "origin")
+"""Columns that say where a node is."""
