@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
@@ -43,6 +45,13 @@ def test_a_comparison_is_a_table_and_a_picture_and_goes_on_where_it_was(tmp_path
         report = compare_recipes(work, CompareConfig(("grpo", "rloo"), seeds=2, **common))
         assert {place: work.store.digest("rl_samples", place) for place in made} == made
         assert report.rows == {"curves": 4}
+        assert {place.round for place in made} == {"grpo-s0-r0", "rloo-s0-r0"}
+        alone = CompareConfig(("rloo",), seeds=1, first_seed=1, **common | {"out": str(tmp_path / "alone")})
+        digests = {place: work.store.digest("rl_samples", place) for place in work.store.places("rl_samples")}
+        assert compare_recipes(work, alone).rows == {"curves": 1}
+        assert {place: work.store.digest("rl_samples", place) for place in work.store.places("rl_samples")} == digests
+        compare_recipes(replace(work, round="b3"), replace(alone, first_seed=0))
+        assert work.store.places("rl_samples", round="rloo-s0-b3")
         with pytest.raises(BadConfig, match="once"):
             compare_recipes(work, CompareConfig(("grpo", "grpo"), seeds=1, **common))
         with pytest.raises(BadConfig, match="no pass@1"):

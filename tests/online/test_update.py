@@ -184,6 +184,18 @@ def test_kl_without_a_reference_is_refused(policy: Path, rows, tmp_path):
         update_policy(rows, policy=policy, out=tmp_path / "x", recipe=replace(PLAIN, kl="k2", kl_weight=0.1))
 
 
+def test_a_minibatch_whose_ratios_went_too_far_is_passed_over(policy, rows, tmp_path):
+    recipe = replace(PLAIN, loss="clip", minibatch=3, epochs=3, learning_rate=1e-2)
+    found = {}
+    for most in (0.0, 1e-3):
+        out = tmp_path / f"{most}"
+        found[most] = update_policy(rows, policy=policy, out=out, recipe=replace(recipe, most_ratio=most))
+    assert found[0.0]["passed_over_share"] == 0
+    assert found[1e-3]["passed_over_share"] == 1  # already the first ratio, which is 1
+    one, other = (runs.load_model(runs.read_policy(at)).state_dict() for at in (policy, tmp_path / "0.001"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 @pytest.mark.parametrize("idle", [True, False])
 def test_a_round_that_teaches_nothing_leaves_the_policy_as_it_is(policy, rows, tmp_path, idle):
     alike_rewards = rows.with_columns(advantages=pl.col("advantages").list.eval(pl.element() * 0))

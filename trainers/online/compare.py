@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,9 +18,10 @@ from pipeline.errors import BadConfig, check_counts
 from pipeline.report import Report
 from pipeline.stages.work import Work
 from pipeline.statistics import difference_interval
-from pipeline.store.write import disk_errors
+from trainers.comparison_files import between, write_files
 from trainers.online.recipe import load_recipe
 from trainers.online.rounds import OnlineConfig, train_online
+from trainers.online.warm_up import begun_from, warm_round
 from trainers.online.watch import history, round_names
 from trainers.stages import policy_name
 
@@ -30,13 +32,14 @@ POINTS = 11
 
 @dataclass(frozen=True, slots=True)
 class CompareConfig:
-    """recipes: names or files. seeds: runs of each, from seed 0. tokens: decoded that each run ends after. rounds: at
-    most. changes: JSON object of fields that all recipes shall have otherwise. out: folder of the table and the
-    picture.
+    """recipes: names or files. seeds: runs of each. first_seed: the others count up from it. tokens: decoded that each
+    run ends after. rounds: at most. changes: JSON object of fields that all recipes shall have otherwise. out: folder
+    of the table and the picture.
     """
 
     recipes: tuple[str, ...] = ("grpo", "rloo")
     seeds: int = 5
+    first_seed: int = 0
     tokens: int = 200_000
     rounds: int = 50
     changes: str = ""
@@ -54,10 +57,13 @@ class Curve(NamedTuple):
 def compare_recipes(work: Work, config: CompareConfig = CompareConfig()) -> Report:
     """Train every recipe with every seed, and write `curves.csv`, `curves.md` and `curves.png`.
 
+    The first round of a run is called RECIPE-sSEED-ROUND, after the round of the work. Runs share nothing but the
+    ledger, so several processes may make some each; one that is then asked for all finds them done.
+
     Raises:
         BadConfig: a recipe cannot be read or measures no pass@1, or a name is given twice.
     """
-    check_counts(config, seeds=1, tokens=1, rounds=1)
+    check_counts(config, seeds=1, first_seed=0, tokens=1, rounds=1)
     names = [Path(name).stem for name in config.recipes]
     if len(set(names)) < len(names):
         raise BadConfig(f"recipes are {', '.join(names)}", remedy="name each once")
@@ -68,12 +74,13 @@ def compare_recipes(work: Work, config: CompareConfig = CompareConfig()) -> Repo
                 remedy="set eval_samples above 0, on a suite that asks for answers",
             )
     started, curves = time.monotonic(), {}
-    for seed in range(config.seeds):  # seed by seed, so that what is there at any time compares alike
+    for seed in range(config.first_seed, config.first_seed + config.seeds):  # so that at any time all compare alike
         for name, recipe in zip(names, config.recipes, strict=True):
-            first = replace(work, round=f"{name}-s{seed}-r0")
+            first = replace(work, round=f"{name}-s{seed}-{work.round}")
             asked = OnlineConfig(recipe, rounds=config.rounds, tokens=config.tokens, seed=seed, changes=config.changes)
             done = int(train_online(first, asked).numbers["rounds"])
-            curves[name, seed] = read_curve(first, done)
+            warmed = bool(load_recipe(recipe, changes=config.changes).start)
+            curves[name, seed] = read_curve(first, done, warmed=warmed)
             write_comparison(curves, Path(config.out), tokens=config.tokens, suite=work.suite.name)
     last = table_of(curves, tokens=config.tokens).filter(pl.col("tokens") == config.tokens)
     report = Report("online-compare", work.suite.name, work.round, shards=len(curves), fresh=len(curves))
@@ -83,17 +90,23 @@ def compare_recipes(work: Work, config: CompareConfig = CompareConfig()) -> Repo
     return report
 
 
-def read_curve(first: Work, rounds: int) -> Curve:
+def read_curve(first: Work, rounds: int, *, warmed: bool = False) -> Curve:
     """A finished run from the store.
 
     Args:
         first: surroundings of its first round.
         rounds: that it has.
+        warmed: there is a policy of its own before the first round, which took tokens too.
     """
     names = round_names(first.round, rounds)
     policies = [policy_name(replace(first, round=name), STAGE) for name in names]
-    (before,) = history(first, names[:1], [first.policy.name])
     seen = history(first, names, policies)
+    if warmed:
+        warm, begun = warm_round(first.round), begun_from(first)
+        before, spent, after = history(first, [warm, warm, names[0]], [first.policy.name, begun, begun])
+        seen = [spent | after, *seen]
+    else:
+        (before,) = history(first, names[:1], [first.policy.name])
     passed = [one.get("pass@1") for one in (before, *seen)]
     return Curve(
         np.cumsum([0.0, *(one["decoded_tokens"] for one in seen)]),
@@ -129,10 +142,7 @@ def write_comparison(curves: dict[tuple[str, int], Curve], out: Path, *, tokens:
     last = table.filter(pl.col("tokens") == tokens)
     lines = ["| recipe | seeds | tokens decoded | pass@1 | 95 % interval |", "|---|---|---|---|---|"]
     for row in last.iter_rows(named=True):
-        between = "" if row["low"] is None else f"{row['low']:.3f} to {row['high']:.3f}"
-        lines.append(f"| {row['recipe']} | {row['seeds']} | {row['tokens']:,} | {row['pass@1']:.3f} | {between} |")
-    with disk_errors(out, setting="--out"):
-        out.mkdir(parents=True, exist_ok=True)
-        table.write_csv(out / "curves.csv")
-        (out / "curves.md").write_text("\n".join(lines) + "\n")
-        draw_curves(table, curves, out / "curves.png", title=f"{suite}: pass@1 on held-out tasks")
+        interval = between(row["low"], row["high"])
+        lines.append(f"| {row['recipe']} | {row['seeds']} | {row['tokens']:,} | {row['pass@1']:.3f} | {interval} |")
+    draw = partial(draw_curves, table, curves, title=f"{suite}: pass@1 on held-out tasks")
+    write_files(out, "curves", table=table, lines=lines, draw=draw)

@@ -51,6 +51,7 @@ class LossRule:
         another engine's arithmetic sampled; 0: no correction.
     kl:        key of KL_ESTIMATORS, or none. kl_weight: of the divergence from the reference.
     entropy_weight: of the mean entropy, which is taken off the loss.
+    most_ratio: mean ratio to `old` above which a minibatch is passed over; 0: none is.
     """
 
     name: str = "clip"
@@ -62,6 +63,7 @@ class LossRule:
     kl: str = "none"
     kl_weight: float = 0.0
     entropy_weight: float = 0.0
+    most_ratio: float = 0.0
 
 
 class Loss(NamedTuple):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PANELS = {
     "pass@1": "pass@1 on held-out tasks",
+    "score": "mean score of held-out episodes",
     "reward": "mean reward of the rollouts",
     "answer_tokens": "tokens an answer",
     "entropy": "entropy (nats a token)",

@@ -8,22 +8,53 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from math import cos, pi
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.credit import METHODS, labelled
-from pipeline.errors import BadConfig, check_words
+from pipeline.errors import BadConfig, check_counts, check_words
+from pipeline.stages.params import read_json_params
 from pipeline.stages.retry_rows import RetryRowConfig
+from trainers.prm_recipe import PrmRecipe
+from trainers.recipes import IntRecipe
+from trainers.scores.critic_recipe import CriticRecipe
 
 FOLDER = Path(__file__).parent / "recipes"
 NORMALISED = ("token", "sequence", "constant")
 LOSS_NAMES = ("clip", "sequence", "cispo", "opmd", "reinforce")
 KL_NAMES = ("none", "k1", "k2", "k3")
 SCHEDULES = ("linear", "exp", "cosine")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """Interventions, and a policy trained on them from which the rounds begin (InT).
+
+    group: attempts a task. shards: of the suite's training tasks; 0: all. interventions: failed attempts a task that
+    are edited. continuations: drawn in each arm, of which one that succeeds keeps the edit. training: by name of
+    IntRecipe.
+    """
+
+    group: int = 4
+    shards: int = 1
+    interventions: int = 1
+    continuations: int = 4
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_counts(self, of="recipe: start", group=1, shards=0, interventions=1, continuations=1)
+        self.recipe().check()
+
+    def recipe(self, **given: Any) -> IntRecipe:
+        """How the policy is trained."""
+        return _filled(IntRecipe(), self.training, given, of="start.training")
 
 
 @dataclass(frozen=True, slots=True)
 class OnlineRecipe:
     """A way to train. Defaults suit a policy of about a million parameters on two cores.
+
+    Before. start: fields of WarmUp; none: rounds begin from the policy that is given.
 
     Sampling. strategy, group, temperature: of rollouts. strategy_params, rule_params: by name. allocation: even, or
     knapsack: `group` samples a task in the mean, more of tasks that teach more. rule, attempts, branches: of trees
@@ -32,12 +63,18 @@ class OnlineRecipe:
 
     Credit. method: key of METHODS. params: of it. labeller: whose step labels it reads; one that reads the forest
     (monte_carlo) labels each round first. prm: process reward model that labels each round, for labeller prm.
-    schedule: by parameter, how it moves with the rounds: `kind` (word of SCHEDULES), `start`, `end`, `rounds`. shared:
-    see `pipeline.builders.rl_samples`. rows: trained on: the method's (`method`), or of R3L's own stage (`retry_rows`).
+    prm_every: rounds between trainings of such a model of the run's own, from the round's policy on the round's steps,
+    in the first round first; trees grow for its labels in those rounds alone; 0: it has none. prm_training: of it, by
+    name of PrmRecipe. critic_training: of the critic of each round, by name of CriticRecipe, where the method reads
+    one. implicit_rate: AdamW's, of the language model whose log-ratios are rewards, where the method reads one: it
+    takes a step a round, after the rewards. schedule: by parameter, how it moves with the rounds: `kind` (word of
+    SCHEDULES), `start`, `end`, `rounds`. shared: see `pipeline.builders.rl_samples`. rows: trained on: the method's
+    (`method`), or of R3L's own stage (`retry_rows`).
 
     Update. loss and its constants: see `trainers.online.losses.LossRule`. normalise: token: mean over a minibatch's
     trained tokens (DAPO); sequence: mean over each attempt's, then over attempts (GRPO); constant: sum over `constant`
-    tokens an attempt (Dr.GRPO). most_probability: tokens that were sampled with more are not trained (SPO: 0.9);
+    tokens an attempt (Dr.GRPO). most_ratio: mean ratio to the policy before the update above which a minibatch is
+    passed over (SPO: 10); 0: none is. most_probability: tokens that were sampled with more are not trained (SPO: 0.9);
     0: all are. whiten: advantages to mean 0 and variance 1 over the round's trained tokens. idle: attempts without an
     advantage other than 0 count in means. epochs: over the round. minibatch: attempts a step, whole trees;
     0: all of them. learning_rate, weight_decay, most_norm: of AdamW and of gradient clipping. packed: what attempts
@@ -50,6 +87,7 @@ class OnlineRecipe:
     held-out tasks; 0: all. agreement: credit against the exact oracle of steps, where tasks are sums.
     """
 
+    start: Mapping[str, Any] = field(default_factory=dict)
     strategy: str = "flat"
     group: int = 8
     temperature: float = 1.0
@@ -66,6 +104,10 @@ class OnlineRecipe:
     params: Mapping[str, Any] = field(default_factory=dict)
     labeller: str = "monte_carlo"
     prm: str = ""
+    prm_every: int = 0
+    prm_training: Mapping[str, Any] = field(default_factory=dict)
+    critic_training: Mapping[str, Any] = field(default_factory=dict)
+    implicit_rate: float = 1e-4
     schedule: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shared: str = "branches"
     rows: str = "method"
@@ -80,6 +122,7 @@ class OnlineRecipe:
     entropy_weight: float = 0.0
     normalise: str = "token"
     constant: int = 0
+    most_ratio: float = 0.0
     most_probability: float = 0.0
     whiten: bool = False
     idle: bool = True
@@ -109,6 +152,7 @@ class OnlineRecipe:
         )
         for name in ("group", "epochs", "max_tokens", "learning_rate", "most_norm", "eval_every", "replay_uses"):
             self._require(getattr(self, name) > 0, name, "above 0")
+        self._require(self.implicit_rate > 0, "implicit_rate", "above 0")
         for name in (
             "shards",
             "minibatch",
@@ -124,6 +168,8 @@ class OnlineRecipe:
             "most_probability",
             "weight_decay",
             "tau",
+            "prm_every",
+            "most_ratio",
         ):
             self._require(getattr(self, name) >= 0, name, "0 or more")
         self._require(0 <= self.clip_low <= 1 and self.clip_high >= 0, "clip_low", "from 0 to 1, clip_high above 0")
@@ -133,7 +179,14 @@ class OnlineRecipe:
         self._require((self.kl == "none") == (self.kl_weight == 0), "kl_weight", "above 0 with kl, 0 without")
         self._require(self.normalise != "constant" or self.constant > 0, "constant", "to tokens an attempt may have")
         if labelled(METHODS[self.method]) and self.rows == "method":
-            self._require((self.labeller == "prm") == bool(self.prm), "labeller", "to prm with prm, and only then")
+            met = (self.labeller == "prm") == bool(self.prm or self.prm_every)
+            self._require(met, "labeller", "to prm with prm or prm_every, and only then")
+        self._require(not (self.prm and self.prm_every), "prm_every", "to 0 with prm: a given model is not trained")
+        of_trees = self.prm_recipe().labels == "monte_carlo" and bool(self.prm_every)
+        met = bool(self.rule) or self.strategy != "flat" or not of_trees
+        self._require(met, "rule", "to steps for labels of monte_carlo, or labels of prm_training to outcome_broadcast")
+        self.critic_recipe().check()
+        self.warm_up()
         if self.rows != "method":
             known = {one.name for one in fields(RetryRowConfig)}
             met = self.params.keys() <= known and all(map(_number, self.params.values()))
@@ -149,11 +202,28 @@ class OnlineRecipe:
         if not met:
             raise BadConfig(f"recipe: {name} is {getattr(self, name)}", remedy=f"set {name} {bounds}")
 
+    def prm_recipe(self, **given: Any) -> PrmRecipe:
+        """How the run's process reward model is trained."""
+        return _filled(PrmRecipe(), self.prm_training, given, of="prm_training")
+
+    def critic_recipe(self, **given: Any) -> CriticRecipe:
+        """How a round's critic is trained."""
+        return _filled(CriticRecipe(), self.critic_training, given, of="critic_training")
+
+    def warm_up(self) -> WarmUp | None:
+        """What comes before the first round; None: nothing."""
+        return _filled(WarmUp(), self.start, {}, of="start") if self.start else None
+
     def params_at(self, round: int) -> str:
         """The credit method's parameters in a round from 0, as a JSON object; empty: as published."""
         moved = {name: scheduled(plan, round) for name, plan in self.schedule.items()}
         found = {**self.params, **moved}
         return json.dumps(found, sort_keys=True) if found else ""
+
+
+def _filled(defaults: T, said: Mapping[str, Any], given: Mapping[str, Any], *, of: str) -> T:
+    """A configuration as a recipe has it, but for what the run itself decides."""
+    return replace(read_json_params(defaults, json.dumps(dict(said)), of=f"recipe: {of}"), **given)
 
 
 def _number(value: Any) -> bool:

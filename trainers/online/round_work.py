@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -42,8 +43,8 @@ class RoundWork(Work):
         return dict(list(found.items())[: self.held or None])
 
     @contextmanager
-    def sampler(self, stage: str, *, total: int = 0, what: str = "requests") -> Iterator[Sampler]:
-        with Work.sampler(self, stage, total=total, what=what) as plain:
+    def sampler(self, stage: str, **options: Any) -> Iterator[Sampler]:
+        with Work.sampler(self, stage, **options) as plain:
             yield SeededSampler(
                 **{one.name: getattr(plain, one.name) for one in fields(Sampler)}, first=DRAWS * self.seed
             )

@@ -44,6 +44,7 @@ class Figures(NamedTuple):
     kl: float
     clipped: float
     gap: float
+    ratio: float
 
 
 def update_policy(
@@ -130,7 +131,8 @@ def train(
 
     Returns:
         One entry a step: step, loss, entropy, kl (from the policy before the update), clip_share, gap (between the
-        engine's and our log-probabilities before the update), grad_norm and tokens.
+        engine's and our log-probabilities before the update), passed_over (1 where the ratios had gone too far),
+        grad_norm and tokens.
 
     Raises:
         BadConfig: the loss became no number.
@@ -148,12 +150,13 @@ def train(
         entries = sum(len(batch["entries"]) for batch in batches)
         sums = [add_gradient(model, batch, rule, entries, old=old, reference=far) for batch in batches]
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.most_norm) if batches else torch.zeros(())
-        if batches:
-            optimiser.step()
         total = Figures(*np.sum(sums, axis=0)) if sums else Figures(*[0.0] * len(Figures._fields))
-        if not np.isfinite([total.loss, float(norm)]).all():
-            raise BadConfig(f"step {number}: the loss is {total.loss}", remedy="lower learning_rate")
         count = max(1.0, total.tokens)
+        far_off = bool(rule.most_ratio) and total.ratio / count > rule.most_ratio
+        if batches and not far_off:
+            optimiser.step()
+        if not far_off and not np.isfinite([total.loss, float(norm)]).all():
+            raise BadConfig(f"step {number}: the loss is {total.loss}", remedy="lower learning_rate")
         curves.append(
             {
                 "step": number,
@@ -162,6 +165,7 @@ def train(
                 "kl": total.kl / count,
                 "clip_share": total.clipped / count,
                 "gap": total.gap / count,
+                "passed_over": float(far_off),
                 "grad_norm": float(norm),
                 "tokens": total.tokens,
             }
@@ -229,7 +233,8 @@ def add_gradient(
     loss.total.backward()
     drift = KL_ESTIMATORS["k3"](before - tokens.old)
     gap = (tokens.old - tokens.behaviour).abs()
-    sums = (loss.total.detach(), entropy.detach().sum(), drift.sum(), loss.clipped.sum(), gap.sum())
+    ratio = torch.exp(before - tokens.old)
+    sums = (loss.total.detach(), entropy.detach().sum(), drift.sum(), loss.clipped.sum(), gap.sum(), ratio.sum())
     return Figures(len(places), *(float(one) for one in sums))
 
 
@@ -252,4 +257,5 @@ def _means(curves: list[dict[str, float]], samples: Samples) -> dict[str, float]
     names = ("loss", "entropy", "kl", "clip_share", "gap", "grad_norm")
     found = {name: float(weigh @ np.array([entry[name] for entry in curves])) for name in names}
     found |= {"steps": len(curves), "trained_tokens": int(samples.trained.sum())}
+    found["passed_over_share"] = float(np.mean([entry["passed_over"] for entry in curves]))
     return found | {"zero_advantage_share": float(samples.idle.mean())}

@@ -23,13 +23,14 @@ LATE = 3
 Round = dict[str, float | None]
 
 
-def round_figures(work: Work, *, source: str, method: str, agreement: bool) -> Round:
+def round_figures(work: Work, *, source: str, method: str, labeller: str, agreement: bool) -> Round:
     """Figures of a round's data.
 
     Args:
         work: surroundings of the round.
         source: stage of its `rl_samples`.
         method: of its credit.
+        labeller: whose step labels that reads, where it reads any.
         agreement: ask the oracle too.
 
     Returns:
@@ -39,19 +40,23 @@ def round_figures(work: Work, *, source: str, method: str, agreement: bool) -> R
     """
     places = work.places("verdicts", stage=GENERATING[0])
     verdicts = present(work.store.read("verdicts", places))
-    asked = work.store.scan("requests", suite=work.suite.name, round=work.round)
-    asked = asked.filter(pl.col("decoded_tokens").is_not_null())
     samples = work.store.scan("rl_samples", suite=work.suite.name, round=work.round, stage=source)
-    labels = work.store.scan("step_labels", suite=work.suite.name, round=work.round).select(pl.col("soft").mean())
+    labels = work.store.scan("step_labels", suite=work.suite.name, round=work.round, stage=labeller)
     found: Round = {
         "reward": verdicts["reward"].mean(),
         "answer_tokens": samples.select(pl.col("answer_ids").list.len().mean()).collect().item(),
-        "decoded_tokens": asked.select(pl.col("decoded_tokens").sum()).collect().item(),
-        "step_score": labels.collect().item(),
+        "decoded_tokens": decoded_tokens(work),
+        "step_score": labels.select(pl.col("soft").mean()).collect().item(),
     }
     if agreement:
         found["oracle_auc"] = write_agreement(work).numbers.get(f"credit/{method}")
     return found
+
+
+def decoded_tokens(work: Work) -> int:
+    """Tokens that a round's stages had decoded, now or by whoever asked first."""
+    asked = work.store.scan("requests", suite=work.suite.name, round=work.round)
+    return asked.select(pl.col("decoded_tokens").sum()).collect().item() or 0
 
 
 def figure_rows(found: Round, *, policy: str, suite: str, count: int) -> list[dict[str, object]]:
