@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pipeline import show
 from pipeline.cli_options import (
     Parser,
+    add_commands,
     add_config_options,
     add_store_option,
     check_choice,
@@ -23,11 +24,12 @@ from pipeline.cli_options import (
 )
 from pipeline.cli_progress import progress_on
 from pipeline.cli_store import settings_of
-from pipeline.errors import BranchpointError
+from pipeline.errors import BadConfig, BranchpointError
 from pipeline.report import Report
 from pipeline.settings import Settings, quiet_engines
 from pipeline.stages.token_rewards import TokenRewardConfig
 from pipeline.stages.work import Work, make_work
+from trainers.offline.compare import OfflineConfig, compare_methods
 from trainers.online.compare import CompareConfig, compare_recipes
 from trainers.online.rounds import OnlineConfig, train_online
 from trainers.prm_compare import PrmCompareRecipe, compare_prms
@@ -55,6 +57,7 @@ RUNS = {
     "treg": Run(train_treg_policy, TRegRecipe, "preference optimisation with token rewards (T-REG)"),
     "sft": Run(train_sft_policy, SftRecipe, "supervised training on the round's answers to imitate"),
     "int": Run(train_int_policy, IntRecipe, "supervised training on the round's interventions (InT)"),
+    "offline-compare": Run(compare_methods, OfflineConfig, "these side by side, several seeds each, at equal tokens"),
     "prm": Run(train_prm_model, PrmRecipe, "a process reward model on the round's labelled steps"),
     "genprm": Run(train_generative_prm, SftRecipe, "a generative one on rationales that other labels bear out"),
     "prm-compare": Run(compare_prms, PrmCompareRecipe, "such models, of several labels and seeds, side by side"),
@@ -63,6 +66,13 @@ RUNS = {
     "online": Run(train_online, OnlineConfig, "online RL in rounds, with any credit method; --round is the first"),
     "compare": Run(compare_recipes, CompareConfig, "recipes of online RL side by side, at equal decoded tokens"),
 }
+GROUPS = {
+    "Policies": ("dpo", "token-rewards", "treg", "sft", "int", "offline-compare"),
+    "Online": ("online", "compare"),
+    "Reward models and critics": ("prm", "genprm", "prm-compare", "critic", "score"),
+    "The embedded policy": ("tiny", "measure"),
+}
+"""The commands as the help lists them."""
 MEASURE = "measure a policy in the five roles of the embedded one, on held-out sums"
 TINY = "train the embedded policy from nothing, or go on with it; about 100 minutes on two cores"
 
@@ -89,11 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> None:
-    parser = Parser(prog="branchpoint-train", description=__doc__)
-    added = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    commands = {}
+    about = "Trains policies on a round's rows, and the embedded policy from nothing."
+    parser = Parser(prog="branchpoint-train", description=about)
+    summaries = {name: run.summary for name, run in RUNS.items()} | {"tiny": TINY, "measure": MEASURE}
+    commands = add_commands(parser, GROUPS, summaries)
     for name, run in RUNS.items():
-        command = commands[name] = added.add_parser(name, help=run.summary, description=run.summary)
+        command = commands[name]
         command.add_argument("--suite", default="chain_sum", help="name, or path of a .toml file; default chain_sum")
         command.add_argument("--round", default="r0", help="default r0")
         command.add_argument("--policy", default="tiny", help="where training starts from; default tiny")
@@ -101,26 +112,26 @@ def _run(arguments: list[str]) -> None:
         command.add_argument("--json", action="store_true", help="print JSON")
         command.add_argument("--quiet", action="store_true", help="show no progress")
         add_config_options(command, run.recipe)
-    commands["tiny"] = added.add_parser("tiny", help=TINY, description=TINY)
     commands["tiny"].add_argument("--out", type=Path, required=True, help="folder of the new policy and its checkpoint")
-    commands["measure"] = added.add_parser("measure", help=MEASURE, description=MEASURE)
     commands["measure"].add_argument("--policy", default="tiny", help="name, or folder of a policy; default tiny")
     named = next((word for word in arguments if not word.startswith("-")), None)
     if named is not None:
         check_choice("command", named, commands)
     options = read_options(parser, arguments, command=commands.get(named))
+    if named is None:
+        raise BadConfig("no command is given", remedy="see branchpoint-train --help")
     quiet_engines()
-    if options.command == "tiny":
+    if named == "tiny":
         from trainers.tiny.train import TinyConfig, train
 
         train(TinyConfig(), out=options.out, say=partial(print, flush=True))
         return
-    if options.command == "measure":
+    if named == "measure":
         from trainers.tiny.measure import measure as figures_of
 
         figures_of(options.policy, policies=Settings.from_environment().policies)
         return
-    run, settings = RUNS[options.command], settings_of(options)
+    run, settings = RUNS[named], settings_of(options)
     check_suite(options.suite, folder=settings.suites)
     check_store(settings.store)
     if not options.quiet:

@@ -93,13 +93,13 @@ def check_trained(rows: pl.DataFrame, column: str, *, idle: float, remedy: str) 
 def check_spelling(rows: pl.DataFrame, ids: Sequence[str], *, text: str, decode: Callable[[list[int]], str]) -> None:
     """Refuse rows whose tokens spell something else under a policy's tokenizer than their own text.
 
-    The ends of the first rows that have a text are compared, blanks aside; a few may differ, as where a character was
-    cut in two.
+    The first rows that have a text are looked at, blanks aside; a few may differ, as where a character was cut in two.
+    A row may spell more: a prompt before its text, and InT's suffix behind it.
 
     Args:
         rows: the table.
         ids: columns of token ids, one after the other.
-        text: column of what their end spells, for people.
+        text: column of what they spell, for people.
         decode: of the policy's tokenizer.
 
     Raises:
@@ -112,7 +112,7 @@ def check_spelling(rows: pl.DataFrame, ids: Sequence[str], *, text: str, decode:
     differ = [
         place
         for place, (said, tokens) in enumerate(zip(tried[text], spelt, strict=True))
-        if not "".join(decode(tokens).split()).endswith("".join(said.split()))
+        if "".join(said.split()) not in "".join(decode(tokens).split())
     ]
     if 2 * len(differ) > len(tried):
         row = tried[differ[0]]

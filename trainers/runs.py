@@ -35,7 +35,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from pipeline.builders.packing import Forecast
-from pipeline.errors import BadConfig, BadModel
+from pipeline.errors import BadConfig, BadModel, check_counts
 from pipeline.generation.policies import Policy, find_policy
 from trainers.recipes import RunRecipe
 
@@ -92,6 +92,8 @@ class TrainingReport:
             "first_loss": self.first_loss,
             f"mean_loss_last_{LAST_STEPS}": self.late_mean("loss"),
         }
+        if self.curves and "epoch" in self.curves[-1]:
+            found["passes"] = self.curves[-1]["epoch"]
         if self.held_out is not None:
             found |= dict(zip(("held_out_loss_before", "held_out_loss_after"), self.held_out, strict=True))
         if self.forecast is not None:
@@ -126,6 +128,7 @@ def check_recipe(recipe: Recipe) -> None:
     for name in ("steps", "batch_size", "learning_rate"):
         if not getattr(recipe, name) > 0:
             raise BadConfig(f"{name} {getattr(recipe, name)} is not above 0", remedy=f"set {name} above 0")
+    check_counts(recipe, seed=0)
     if not 0 <= recipe.warmup_ratio < 1:
         raise BadConfig(f"warmup_ratio {recipe.warmup_ratio} is no share of the steps", remedy="choose 0 <= ratio < 1")
 

@@ -17,13 +17,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from pipeline.errors import BadConfig
 from pipeline.generation.policies import Policy
+from pipeline.png import save_png
 from pipeline.store.write import disk_errors
 from trainers.runs import LAST_STEPS, Recipe, TrainingReport, quiet
 
@@ -194,7 +194,6 @@ def plot_curves(report: TrainingReport, path: Path) -> None:
     """Draw what the run logged, one panel a quantity of PANELS, against the step."""
     names = _logged(report)
     figure = Figure(figsize=(4.5 * len(names), 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
     steps = [entry["step"] for entry in report.curves]
     for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
         seen = [(step, entry[name]) for step, entry in zip(steps, report.curves, strict=True) if name in entry]
@@ -203,7 +202,7 @@ def plot_curves(report: TrainingReport, path: Path) -> None:
         axes.set_xlabel("step")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    save_png(figure, path)
 
 
 def _logged(report: TrainingReport) -> list[str]:

@@ -119,7 +119,7 @@ def _train(work: Work, method: str, table: str, recipe: RunRecipe, train: Callab
         "rows": [work.store.digest(table, place) for place in places],
     }
     report = Report(stage, work.suite.name, work.round, shards=1)
-    numbers = _numbers_of(work.settings.policies / name, made_from)
+    numbers = stored_numbers(work.settings.policies / name, made_from)
     if numbers is None:
         done = train(
             _chosen(work, work.store.read(table, places), recipe),
@@ -156,7 +156,7 @@ def _chosen(work: Work, rows: pl.DataFrame, recipe: RunRecipe) -> pl.DataFrame:
     return found
 
 
-def _numbers_of(folder: Path, made_from: dict[str, Any]) -> dict[str, float | int] | None:
+def stored_numbers(folder: Path, made_from: dict[str, Any]) -> dict[str, float | int] | None:
     """The numbers of the run that made this policy; None where there is no such policy, whole and of these inputs."""
     try:
         find_policy(str(folder.absolute()), policies=folder.parent)

@@ -1,0 +1,1 @@
+"""Offline methods side by side: what each learns from one round, and how its policy then answers."""
