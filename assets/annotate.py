@@ -5,7 +5,7 @@ import dagster as dg
 from assets.generate import verdicts
 from assets.resources import Workplace
 from assets.score import scores_for
-from assets.tables import result, round_asset
+from assets.tables import result, round_asset, said, with_picture
 from pipeline.credit import METHODS, in_every_round, labelled
 from pipeline.judges import JUDGES
 from pipeline.labels import LABELLERS
@@ -26,11 +26,11 @@ def credit_asset(method: str) -> dg.AssetsDefinition:
         "credit",
         method,
         deps=[verdicts, *(labels if labelled(METHODS[method]) else ()), *scores_for(METHODS[method])],
-        group="annotate",
+        group="credit",
         kinds={"numpy", "parquet"},
         owners=OWNERS,
         tables=("credit",),
-        description=(METHODS[method].function.__doc__ or "").strip().split("\n\n")[0],
+        description=said(METHODS[method].function),
     )
     def credit(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.MaterializeResult:
         work = workplace.open(context)
@@ -47,11 +47,11 @@ def step_label_asset(labeller: str) -> dg.AssetsDefinition:
         "step_labels",
         labeller,
         deps=[verdicts],
-        group="annotate",
+        group="label",
         kinds={"polars", "parquet"},
         owners=OWNERS,
         tables=("step_labels",),
-        description=(LABELLERS[labeller].__doc__ or "").strip().split("\n\n")[0],
+        description=said(LABELLERS[labeller]),
     )
     def step_labels(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.MaterializeResult:
         work = workplace.open(context)
@@ -76,11 +76,11 @@ def judge_asset(judge: str) -> dg.AssetsDefinition:
         "judge",
         judge,
         deps=[verdicts],
-        group="annotate",
+        group="label",
         kinds={"vllm", "parquet"},
         owners=OWNERS,
         tables=tables,
-        description=(JUDGES[judge].__doc__ or "").strip().split("\n\n")[0],
+        description=said(JUDGES[judge]),
         pool="gpu",
     )
     def judgement(context: dg.AssetExecutionContext, config: Judgement, workplace: Workplace) -> dg.MaterializeResult:
@@ -105,7 +105,7 @@ credits_of_every_round = [
 
 @round_asset(
     deps=[*credits_of_every_round, *labels],
-    group="annotate",
+    group="credit",
     kinds={"polars", "parquet"},
     owners=OWNERS,
     tables=("evals",),
@@ -114,8 +114,7 @@ def agreement(context: dg.AssetExecutionContext, workplace: Workplace) -> dg.Mat
     """The credit report: each credit method and labeller against the oracle of sums and the others, and its cost."""
     work = workplace.open(context)
     done = result(work, write_agreement(work), tables=("evals",))
-    picture = dg.MetadataValue.path(str(draw_agreement(work)))
-    return done._replace(metadata={**done.metadata, "picture": picture})
+    return with_picture(done, draw_agreement(work))
 
 
 AGREES = "labels_agree_with_the_oracle"
@@ -123,7 +122,7 @@ AGREES = "labels_agree_with_the_oracle"
 
 @round_asset(
     deps=[*labels, *(asset for asset, judge in zip(judges, JUDGES, strict=True) if judge in GIVEN)],
-    group="annotate",
+    group="label",
     kinds={"polars", "parquet"},
     owners=OWNERS,
     tables=("evals",),
@@ -133,7 +132,9 @@ def label_agreement(context: dg.AssetExecutionContext, workplace: Workplace) -> 
     """The label report: each labeller against the oracle of sums and the others, and its cost."""
     work = workplace.open(context)
     done = result(work, write_label_agreement(work), tables=("evals",))
-    passed, said = beyond_chance(work)
-    found = dg.AssetCheckResult(passed=passed, check_name=AGREES, description=said, severity=dg.AssetCheckSeverity.WARN)
-    picture = dg.MetadataValue.path(str(draw_label_agreement(work)))
-    return done._replace(metadata={**done.metadata, "picture": picture}, check_results=[*done.check_results, found])
+    passed, detail = beyond_chance(work)
+    found = dg.AssetCheckResult(
+        passed=passed, check_name=AGREES, description=detail, severity=dg.AssetCheckSeverity.WARN
+    )
+    done = with_picture(done, draw_label_agreement(work))
+    return done._replace(check_results=[*done.check_results, found])

@@ -25,7 +25,7 @@ from assets.generate import (
     verdicts,
 )
 from assets.online import next_round, online, online_round, round_job
-from assets.publish import published, release
+from assets.publish import hygiene, published, release
 from assets.resources import Workplace
 from assets.score import critics, scores
 from assets.train import dpo, evals, int_sft, prm, prm_evals, token_rewards, treg
@@ -65,6 +65,7 @@ ASSETS = [
     prm_evals,
     online,
     online_round,
+    hygiene,
     release,
     published,
 ]

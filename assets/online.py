@@ -11,7 +11,7 @@ import dagster as dg
 from assets.generate import tasks
 from assets.partitions import rounds, suite_rounds
 from assets.resources import Workplace
-from assets.tables import filled, launch_form, result, round_asset
+from assets.tables import filled, launch_form, result, round_asset, with_picture
 from assets.train import OWNERS
 from pipeline.stages.work import Work
 from trainers.online.rounds import OnlineConfig, picture_of, train_online
@@ -39,8 +39,7 @@ def online_round(context: dg.AssetExecutionContext, config: Online, workplace: W
 
 
 def _trained(work: Work, config: OnlineConfig) -> dg.MaterializeResult:
-    trained = result(work, train_online(work, config))
-    return trained._replace(metadata={**trained.metadata, "picture": dg.MetadataValue.path(str(picture_of(work)))})
+    return with_picture(result(work, train_online(work, config)), picture_of(work))
 
 
 round_job = dg.define_asset_job("online_round", selection=[online_round])

@@ -6,19 +6,46 @@ import dagster as dg
 
 from assets.annotate import agreement, credits_of_every_round, labels
 from assets.build import best_answers, pairs, patches, prm_steps, rl_prompts, unpaired
+from assets.generate import verdicts
 from assets.resources import Workplace
 from assets.tables import filled, launch_form, result, round_asset
 from assets.train import evals
 from pipeline.publish.hub import Published
+from pipeline.stages.hygiene import HygieneConfig, write_hygiene
 from pipeline.stages.publish import PublishConfig, write_publication
 from pipeline.stages.release import ReleaseConfig, write_release
 
-Release, Publish = launch_form(ReleaseConfig), launch_form(PublishConfig)
+Hygiene, Release, Publish = launch_form(HygieneConfig), launch_form(ReleaseConfig), launch_form(PublishConfig)
+MUST_BE_NONE = {"no_benchmark_questions": "withheld_benchmark", "no_secrets": "secrets"}
+"""Checks of hygiene, each with the number that must be 0. A run stops there, for a person to look; a release that is
+asked for by itself goes on, and leaves out what is withheld."""
+
+
+@round_asset(
+    deps=[verdicts],
+    group="publish",
+    kinds={"parquet"},
+    owners=["team:data"],
+    tables=("hygiene",),
+    checks=[dg.AssetCheckSpec(name=name, asset="hygiene", blocking=True) for name in MUST_BE_NONE],
+)
+def hygiene(context: dg.AssetExecutionContext, config: Hygiene, workplace: Workplace) -> dg.MaterializeResult:
+    """Near-duplicates, questions of benchmarks, secrets and personal data in what the round holds."""
+    work = workplace.open(context)
+    report = write_hygiene(work, filled(HygieneConfig, config))
+    done = result(work, report, tables=("hygiene",))
+    found = [
+        dg.AssetCheckResult(
+            passed=not report.numbers[number], check_name=name, metadata={"found": report.numbers[number]}
+        )
+        for name, number in MUST_BE_NONE.items()
+    ]
+    return done._replace(check_results=[*done.check_results, *found])
 
 
 @round_asset(
     deps=[
-        *(pairs, patches, prm_steps, unpaired, rl_prompts, best_answers, agreement),
+        *(pairs, patches, prm_steps, unpaired, rl_prompts, best_answers, agreement, hygiene),
         *(*credits_of_every_round, *labels, *evals),
     ],
     group="publish",

@@ -1,15 +1,13 @@
 """The workplace as Dagster sees it: a thin adapter that hands out our own plain objects."""
 
-import time
 from collections.abc import Callable
 
 import dagster as dg
 
-from pipeline.report import OnProgress, Progress, Report
+from pipeline.cli_progress import every_so_often
+from pipeline.report import OnProgress, Report
 from pipeline.settings import Settings, place_named
 from pipeline.stages.work import Work, make_work
-
-EVERY_SECONDS = 30.0
 
 
 class Workplace(dg.ConfigurableResource):
@@ -59,19 +57,3 @@ def announce(report: Report) -> None:
     """Tell whoever listens that a stage is done."""
     if _reader is not None:
         _reader(report)
-
-
-def every_so_often(say: Callable[[str], None], *, seconds: float = EVERY_SECONDS) -> OnProgress:
-    """Progress as a line of text, at most one in so many seconds."""
-    last = time.monotonic()
-
-    def on_progress(progress: Progress) -> None:
-        nonlocal last
-        if time.monotonic() - last >= seconds:
-            last = time.monotonic()
-            say(
-                f"{progress.stage}: {progress.done} of {progress.total} {progress.what}, "
-                f"{progress.tokens} tokens, {progress.reused} found again"
-            )
-
-    return on_progress

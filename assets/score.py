@@ -61,7 +61,7 @@ def score_asset(what: str) -> dg.AssetsDefinition:
         "score",
         what,
         deps=[verdicts, *([dg.AssetKey(READS[what])] if what in READS else ())],
-        group="annotate",
+        group="score",
         kinds={"pytorch", "parquet"},
         owners=OWNERS,
         tables=("scores",),

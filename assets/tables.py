@@ -1,8 +1,11 @@
 """What assets tell the UI of their tables: column schemas beforehand, numbers and checks afterwards."""
 
+import base64
 import dataclasses
+import inspect
 import typing
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import dagster as dg
 from pydantic import create_model
@@ -87,15 +90,18 @@ def round_asset(
 
 
 def launch_form(config: type) -> type[dg.Config]:
-    """A launchpad form with the fields and defaults of a stage's configuration."""
-    hints = typing.get_type_hints(config)
-    fields = {field.name: (hints[field.name], field.default) for field in dataclasses.fields(config)}
+    """A launchpad form with the fields and defaults of a stage's configuration; a tuple is a list there."""
+    hints, fields = typing.get_type_hints(config), {}
+    for field in dataclasses.fields(config):
+        many = isinstance(field.default, tuple)
+        fields[field.name] = (list[str], list(field.default)) if many else (hints[field.name], field.default)
     return create_model(config.__name__, __base__=dg.Config, __doc__=config.__doc__, **fields)
 
 
 def filled(config: type, form: dg.Config) -> object:
     """The stage's configuration from a filled form."""
-    return config(**form.model_dump())
+    said = {name: tuple(value) if isinstance(value, list) else value for name, value in form.model_dump().items()}
+    return config(**said)
 
 
 def result(work: Work, report: Report, *, tables: Sequence[str] = ()) -> dg.MaterializeResult:
@@ -114,6 +120,21 @@ def result(work: Work, report: Report, *, tables: Sequence[str] = ()) -> dg.Mate
         data_version=dg.DataVersion(report.digest) if report.digest else None,
         check_results=[found for table in tables for found in _check(work, table, report.stage)],
     )
+
+
+def with_picture(done: dg.MaterializeResult, path: Path) -> dg.MaterializeResult:
+    """The same with a PNG, which the UI shows, among its metadata; without it where the file is gone."""
+    if not path.is_file():
+        return done
+    shown = dg.MetadataValue.md(f"![{path}](data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()})")
+    return done._replace(metadata={**done.metadata, "picture": shown})
+
+
+def said(documented: object) -> str:
+    """What a docstring says first, and its source, for the UI."""
+    first, *others = (inspect.getdoc(documented) or "").split("\n\n")
+    sources = [paragraph for paragraph in others if paragraph.startswith("Source:")]
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (first, *sources))
 
 
 def _check(work: Work, table: str, stage: str) -> list[dg.AssetCheckResult]:

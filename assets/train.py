@@ -8,7 +8,7 @@ import dagster as dg
 from assets.build import pairs, patches, prm_steps
 from assets.generate import tasks
 from assets.resources import Workplace
-from assets.tables import filled, launch_form, result, round_asset
+from assets.tables import filled, launch_form, result, round_asset, with_picture
 from pipeline.labels.prm import prm_folder
 from pipeline.report import Report
 from pipeline.stages.evals import EvalConfig, write_evals
@@ -82,8 +82,8 @@ def policy_asset(
             return result(work, idle)
         trained = result(work, train(work, filled(recipe, config)))
         folder = work.settings.policies / policy_name(work, config.name or method)
-        picture = dg.MetadataValue.path(str(folder / "curves.png"))
-        return trained._replace(metadata={**trained.metadata, "folder": str(folder), "curves": picture})
+        placed = trained._replace(metadata={**trained.metadata, "folder": str(folder)})
+        return with_picture(placed, folder / "curves.png")
 
     return policy
 
@@ -162,8 +162,8 @@ def prm(context: dg.AssetExecutionContext, config: Prm, workplace: Workplace) ->
         return result(work, idle)
     trained = result(work, train_prm_model(work, recipe))
     folder = prm_folder(prm_name(work, recipe), policies=work.settings.policies)
-    picture = dg.MetadataValue.path(str(folder / "curves.png"))
-    return trained._replace(metadata={**trained.metadata, "folder": str(folder), "curves": picture})
+    placed = trained._replace(metadata={**trained.metadata, "folder": str(folder)})
+    return with_picture(placed, folder / "curves.png")
 
 
 @round_asset(

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -19,8 +20,9 @@ from assets import demo
 from assets.definitions import ASSETS, defs
 from assets.generate import tasks
 from assets.partitions import add_partitions
-from assets.resources import Workplace, every_so_often
+from assets.resources import Workplace
 from assets.train import dpo, evals, int_sft
+from pipeline import cli_progress
 from pipeline.cli import STAGES
 from pipeline.cli_options import Parser, add_config_options, read_config
 from pipeline.credit import METHODS
@@ -52,7 +54,7 @@ path = "two.jsonl"
 """
 
 
-BY_HAND = ("plan", "intervene", "scores", "prm-scores", "rationales", "build", "hygiene", "rl-samples")
+BY_HAND = ("plan", "intervene", "scores", "prm-scores", "rationales", "build", "rl-samples")
 BY_HAND += ("credit", "step-labels", "judge", "evals", "prm-evals")
 """Stages that no asset is called after: those of the second line have an asset a method, labeller, judge or policy."""
 
@@ -140,11 +142,20 @@ def test_bad_input_fails_the_run_with_our_own_words(tmp_path: Path, monkeypatch:
     assert not list((tmp_path / "store").rglob("*.parquet"))
 
 
-def test_progress_is_a_line_now_and_then():
-    said: list[str] = []
-    on_progress = every_so_often(said.append, seconds=0.0)
-    on_progress(Progress("rollouts", "requests", 3, 8, 120, 1, 2.0))
-    assert said == ["rollouts: 3 of 8 requests, 120 tokens, 1 found again"]
+def test_progress_goes_to_the_log_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cli_progress, "EVERY_SECONDS", 0.0)
+    context = SimpleNamespace(
+        partition_key=dg.MultiPartitionKey({"suite": "chain_sum", "round": "r0"}),
+        log=SimpleNamespace(info=(said := []).append),
+    )
+    work = Workplace(store=str(tmp_path)).open(context)
+    work.on_progress(Progress("rollouts", "requests", 3, 8, 120, 1, 2.0, cached=0.5, cost=0.25))
+    work.on_progress(Progress("rollouts", "trees", 1, 4, 120, 0, 3.0))
+    requests = "rollouts: 3/8 requests (1 from the ledger)"
+    assert said == [
+        f"{requests}, 120 tokens, 60 a second, 50% of prompts cached, cost 0.25, 2 s",
+        f"{requests}, 1/4 trees, 120 tokens, 40 a second, 50% of prompts cached, cost 0.25, 3 s",
+    ]
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_trees_from_nodes_keep_the_rows():
 @pytest.mark.parametrize("reward", [2.0, -1.0])
 def test_a_stored_verdict_is_from_0_to_1(reward):
     verdicts = reward_frame().with_columns(reward=pl.Series([None, 0.0, reward], dtype=pl.Float32))
-    with pytest.raises(BadTable, match=r"nodes: tree a\.0, node 3: its reward is not in \[0, 1\]; "):
+    with pytest.raises(BadTable, match=r"verdicts: tree a\.0, node 3: its reward is not in \[0, 1\]; "):
         trees_from_nodes(node_rows(), verdicts)
 
 

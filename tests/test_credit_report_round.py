@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import warnings
 from pathlib import Path
@@ -33,7 +34,7 @@ def made(tmp_path_factory):
 
 
 def figures(work: Work) -> dict[str, Line]:
-    return {line.policy: line for line in lines_of(read(work, "evals", "agreement"))}
+    return {line.name: line for line in lines_of(read(work, "evals", "agreement"))}
 
 
 def tasks_of(work: Work) -> list[str]:
@@ -197,7 +198,7 @@ def test_of_several_rounds_one_is_named(made: Work, capsys, tmp_path: Path):
     code, _, err = ask(work, capsys, "credit")
     assert (code, err) == (
         2,
-        "branchpoint: several rounds have a credit report: three r0, three r1; name one with --suite and --round\n",
+        "branchpoint: any of these may be meant: three r0, three r1; name one with --suite and --round\n",
     )
     assert ask(work, capsys, "credit", "--round", "r1")[0] == 0
 
@@ -216,4 +217,5 @@ def test_the_asset_shows_the_picture(made: Work, tmp_path: Path, monkeypatch: py
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
     (done,) = outcome.asset_materializations_for_node("agreement")
-    assert Path(done.metadata["picture"].value).read_bytes().startswith(b"\x89PNG")
+    drawn = done.metadata["picture"].value.partition("base64,")[2].rstrip(")")
+    assert base64.b64decode(drawn).startswith(b"\x89PNG")

@@ -22,7 +22,7 @@ from pipeline.stages import credit as stage
 from pipeline.stages.credit import CreditConfig, batches, credited, read_params, write_credit
 from pipeline.stages.work import Work
 from pipeline.store import write as writing
-from pipeline.store.batches import beside
+from pipeline.store.batches import ahead, beside
 from pipeline.store.write import group_edges
 from schemas import Credit
 
@@ -372,6 +372,18 @@ def test_beside_gives_each_batch_the_rows_of_its_tasks(data):
             assert got.count(task) == other.count(task)
         assert got == sorted(got)
     assert seen == set(first)
+
+
+def test_what_is_made_ahead_is_the_same_and_so_is_its_error():
+    def numbers():
+        yield from (1, 2)
+        raise BadTable("three", remedy="stop")
+
+    made = ahead(numbers())
+    assert [next(made), next(made)] == [1, 2]
+    with pytest.raises(BadTable, match="three; stop"):
+        next(made)
+    assert list(ahead(iter(()))) == []
 
 
 def test_credit_rows_are_of_the_table(work):

@@ -10,29 +10,21 @@ import socket
 import polars as pl
 import pytest
 import torch
+from random_policy import one_thread, save_random_policy
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from pipeline.errors import BadConfig, BadInput, BadModel, StoreFull
-from pipeline.prompts import load_pack
 from trainers import runs, saving
 from trainers.data import PAIR_COLUMNS, PATCH_COLUMNS, pair_dataset, patch_dataset, token_digest
 from trainers.dpo import dpo_trainer, train_dpo
 from trainers.recipes import DpoRecipe, IntRecipe
 from trainers.sft import sft_trainer, train_sft
-from trainers.tiny.tokenizer import build_tokenizer
 
 FAST = {"steps": 20, "batch_size": 4, "learning_rate": 1e-3}
 BARE = {**FAST, "sft_weight": 0.0}
 both_ways = pytest.mark.parametrize("packed", [True, False])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+_one_thread = pytest.fixture(scope="module", autouse=True)(one_thread)
 
 
 @pytest.fixture(autouse=True)
@@ -49,27 +41,9 @@ def _no_network(monkeypatch):
 def policy(tmp_path_factory):
     """A policy with weights drawn at random."""
     path = tmp_path_factory.mktemp("policies") / "fresh"
-    tokenizer = build_tokenizer(load_pack("tiny"))
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=math.ceil(len(tokenizer) / 32) * 32,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            max_position_embeddings=64,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    model.generation_config = GenerationConfig(eos_token_id=[tokenizer.eos_token_id, 2], max_new_tokens=9)
-    with runs.quiet():
-        model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
+    save_random_policy(path, hidden=64, key_value_heads=2, positions=64)
+    eos = LlamaConfig.from_pretrained(path).eos_token_id
+    GenerationConfig(eos_token_id=[eos, 2], max_new_tokens=9).save_pretrained(path)
     return path
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
+from random_policy import one_thread
 
 from pipeline.credit.t_reg import WORDING, revision_request
 from pipeline.errors import BadConfig, BadModel, StoreFull
@@ -63,12 +64,7 @@ def put(work: Work, table: str, rows: pl.DataFrame, *, stage: str = "") -> None:
     work.store.write(table, rows, Place("chain_sum", "r0", stage or table, "train"), inputs={})
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+_one_thread = pytest.fixture(scope="module", autouse=True)(one_thread)
 
 
 def open_round(folder: Path) -> Work:
@@ -122,7 +118,7 @@ def test_a_current_policy_is_not_trained_again(work: Work, stage, recipe):
     steps = []
     first = stage(replace(work, on_progress=steps.append), recipe)
     assert (first.fresh, [step.done for step in steps]) == (1, [1, 2])
-    numbers = {"trained_rows", "steps", "first_loss", "mean_loss_last_20"}
+    numbers = {"trained_rows", "steps", "passes", "first_loss", "mean_loss_last_20"}
     assert set(first.numbers) == numbers | ({"path_tokens", "unique_tokens"} if recipe.packed else set())
     folder = work.settings.policies / f"chain_sum-r0-{first.stage.removeprefix('policies/')}"
     lineage, card = json.loads((folder / "lineage.json").read_text()), (folder / "README.md").read_text()
@@ -255,6 +251,10 @@ def test_commands_refuse_a_place_that_cannot_be_in_one_line(work: Work, monkeypa
     assert "--out" in refusal(capsys, "tiny", "--out", str(taken / "tiny"))
 
 
+def test_the_help_lists_every_command_once():
+    assert sorted(name for names in cli.GROUPS.values() for name in names) == sorted([*cli.RUNS, "tiny", "measure"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -264,6 +264,7 @@ def test_commands_refuse_a_place_that_cannot_be_in_one_line(work: Work, monkeypa
         ),
         (("dpo", "--batch", "4"), "'--batch' is not understood; did you mean '--batch-size'?"),
         (("int", "--steps", "x"), "argument --steps: invalid int value: 'x'; see branchpoint-train int --help"),
+        ((), "no command is given; see branchpoint-train --help"),
         (("dpoo",), "command 'dpoo' does not exist; did you mean 'dpo'?"),
         (("dpo", "--suite", "mnie"), "suite 'mnie' does not exist; did you mean 'mine'? choose one of "),
         (("dpo", "--policy", "none"), "policy 'none' is neither"),

@@ -369,7 +369,7 @@ def test_the_report_compares_within_tasks(work: Work, capsys):
 
 def test_a_report_of_no_variants(tmp_path, capsys):
     assert main(["report", "variants", "--store", str(tmp_path)]) == 2
-    assert "the store has no variants; run `branchpoint retries`" in capsys.readouterr().err
+    assert "the store has no rounds; run `branchpoint tasks`" in capsys.readouterr().err
 
 
 def test_r3l_rows_keep_what_is_shared_out_of_the_loss(work: Work):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from pipeline.store.paths import context_paths, path_values
 
@@ -31,7 +32,7 @@ VERDICT_COLUMNS = ("task", "tree", "node", "version", "reward")
 
 
 def judged_answers(
-    nodes: pl.DataFrame, verdicts: pl.DataFrame, *, origins: Sequence[str], separator: str
+    nodes: pl.DataFrame, verdicts: pl.DataFrame, *, origins: Sequence[str], separator: str, turns: bool = False
 ) -> pl.DataFrame:
     """The judged answers under the task's own prompt, a turn each.
 
@@ -40,10 +41,12 @@ def judged_answers(
         verdicts: `tree`, `node`, `reward`, at most one row a node.
         origins: of the leaves.
         separator: closes a step, in text.
+        turns: keep answers in several turns too, in which the policy read what it had not written.
 
     Returns:
-        `task, tree, node, policy, reward, prompt, prompt_ids, answer, answer_ids`, sorted by tree and node. Answers in
-        several turns, in which the policy read what it had not written, are left out, as are empty ones.
+        `task, tree, node, policy, reward, prompt, prompt_ids, answer, answer_ids`, sorted by tree and node; empty
+        answers are left out. `answer` is the text of the last turn. `said` is as long as `answer_ids`: 1 where a token
+        is of an answer, 0 where it was shown to it.
 
     Raises:
         ValueError: a parent or a context is missing.
@@ -58,12 +61,18 @@ def judged_answers(
     prompts, members = paths.nodes[paths.offsets[:-1]], paths.members()
     below = np.ones(len(paths.nodes), bool)
     below[paths.offsets[:-1]] = False
+    shown = pl.col("kind") == "prompt"
     steps = pl.DataFrame({"member": members[below]}).with_columns(nodes["text", "kind"][paths.nodes[below]])
+    latest = shown.cum_sum(reverse=True) == 0
     texts = steps.group_by("member", maintain_order=True).agg(
-        answer=pl.col("text").str.join(separator), turns=(pl.col("kind") == "prompt").sum()
+        answer=pl.col("text").filter(latest).str.join(separator), turns=shown.sum()
     )
     whole = pl.DataFrame({"member": np.arange(len(leaves))}).join(texts, on="member", how="left")
     found = nodes[leaves].select("task", "tree", "node", "policy")
+    lengths = nodes["token_count"].to_numpy()[paths.nodes]
+    said = np.repeat((nodes["kind"] != "prompt").to_numpy()[paths.nodes], lengths).astype(np.float32)
+    ends = np.concatenate(([0], np.cumsum(lengths)))[paths.offsets]
+    rest = pl.col("prompt_ids").list.len()
     return (
         found.with_columns(
             whole["answer", "turns"],
@@ -71,11 +80,12 @@ def judged_answers(
             prompt=nodes["text"].gather(prompts),
             prompt_ids=nodes["token_ids"].gather(prompts),
             ids=pl.Series(path_values(nodes, paths, "token_ids"), dtype=pl.List(pl.Int32)),
+            said=pl.Series(pa.LargeListArray.from_arrays(ends, said)),
             own=nodes["parent"].gather(prompts).is_null(),
         )
-        .with_columns(answer_ids=pl.col("ids").list.slice(pl.col("prompt_ids").list.len()))
-        .filter("own", pl.col("turns") == 0, pl.col("answer_ids").list.len() > 0)
-        .select("task", "tree", "node", "policy", "reward", "prompt", "prompt_ids", "answer", "answer_ids")
+        .with_columns(pl.col("said").list.slice(rest), answer_ids=pl.col("ids").list.slice(rest))
+        .filter("own", pl.lit(turns) | (pl.col("turns") == 0), pl.col("answer_ids").list.len() > 0)
+        .select("task", "tree", "node", "policy", "reward", "prompt", "prompt_ids", "answer", "answer_ids", "said")
     )
 
 

@@ -10,7 +10,7 @@ from schemas.base import column_types
 
 
 def best_rows(answers: pl.DataFrame, *, suite: str, least: float = 1.0, best: int = 1) -> pl.DataFrame:
-    """Rows of the table `sft`; the answer's tokens are trained, those of the prompt are not.
+    """Rows of the table `sft`; the tokens that were said are trained, those of the prompt and what was shown are not.
 
     Args:
         answers: as `judged_answers` gives them.
@@ -38,7 +38,7 @@ def best_rows(answers: pl.DataFrame, *, suite: str, least: float = 1.0, best: in
         input_ids=pl.concat_list("prompt_ids", "answer_ids"),
         weights=pl.concat_list(
             prompt.list.eval((pl.element() * 0).cast(pl.Float32)),
-            pl.col("answer_ids").list.eval((pl.element() * 0 + 1).cast(pl.Float32)),
+            "said",
         ),
     )
     return named.select(*types).cast(types).sort("task", "row")

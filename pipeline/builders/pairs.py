@@ -16,7 +16,8 @@ Rewards = dict[tuple[str, int], float]
 def outcome_pairs(tree: Tree, rewards: Rewards, *, suite: str) -> Iterator[dict[str, Any]]:
     """A right sample against a wrong one of the same task, the whole answers.
 
-    Those that share the longest beginning come first: they differ in little but what went wrong.
+    Those that share the longest beginning come first: they differ in little but what went wrong. Of episodes the first
+    turns that differ, after the same tokens, alone: what is shown later is nobody's to learn.
     """
     attempts = attempts_of(tree, rewards)
     right = [attempt for attempt in attempts if attempt.reward >= 1]
@@ -24,7 +25,10 @@ def outcome_pairs(tree: Tree, rewards: Rewards, *, suite: str) -> Iterator[dict[
     both = sorted(product(right, wrong), key=lambda pair: -_shared(tree, *pair))
     for chosen, rejected in both:
         margin = chosen.reward - rejected.reward
-        yield _row(tree, 0, chosen.leaf, rejected.leaf, margin, source="outcome", suite=suite)
+        if not any(tree[node]["kind"] == "prompt" for node in (*chosen.steps, *rejected.steps)):
+            yield _row(tree, 0, chosen.leaf, rejected.leaf, margin, source="outcome", suite=suite)
+        elif turns := _turns_apart(tree, chosen, rejected):
+            yield _row(tree, tree[turns[0]]["parent"], *turns, margin, source="outcome", suite=suite)
 
 
 def fork_pairs(tree: Tree, rewards: Rewards, *, suite: str) -> Iterator[dict[str, Any]]:
@@ -113,6 +117,13 @@ def _shared(tree: Tree, one: Attempt, other: Attempt) -> int:
             break
         count += 1
     return count
+
+
+def _turns_apart(tree: Tree, one: Attempt, other: Attempt) -> tuple[int, int] | None:
+    """The first turns of two episodes that differ; None where one was shown something else before, or ends there."""
+    same = _shared(tree, one, other)
+    turns = (*one.steps[same : same + 1], *other.steps[same : same + 1])
+    return turns if len(turns) == 2 and all(tree[node]["kind"] == "step" for node in turns) else None
 
 
 def _margin(tree: Tree, chosen: int, rejected: int, rewards: Rewards) -> float:

@@ -25,7 +25,7 @@ Rewards = dict[tuple[str, int], float]
 def retry_rows(
     tree: Tree, rewards: Rewards, variants: list[dict[str, Any]], *, suite: str, params: R3lParams = DEFAULTS
 ) -> list[dict[str, Any]]:
-    """Rows of the rl_samples table for one task.
+    """Rows of the rl_samples table for one task. What the policy was shown is out of the loss.
 
     All judged attempts and distilled retries are a group, `<task>_explore`; the advantage is that of
     `amplified_advantages`. Where a retry is a full success and better than its attempt, the reflection and the guided
@@ -35,7 +35,8 @@ def retry_rows(
     Args:
         variants: of the task; only retries are looked at.
 
-    Source: R^3L (Shi et al., 2026), steps 4 to 6 of its generation, single-turn: a shorter retry alone is no gain.
+    Source: R^3L (Shi et al., 2026), steps 4 to 6 of its generation. An equally good retry that is shorter counts as
+        better in an environment alone.
     """
     retries = sorted((row for row in variants if row["kind"] == "retry"), key=lambda row: row["source_leaf"])
     tried = [row for row in retries if row["first_node"] is not None]
@@ -70,11 +71,19 @@ def _led_to_success(
         return
     leaf = tree.last_of(retry["first_node"])
     after = rewards.get((tree.tree, leaf))
-    if before is None or after is None or after < params.max_reward or after <= before:
+    if before is None or after is None or after < params.max_reward:
+        return
+    if after <= before and not _shorter(tree, leaf, retry["source_leaf"]):
         return
     guided = tree[leaf]["copied_from"]
     yield "reflection", retry["report_node"], [], "reflect"
     yield "guided_retry", guided, [node for node in tree.path(guided)[1:] if not tree[node]["sampled"]], "retry"
+
+
+def _shorter(tree: Tree, leaf: int, source: int) -> bool:
+    """Whether an episode took fewer turns than another; answers of one turn are never shorter."""
+    retry, attempt = (sum(tree[node]["state_key"] is not None for node in tree.line(one)) for one in (leaf, source))
+    return retry < attempt
 
 
 def _row(
@@ -89,7 +98,9 @@ def _row(
     suite: str,
 ) -> dict[str, Any]:
     context, *steps = tree.path(leaf)
-    trained = [node not in masked for node in steps for _ in tree[node]["token_ids"]]
+    rows = [tree[node] for node in steps]
+    said = [node not in masked and tree[node]["kind"] != "prompt" for node in steps]
+    trained = [one for row, one in zip(rows, said, strict=True) for _ in row["token_ids"]]
     return {
         "task": tree.task,
         "row": f"{tree.tree}/{METHOD}/{record}/{leaf}",
@@ -99,9 +110,9 @@ def _row(
         "policy": tree[leaf]["policy"],
         "method": METHOD,
         "prompt_ids": tree[context]["token_ids"],
-        "answer_ids": [token for node in steps for token in tree[node]["token_ids"]],
+        "answer_ids": [token for row in rows for token in row["token_ids"]],
         "loss_mask": trained,
-        "logprobs": [logprob for node in steps for logprob in tree[node]["logprobs"]],
+        "logprobs": [logprob for row in rows for logprob in row["logprobs"] or [None] * row["token_count"]],
         "advantages": [advantage if one else None for one in trained],
         "reward": reward,
         "record": record,

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from pipeline.comparison.lines import Figure
 from pipeline.credit_report import SPEARMAN
 from pipeline.credit_report.anew import credit_anew, label_anew
 from pipeline.credit_report.calibration import calibration_error, hide_continuations
@@ -21,7 +22,6 @@ from pipeline.credit_report.cost import extra_tokens, passes_of, per_thousand
 from pipeline.credit_report.lines import lines_of
 from pipeline.credit_report.picture import draw_report
 from pipeline.credit_report.scores import (
-    Figure,
     degenerate_share,
     first_error_accuracy,
     oracle_auc,

@@ -1,4 +1,7 @@
-"""Stage: the best answers of every task, to be imitated; a batch of tasks at a time."""
+"""Stage: the best answers of every task, to be imitated; a batch of tasks at a time.
+
+Of a suite with an environment whole episodes are, each of its turns.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from pipeline.stages.judged_batches import judged_batches
 from pipeline.stages.work import Shards, Work, inputs
 
 STAGE, TABLE = "best_answers", "sft"
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,13 @@ def write_best_answers(work: Work, config: BestAnswerConfig = BestAnswerConfig()
     ):
         with work.store.writer(TABLE, work.place(STAGE, shard), inputs=said) as out:
             for nodes, verdicts in judged_batches(work, shard, columns=NODE_COLUMNS):
-                answers = judged_answers(nodes, verdicts, origins=origins, separator=work.suite.separator)
+                answers = judged_answers(
+                    nodes,
+                    verdicts,
+                    origins=origins,
+                    separator=work.suite.separator,
+                    turns=work.suite.environment is not None,
+                )
                 out.add(best_rows(answers, suite=work.suite.name, least=config.least, best=config.best))
     rows = work.store.scan(TABLE, suite=work.suite.name, round=work.round, stage=STAGE)
     trained = (pl.col("weights").list.eval(pl.element() > 0)).list.sum()

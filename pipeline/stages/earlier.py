@@ -11,6 +11,7 @@ from functools import cached_property
 import polars as pl
 
 from pipeline.errors import BadConfig, BadTable
+from pipeline.exchange import IMPORTED
 from pipeline.labels.given import GIVEN, SCORING
 from pipeline.stages.work import Work, inputs
 from pipeline.store.catalogue import Entry
@@ -29,8 +30,6 @@ BEFORE: dict[str, tuple[str, ...]] = {
 """The stages that grow trees, each with those whose nodes it may hang on. Node numbers go on from theirs."""
 
 GENERATING = tuple(BEFORE)
-IMPORTED = "import"
-"""In place of a policy's fingerprint, where nobody knows who sampled."""
 ROLLOUTS, JUDGING = GENERATING[0], "verdicts"
 _OF_VARIANTS = ("pairs", "patches", "rl_samples")
 """Tables made from variants too."""

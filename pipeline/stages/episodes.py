@@ -7,30 +7,27 @@ several is a tree a seat, which share `episode`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
 
 from pipeline.environments.driver import Driver
-from pipeline.environments.episode import Episode, Rules, Seat, Story
-from pipeline.environments.protocol import Opened, Task
+from pipeline.environments.episode import Episode, Rules, Story
+from pipeline.environments.protocol import Opened
 from pipeline.environments.trees import told, verdict_rows
 from pipeline.errors import BadConfig, check_counts
+from pipeline.generation.budget.spending import Caps
 from pipeline.generation.budget.turn_control import Limits, TurnParams, turn_limits
-from pipeline.generation.engines import MAX_LENGTH
-from pipeline.generation.scheduler import Caps
 from pipeline.report import Progress, Report
 from pipeline.stages.earlier import ROLLOUTS
 from pipeline.stages.growing import Growth, held_shards
-from pipeline.stages.growing_trees import reading_of
+from pipeline.stages.growing_trees import caps_of
 from pipeline.stages.judging import pass_rate
+from pipeline.stages.playing import POLICY, Players, environment_of, rules_of, setting_of
 from pipeline.stages.work import Shards, Work
-from pipeline.tasks.verifiers import Question, verify
 
 VERSION = "1"
 TABLES = ("nodes", "verdicts", "requests")
@@ -39,16 +36,20 @@ _CALLS = pl.List(pl.Struct({"error": pl.String}))
 
 @dataclass(frozen=True, slots=True)
 class EpisodeConfig:
-    """group: episodes a task. temperature, top_p: of its turns. most_turns: of a seat, where there is no limit. loops:
-    times that a seat may do the same in the same state. invalid: actions in a row that cannot be taken. turns: word of
-    turn_control.MODES. baseline: round whose episodes say how many turns are needed. percentile: of those, the limit.
-    extended_percentile: the limit once more is granted, with `dynamic`; 0: no more is. most_tokens: decoded, after
-    which the run ends cleanly; 0: no end. most_seconds: likewise.
+    """group: episodes a task. temperature, top_p: of a policy's turns. player: who takes the turns: policy, or one that
+    needs no model, whose episodes show a policy the format: random (any move that can be made) or recite (the calls
+    that the task's info records). opponent: who has all seats of a game but one; empty: the same. most_turns: of a
+    seat, where there is no limit. loops: times that a seat may do the same in the same state. invalid: actions in a row
+    that cannot be taken. turns: word of turn_control.MODES. baseline: round whose episodes say how many turns are
+    needed. percentile: of those, the limit. extended_percentile: the limit once more is granted, with `dynamic`; 0: no
+    more is. most_tokens: decoded, after which the run ends cleanly; 0: no end. most_seconds: likewise.
     """
 
     group: int = 8
     temperature: float = 1.0
     top_p: float = 1.0
+    player: str = POLICY
+    opponent: str = ""
     most_turns: int = 20
     loops: int = 3
     invalid: int = 3
@@ -58,6 +59,10 @@ class EpisodeConfig:
     extended_percentile: float = 0.0
     most_tokens: int = 0
     most_seconds: float = 0.0
+    most_cost: float = 0.0
+    price_per_million_decoded: float = 0.0
+    price_per_million_prompt: float = 0.0
+    price_per_hour: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class _Played:
 
     environment: str
     group: int
+    players: Players
     rules: Rules
 
 
@@ -93,22 +99,22 @@ def write_episodes(work: Work, config: EpisodeConfig = EpisodeConfig()) -> Repor
         )
     opened = work.suite.environment.open()
     played = _Played(
-        json.dumps([work.suite.environment.name, opened.version, asdict(work.suite.environment.options)]),
+        environment_of(work, opened),
         config.group,
-        Rules(
+        Players(config.player, config.opponent or config.player),
+        rules_of(
+            work,
             limits=_limits(work, config),
             most_turns=config.most_turns,
             loops=config.loops,
             invalid=config.invalid,
             temperature=config.temperature,
             top_p=config.top_p,
-            most_tokens=work.suite.max_tokens,
-            length=min(MAX_LENGTH, work.policy.max_length),
         ),
     )
     shards = Shards(work, ROLLOUTS, TABLES)
     stage = _Stage(shards, opened, played)
-    return stage.make(Caps(config.most_tokens or None, config.most_seconds or None))
+    return stage.make(caps_of(config))
 
 
 @dataclass(slots=True, eq=False)
@@ -123,7 +129,7 @@ class _Stage:
         work = self.shards.work
         tasks = work.shards()
         done, total = 0, sum(map(len, tasks.values())) * self.played.group
-        with work.sampler("episodes") as sampler:
+        with work.sampler("episodes", prices=caps.prices) as sampler:
             driver = Driver(sampler, on_request=self._on_request, caps=caps)
             try:
                 for episode in driver.run(self._episodes(tasks, sampler)):
@@ -145,39 +151,14 @@ class _Stage:
         return report
 
     def _episodes(self, tasks: dict[str, pl.DataFrame], sampler) -> Iterator[Episode]:
-        from pipeline.environments.chat import chat_of
-
-        work = self.shards.work
-        for growth, held in held_shards(self.shards, tasks, sampler, version=VERSION, config=self.played):
-            one = _Open(growth, held, len(growth.tasks) * self.played.group)
+        work, played, setting = self.shards.work, self.played, None
+        for growth, held in held_shards(self.shards, tasks, sampler, version=VERSION, config=played):
+            one = _Open(growth, held, len(growth.tasks) * played.group)
             self._open |= dict.fromkeys(growth.tasks, one)
-            chat, reading = chat_of(work.policy), reading_of(growth)
+            setting = setting or setting_of(work, self.opened, played.players, played.rules)
             for row in growth.tasks.values():
-                for number in range(self.played.group):
-                    yield self._episode(one, row, number, chat, reading)
-
-    def _episode(self, one: _Open, row: dict, number: int, chat, reading) -> Episode:
-        environment, task = self.opened.make(), row["task"]
-        alone = len(environment.seats) == 1
-        tree = f"{task}@{self.shards.work.round}"
-        episode = tree if alone else f"{tree}/{number}"
-        seats = []
-        for place, (agent, told_first) in enumerate(zip(environment.seats, environment.instructions, strict=True)):
-            name = tree if alone else f"{episode}/{place}"
-            story = one.stories.setdefault(name, Story(task, name, episode, agent, row["question"], reading))
-            seats.append(Seat(story, [{"role": "system", "content": told_first}] if told_first else []))
-        question = Question(row["answer"], row["info"])
-        seed = _seed(row, None if alone else number)
-        return Episode(
-            number if environment.judge == "verifier" else _seed(row, number),  # games begin alike, yet are not one
-            environment,
-            Task(row["question"], row["info"]),
-            seed,
-            seats,
-            chat,
-            self.played.rules,
-            lambda text: verify(row["verifier"], question, text),
-        )
+                for number in range(played.group):
+                    yield setting.episode(row, number, one.stories)
 
     def _close(self, one: _Open) -> None:
         laid = [(story, *told(story)) for story in one.stories.values() if story.draft is not None or story.endings]
@@ -196,28 +177,18 @@ class _Stage:
 
     def _numbers(self) -> dict[str, float | int | None]:
         nodes, verdicts = self.shards.read("nodes"), self.shards.read("verdicts")
-        turns, ends = nodes.filter("sampled"), nodes.filter(pl.col("finish").is_not_null())
+        turns, ends = nodes.filter(kind="step"), nodes.filter(pl.col("finish").is_not_null())
         calls, unread = turns["tool_calls"].drop_nulls(), pl.element().struct.field("error").is_not_null()
         return {
             "pass_rate": pass_rate(verdicts),
             "ends": ends.height,
-            "sampled_turns": turns.height,
+            "turns": turns.height,
             "tokens": int(nodes["token_count"].sum()),
             "calling_turns": calls.len(),
             "unread_call_turns": calls.str.json_decode(_CALLS).list.eval(unread).list.any().sum(),
             **{f"ended_by_{name}": ends.filter(finish=name).height for name in ("length", "turns", "loop", "invalid")},
             "failed": verdicts["error"].count(),
         }
-
-
-def _seed(row: dict, number: int | None) -> int:
-    """Of an episode: the task's own, or one from its name. Episodes of several seats have one each."""
-    own = json.loads(row["info"] or "{}")
-    own = own.get("seed") if isinstance(own, dict) else None
-    if number is None and isinstance(own, int):
-        return own
-    digest = hashlib.blake2b(f"{row['task'] if own is None else own}/{number}".encode(), digest_size=4)
-    return int(digest.hexdigest(), 16) & 0x7FFFFFFF
 
 
 def _limits(work: Work, config: EpisodeConfig) -> Limits:

@@ -1,4 +1,7 @@
-"""Stage: a policy on the held-out split: pass@k with intervals over tasks, and what it gained over a baseline."""
+"""Stage: a policy on the held-out split: pass@k with intervals over tasks, and what it gained over a baseline.
+
+Tasks of a suite with an environment are played there; `score` is then the mean verdict on the policy's seat.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from pipeline.errors import check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.generation.engines import engine_fingerprint, open_tokens
 from pipeline.report import Report
+from pipeline.stages.playing import POLICY, Players, environment_of, play_tasks, rules_of
 from pipeline.stages.tasks import note_empty
 from pipeline.stages.work import Shards, Work, inputs
 from pipeline.statistics import MeanInterval, difference_interval, pass_at_k, share_interval
@@ -25,12 +29,16 @@ SPLIT = "held_out"
 
 @dataclass(frozen=True, slots=True)
 class EvalConfig:
-    """samples: a task. baseline: policy the gain is counted from, task by task; empty for none."""
+    """samples: answers or episodes a task. baseline: policy the gain is counted from, task by task; empty for none.
+    opponent: who has the other seats of a game: policy, or a key of PLAYERS; empty: random where seats play against
+    one another, else the policy.
+    """
 
     samples: int = 4
     temperature: float = 1.0
     top_p: float = 1.0
     baseline: str = ""
+    opponent: str = ""
 
 
 def write_evals(work: Work, config: EvalConfig = EvalConfig()) -> Report:
@@ -59,14 +67,19 @@ def write_evals(work: Work, config: EvalConfig = EvalConfig()) -> Report:
         max_tokens=str(work.suite.max_tokens),
         verifier=VERIFIER_VERSION,
     )
+    played = work.suite.environment is not None
+    if played:
+        made_from["environment"] = environment_of(work, work.suite.environment.open())
     shards = Shards(work, work.policy.name, ("evals",))
     for name, _, parts in shards.stale({SPLIT: tasks}, lambda shard: made_from):
         rewards = held_out_rewards(work, tasks, config)
-        figures = {f"pass@{k}": _pass(rewards, k) for k in (1, 2, 4, 8, 16, 32) if k <= config.samples}
+        figures = {f"pass@{k}": pass_interval(rewards, k) for k in (1, 2, 4, 8, 16, 32) if k <= config.samples}
+        if played:
+            figures["score"] = share_interval(list(rewards))
         if base:
             before = held_out_rewards(base, tasks, config)
-            gain = np.nanmean(rewards, axis=1) - np.nanmean(before, axis=1)
-            figures[f"pass@1 less {base.policy.name}"] = difference_interval(list(gain))
+            gain = difference_interval(list(_means(rewards) - _means(before)))
+            figures[f"{'score' if played else 'pass@1'} less {base.policy.name}"] = gain
         rows = [
             {
                 "policy": work.policy.name,
@@ -84,7 +97,9 @@ def write_evals(work: Work, config: EvalConfig = EvalConfig()) -> Report:
 
 
 def held_out_rewards(work: Work, tasks: pl.DataFrame, config: EvalConfig) -> np.ndarray:
-    """Rewards of `samples` answers a task: `[N, samples]` float64, NaN where the verifier failed."""
+    """Rewards of `samples` answers or episodes a task: `[N, samples]` float64, NaN where there is no verdict."""
+    if work.suite.environment is not None:
+        return _played_rewards(work, tasks, config)
     tokens, sampling = open_tokens(work.policy), Sampling(config.temperature, config.top_p, work.suite.max_tokens)
     rows = list(tasks.iter_rows(named=True))
     with work.sampler(f"evals {work.policy.name}", total=len(rows) * config.samples) as sampler:
@@ -104,7 +119,23 @@ def held_out_rewards(work: Work, tasks: pl.DataFrame, config: EvalConfig) -> np.
     return rewards
 
 
-def _pass(rewards: np.ndarray, k: int) -> MeanInterval:
+def _played_rewards(work: Work, tasks: pl.DataFrame, config: EvalConfig) -> np.ndarray:
+    opened = work.suite.environment.open()
+    players = Players(POLICY, config.opponent or ("random" if opened.rivals else POLICY))
+    rules = rules_of(work, temperature=config.temperature, top_p=config.top_p)
+    stage = f"evals {work.policy.name}"
+    return play_tasks(work, opened, tasks, episodes=config.samples, players=players, rules=rules, stage=stage)
+
+
+def _means(rewards: np.ndarray) -> np.ndarray:
+    """Of each task over what is known; NaN where nothing is."""
+    known = ~np.isnan(rewards)
+    return np.divide(
+        np.nansum(rewards, axis=1), known.sum(axis=1), out=np.full(len(rewards), np.nan), where=known.any(axis=1)
+    )
+
+
+def pass_interval(rewards: np.ndarray, k: int) -> MeanInterval:
     """Unbiased pass@k, the mean over tasks with its interval."""
     judged = (~np.isnan(rewards)).sum(axis=1)
     right = (rewards >= 1).sum(axis=1)

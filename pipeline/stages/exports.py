@@ -44,6 +44,8 @@ def write_exports(
         StoreFull: the folder cannot be written.
     """
     check_words(config, format=EXPORTERS)
+    if config.node >= 0 and not config.tree:
+        raise BadConfig(f"node {config.node} is asked for without its tree", remedy="give --tree too")
     exporter: Exporter = import_module(EXPORTERS[config.format]).EXPORTER
     folder, started, paths, written = Folder(config.folder), time.monotonic(), 0, 0
     out = folder / f"{suite}.{round}.{config.format}.jsonl"

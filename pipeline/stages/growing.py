@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 Tasks = dict[str, dict[str, Any]]
 """Rows of the tasks table by task."""
 
+PLAYED = ("retries",)
+"""Stages that grow trees of episodes too."""
+
 Rewards = dict[tuple[str, int], float]
 """Rewards by tree and node."""
 
@@ -133,7 +136,7 @@ def held_shards(
         BadConfig, BadTable: see `grown_from`.
     """
     work, stage = shards.work, shards.stage
-    if work.suite.environment is not None and BEFORE[stage]:
+    if work.suite.environment is not None and BEFORE[stage] and stage not in PLAYED:
         raise BadConfig(
             f"suite {work.suite.name} is played in an environment, which {stage} does not know",
             remedy="leave the stage out; credit and datasets take the episodes as they are",

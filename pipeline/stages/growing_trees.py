@@ -9,10 +9,11 @@ from typing import Protocol
 
 import polars as pl
 
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_counts
+from pipeline.generation.budget.spending import NO_CAPS, Caps, Prices
 from pipeline.generation.engine import Request
 from pipeline.generation.sampler import Sampler
-from pipeline.generation.scheduler import NO_CAPS, Caps, Scheduler
+from pipeline.generation.scheduler import Scheduler
 from pipeline.report import Progress, Report
 from pipeline.stages.growing import Growth, held_shards
 from pipeline.stages.params import read_json_params
@@ -89,6 +90,7 @@ class Making:
             **numbers,
             failed=self.failed or None,
             cached_share=spent.cached / spent.prompt if spent.prompt and spent.cached else None,
+            cost=self.sampler.cost,
         )
         if self.stopped:
             again = "what was asked is in the ledger; the same command without the cap goes on from there"
@@ -118,17 +120,38 @@ class Making:
         return verify(row["verifier"], Question(row["answer"], row["info"]), text).reward
 
     def _tell(self, done: int, total: int) -> None:
-        spent, work = self.sampler.spent, self.shards.work
-        seconds = self.shards.seconds
-        work.on_progress(Progress(self.shards.stage, "trees", done, total, spent.decoded, 0, seconds))
+        shards, tokens = self.shards, self.sampler.spent.decoded
+        shards.work.on_progress(Progress(shards.stage, "trees", done, total, tokens, 0, shards.seconds))
 
 
-class Run(Protocol):
-    """What the configurations of growing stages share. most_tokens, most_seconds: caps; 0: none."""
+class Capped(Protocol):
+    """What the configurations of stages share whose runs can be ended. most_*: caps; 0: none. price_*: 0: none."""
 
-    order: str
     most_tokens: int
     most_seconds: float
+    most_cost: float
+    price_per_million_decoded: float
+    price_per_million_prompt: float
+    price_per_hour: float
+
+
+class Run(Capped, Protocol):
+    """What the configurations of growing stages share."""
+
+    order: str
+
+
+def caps_of(run: Capped) -> Caps:
+    """Where a run ends, and what it is priced at.
+
+    Raises:
+        BadConfig: a number is negative, or money is capped and nothing has a price.
+    """
+    names = ("most_tokens", "most_seconds", "most_cost")
+    prices = ("price_per_million_decoded", "price_per_million_prompt", "price_per_hour")
+    check_counts(run, **dict.fromkeys((*names, *prices), 0))
+    caps = (getattr(run, name) or None for name in names)
+    return Caps(*caps, Prices(*(getattr(run, name) for name in prices)))
 
 
 def make_trees(
@@ -146,10 +169,10 @@ def make_trees(
         What came of it; its `finish` gives the report.
 
     Raises:
-        BadConfig, BadTable: see `held_shards`.
+        BadConfig, BadTable: see `held_shards` and `caps_of`.
     """
-    caps = Caps(run.most_tokens or None, run.most_seconds or None)
-    with shards.work.sampler(shards.stage) as sampler:
+    caps = caps_of(run)
+    with shards.work.sampler(shards.stage, prices=caps.prices) as sampler:
         making = Making(shards, sampler, strategy, draft_of, order=run.order, caps=caps)
         making.make(tasks, version=version, config=strategy)
     return making

@@ -20,7 +20,7 @@ from pipeline.stages.work import Shards, Work, inputs, shards_of
 from schemas.hygiene import WITHHELD
 
 STAGE = TABLE = "hygiene"
-VERSION = "1"
+VERSION = "2"
 BATCH_ROWS = 100_000
 
 
@@ -29,7 +29,7 @@ class HygieneConfig:
     """benchmarks: files of what tasks must not repeat, .jsonl, .txt or .parquet. words: of an n-gram shared with them.
     most_overlap: share of a task's n-grams that a benchmark may have. similarity: Jaccard similarity from which on
     tasks read nearly the same. region: code of a country whose telephone numbers are known without their +. licences:
-    JSON object, licence by band or source of tasks.
+    JSON object, licence by band or source of tasks, of those whose record names none.
     """
 
     benchmarks: tuple[str, ...] = ()

@@ -20,11 +20,11 @@ import msgspec
 import polars as pl
 
 from pipeline.errors import BadConfig, BadInput, check_words
-from pipeline.exchange import IMPORTERS
+from pipeline.exchange import IMPORTED, IMPORTERS
 from pipeline.exchange.answers import Answer
 from pipeline.exchange.document import Document, Fault, Refused, Restored
 from pipeline.exchange.encoding import Encoder
-from pipeline.exchange.planting import ENGINE, Found, Rows
+from pipeline.exchange.planting import Found, Rows
 from pipeline.exchange.reading import Importer, documents
 from pipeline.exchange.references import renamed
 from pipeline.exchange.sorting import Spool
@@ -41,7 +41,7 @@ from pipeline.trees.grow import read_trees
 from schemas import TABLES
 from schemas.words import SPLITS
 
-STAGE, VERSION = "rollouts", "1"
+STAGE, VERSION = "rollouts", "2"
 TASKS, SCORES, LABELS = "tasks", "source", "step_labels"
 FOLDER = "imports"
 """Below the store, on this machine: a file a round with what could not be read."""
@@ -106,7 +106,7 @@ class _Import:
         for path in self._files:
             with path.open("rb") as raw:
                 digest.update(f"{self._name(path)}\0".encode() + hashlib.file_digest(raw, "sha256").digest())
-        policy = ENGINE
+        policy = IMPORTED
         if self.config.tokens != "source":
             policy = engine_fingerprint(self.work.engine, self.work.policy)
         said = replace(self.config, path="")
@@ -290,7 +290,7 @@ class _Import:
                     for one in some
                 ]
                 by = f"{work.suite.name}/{work.round}/{STAGE}"
-                ledger.put(pairs, policy=policy, engine=ENGINE, asked_by=by)
+                ledger.put(pairs, policy=policy, engine=IMPORTED, asked_by=by)
 
     def _drop_others(self, count: int) -> None:
         """Remove what stands for shards that there no longer are."""

@@ -7,7 +7,7 @@ is in the ledger before it is read, so a stopped run pays for nothing twice and 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import polars as pl
 
@@ -103,7 +103,7 @@ def _write(work: Work, config: JudgeConfig, name: str, judge: Judge, words: Word
                     work.store.write(SCORES, _score_rows(score, said), work.place(score, shard), inputs=parts)
                 shards.write(shard, parts, requests=asked)
             else:
-                version = f"{judge.version}-{work.policy.fingerprint}-{words.version}"
+                version = f"{judge.version}-{work.policy.fingerprint}-{words.version}{_otherwise(judge)}"
                 before = earlier_entries(work, name, shard, parts)
                 shards.write(
                     shard, parts, step_labels=with_entries(before, _label_rows(name, version, said)), requests=asked
@@ -111,6 +111,12 @@ def _write(work: Work, config: JudgeConfig, name: str, judge: Judge, words: Word
     if not judge.names:
         return shards.finish(**figures(shards.read(LABELS)), unread=unread)
     return _scored(work, shards.finish(unread=unread, tokens=_tokens(shards)), judge)
+
+
+def _otherwise(judge: Judge) -> str:
+    """What a version says of parameters that are not as published; empty where all are."""
+    published = asdict(type(judge)())
+    return "".join(f"-{name}={value}" for name, value in asdict(judge).items() if value != published[name])
 
 
 def _take_back(work: Work, name: str, judge: Judge, shard: str, *, made_from: dict[str, str]) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from pipeline.comparison.lines import Figure
 from pipeline.errors import BadTable
 from pipeline.label_report import KAPPA
 from pipeline.label_report.lines import lines_of
-from pipeline.label_report.measure import Figure, auc_figure, first_error_figure, kappa_figure
+from pipeline.label_report.measure import auc_figure, first_error_figure, kappa_figure
 from pipeline.label_report.picture import draw_labels
 from pipeline.labels.ledger import newest
 from pipeline.report import Report
@@ -76,7 +77,7 @@ def draw_label_agreement(work: Work) -> Path:
 def beyond_chance(work: Work) -> tuple[bool, str]:
     """Whether every labeller that the oracle can be held against agrees with it beyond chance, and who does not."""
     lines = lines_of(work.store.read("evals", work.places("evals", stage=STAGE)))
-    known = {line.labeller: line.figures["oracle_kappa"] for line in lines if "oracle_kappa" in line.figures}
+    known = {line.name: line.figures["oracle_kappa"] for line in lines if "oracle_kappa" in line.figures}
     poor = [name for name, figure in known.items() if figure.low is not None and figure.low <= 0]
     if poor:
         return False, f"no better than chance against the oracle: {', '.join(sorted(poor))}"

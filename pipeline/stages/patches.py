@@ -10,7 +10,7 @@ from pipeline.builders.patches import best_interventions, patch
 from pipeline.errors import BadConfig, check_counts
 from pipeline.report import Report
 from pipeline.stages.judging import rewards_by_node
-from pipeline.stages.verdicts import judged_shards, variants_by_task
+from pipeline.stages.verdicts import JudgedShard, judged_shards, variants_by_task
 from pipeline.stages.work import Shards, Work, inputs
 from pipeline.trees.grow import read_trees
 from pipeline.variants.intervene import CLONES
@@ -41,23 +41,27 @@ def write_patches(work: Work, config: PatchConfig = PatchConfig()) -> Report:
     shards = Shards(work, STAGE, ("patches",))
     made_from = inputs(VERSION, config=config)
     for shard in judged_shards(shards, made_from):
-        trees, rewards = read_trees(shard.nodes), rewards_by_node(shard.verdicts)
-        rows = [
-            patch(
-                trees[task],
-                variant,
-                suite=work.suite.name,
-                separator=work.suite.separator,
-                clone=config.clone,
-                rewards=rewards,
-            )
-            for task, found in variants_by_task(work, shard.name).items()
-            for variant in best_interventions(found, most=config.per_task, clone=config.clone)
-        ]
-        frame = pl.DataFrame(rows, schema=column_types(Patches), orient="row")
-        shards.write(shard.name, shard.made_from, patches=frame)
+        shards.write(shard.name, shard.made_from, patches=patch_rows(work, shard, config))
     patches = shards.read("patches")
     return shards.finish(
         mean_accuracy=patches["accuracy"].mean(),
         trained_tokens=int(patches["labels"].list.eval(pl.element() != -100).list.sum().sum() or 0),
     )
+
+
+def patch_rows(work: Work, shard: JudgedShard, config: PatchConfig) -> pl.DataFrame:
+    """Rows of the patches table of a shard."""
+    trees, rewards = read_trees(shard.nodes), rewards_by_node(shard.verdicts)
+    rows = [
+        patch(
+            trees[task],
+            variant,
+            suite=work.suite.name,
+            separator=work.suite.separator,
+            clone=config.clone,
+            rewards=rewards,
+        )
+        for task, found in variants_by_task(work, shard.name).items()
+        for variant in best_interventions(found, most=config.per_task, clone=config.clone)
+    ]
+    return pl.DataFrame(rows, schema=column_types(Patches), orient="row")

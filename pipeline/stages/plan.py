@@ -16,11 +16,12 @@ import numpy as np
 import polars as pl
 
 from pipeline.errors import check_counts
+from pipeline.generation.budget.spending import Prices
 from pipeline.generation.engines import engine_fingerprint
 from pipeline.generation.reuse import Answered, least_prefill, unique_tokens
 from pipeline.plan import FIGURES
 from pipeline.plan.forecast import Drawn, expected_prefill, expected_tasks, expected_total, pick
-from pipeline.plan.measure import Prices, made_by_task, spent_by_task
+from pipeline.plan.measure import made_by_task, spent_by_task
 from pipeline.plan.pace import Pace
 from pipeline.report import Report
 from pipeline.stages.pairs import write_pairs
@@ -51,7 +52,7 @@ class PlanConfig:
     are planned. attempts: forked a task, for rules that take it. branches: from each fork, likewise. rule_params:
     JSON object of what the rule shall have otherwise. continuations: that a step must have for its label to count.
     price_per_million_decoded: what decoded tokens cost; 0: not known. price_per_million_prompt: what prompt tokens
-    cost, cached or not.
+    cost, cached or not. price_per_hour: what the engine costs while it is asked.
     """
 
     pilot: int = 8
@@ -67,11 +68,12 @@ class PlanConfig:
     continuations: int = 1
     price_per_million_decoded: float = 0.0
     price_per_million_prompt: float = 0.0
+    price_per_hour: float = 0.0
 
     @property
     def prices(self) -> Prices:
         """What tokens cost."""
-        return Prices(self.price_per_million_decoded, self.price_per_million_prompt)
+        return Prices(self.price_per_million_decoded, self.price_per_million_prompt, self.price_per_hour)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -86,7 +88,8 @@ def write_plan(work: Work, config: PlanConfig = PlanConfig()) -> Report:
         BadConfig: there is no such strategy or rule; a parameter is not one of its; the suite has no
             training tasks.
     """
-    check_counts(config, pilot=1, continuations=1, price_per_million_decoded=0, price_per_million_prompt=0)
+    prices = {"price_per_million_decoded": 0, "price_per_million_prompt": 0, "price_per_hour": 0}
+    check_counts(config, pilot=1, continuations=1, **prices)
     by_shard = work.shards()
     made_from = inputs(
         VERSION,
@@ -148,7 +151,8 @@ def _try(work: Work, config: PlanConfig, tasks: pl.DataFrame, drawn: Drawn) -> d
     found = {name: sum(one.by_task[name] for one in stages) for name in stages[0].by_task}
     by_task = tasks.select("task").join(made, on="task", how="left", maintain_order="left").fill_null(0)
     found |= {name: by_task[name].to_numpy().astype(np.float64) for name in made.columns if name != "task"}
-    cost = config.prices.cost(found["prompt_tokens"], found["decoded_tokens"])
+    asked = {"prompt": found["prompt_tokens"], "decoded": found["decoded_tokens"], "seconds": found["seconds"]}
+    cost = config.prices.cost(**asked)
     found["cost"] = np.full(tasks.height, np.nan) if cost is None else cost
     expected = {name: expected_total(value, drawn) for name, value in found.items()}
     expected["computed_tokens"] = expected_prefill(found["computed_tokens"], sum(one.prefill for one in stages), drawn)

@@ -10,6 +10,7 @@ from pipeline.errors import BadConfig
 from pipeline.publish.check import refuse_unsound
 from pipeline.publish.folder import Folder, local_release
 from pipeline.publish.hub import Hub, Plan, Published
+from pipeline.publish.source import Withheld
 from pipeline.report import Report
 from pipeline.stages.release import ReleaseConfig, release_folder, write_release
 from pipeline.stages.work import Work
@@ -21,7 +22,7 @@ STAGE = "publish"
 class PublishConfig:
     """repo: OWNER/NAME on the Hub; nothing is published without. public: let everybody read it. tag: of the release;
     the next number where it is empty. licence: identifier of the Hub's list. language: ISO 639 code of questions and
-    answers.
+    answers. withheld: as of a release.
     """
 
     repo: str = ""
@@ -29,6 +30,7 @@ class PublishConfig:
     tag: str = ""
     licence: str = "cc-by-4.0"
     language: str = "en"
+    withheld: Withheld = "drop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ def write_publication(
         )
     if "/" not in config.repo:
         raise BadConfig(f"{config.repo!r} is no repository", remedy="write OWNER/NAME")
-    write_release(work, ReleaseConfig(licence=config.licence, language=config.language))
+    write_release(work, ReleaseConfig(config.licence, config.language, config.withheld))
     folder = Folder(release_folder(work))
     refuse_unsound(folder)
     local = local_release(folder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.publish.release import stage_release
-from pipeline.publish.source import Private
+from pipeline.publish.source import Withheld
 from pipeline.report import Report
 from pipeline.stages.earlier import refuse_replaced
 from pipeline.stages.work import Work
@@ -25,21 +25,21 @@ MADE = (
 
 @dataclass(frozen=True, slots=True)
 class ReleaseConfig:
-    """licence: identifier of the Hub's list. language: ISO 639 code of questions and answers. private: what becomes of
-    tasks that hygiene, if it was run, holds to be withheld: nothing of them leaves (withhold); those with personal data
+    """licence: identifier of the Hub's list. language: ISO 639 code of questions and answers. withheld: what becomes
+    of tasks that hygiene, if it was run, holds to be withheld: nothing of them leaves (drop); those with personal data
     leave in redacted words, without tokens (redact); all leave (keep).
     """
 
     licence: str = "cc-by-4.0"
     language: str = "en"
-    private: Private = "withhold"
+    withheld: Withheld = "drop"
 
 
 def write_release(work: Work, config: ReleaseConfig = ReleaseConfig()) -> Report:
     """Stage the round's tables with a card under the releases.
 
     Raises:
-        BadConfig: licence, language or private is none, or something else lies in the folder's place.
+        BadConfig: licence, language or withheld is none, or something else lies in the folder's place.
         BadTable: the round is empty or does not fit the suite's tasks, or a table was made before what it is from.
     """
     started, suite = time.monotonic(), work.suite.name
@@ -53,7 +53,7 @@ def write_release(work: Work, config: ReleaseConfig = ReleaseConfig()) -> Report
         licence=config.licence,
         language=config.language,
         reading={name: getattr(work.suite, name) for name in READING},
-        private=config.private,
+        withheld=config.withheld,
     )
     return Report(
         STAGE,

@@ -26,6 +26,8 @@ class RolloutConfig:
     """strategy: how a tree grows from the prompt. group: samples a task, for strategies that take it. temperature:
     none: as the strategy has it. top_p: likewise. params: JSON object of what the strategy shall have otherwise. order:
     which request goes first. most_tokens: decoded, after which the run ends cleanly; 0: no end. most_seconds: likewise.
+    most_cost: likewise, at these prices. price_per_million_decoded: of tokens; 0: none. price_per_million_prompt:
+    likewise, cached or not. price_per_hour: of the engine while it is asked.
     """
 
     strategy: str = "flat"
@@ -36,6 +38,10 @@ class RolloutConfig:
     order: str = "first"
     most_tokens: int = 0
     most_seconds: float = 0.0
+    most_cost: float = 0.0
+    price_per_million_decoded: float = 0.0
+    price_per_million_prompt: float = 0.0
+    price_per_hour: float = 0.0
 
 
 def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Report:

@@ -80,7 +80,7 @@ def reward_rows(work: Work, pairs: pl.DataFrame, *, most_tokens: int, score: Sco
     """Rows of the token_rewards table: two a pair, those of pairs that do not fit left out."""
     from pipeline.generation.tokens import tokens_of
 
-    policy, sides = work.policy, _sides(pairs)
+    policy, sides = work.policy, pair_sides(pairs)
     most = most_tokens or policy.max_length
     answers = sides["answer_ids"].to_list()
     requests = {
@@ -107,8 +107,8 @@ def reward_rows(work: Work, pairs: pl.DataFrame, *, most_tokens: int, score: Sco
     )
 
 
-def _sides(pairs: pl.DataFrame) -> pl.DataFrame:
-    """Two rows a pair, chosen first."""
+def pair_sides(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Two rows a pair, chosen first: the columns of the table token_rewards but for the rewards, and the texts."""
     parts = [
         pairs.select(
             *("task", "row", "suite", "tree", "prompt_ids", "prompt"),

@@ -29,7 +29,9 @@ class TreeConfig:
     """rule: where trees grow further. attempts: forked a task, wrong and right in turn, for rules that take it.
     branches: new ones from each fork, likewise. temperature: none: as the rule has it. top_p: likewise. params: JSON
     object of what the rule shall have otherwise. order: which request goes first. most_tokens: decoded, after which the
-    run ends cleanly; 0: no end. most_seconds: likewise.
+    run ends cleanly; 0: no end. most_seconds: likewise. most_cost: likewise, at these prices.
+    price_per_million_decoded: of tokens; 0: none. price_per_million_prompt: likewise, cached or not. price_per_hour: of
+    the engine while it is asked.
     """
 
     rule: str = "steps"
@@ -41,6 +43,10 @@ class TreeConfig:
     order: str = "first"
     most_tokens: int = 0
     most_seconds: float = 0.0
+    most_cost: float = 0.0
+    price_per_million_decoded: float = 0.0
+    price_per_million_prompt: float = 0.0
+    price_per_hour: float = 0.0
 
 
 def write_trees(work: Work, config: TreeConfig = TreeConfig()) -> Report:

@@ -6,6 +6,7 @@ variant's own.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
@@ -48,6 +49,11 @@ class Case:
     dropped: str | None = None
 
     @property
+    def texts(self) -> list[str]:
+        """Of the attempt's steps."""
+        return [self.tree[step]["text"] for step in self.source.steps]
+
+    @property
     def text(self) -> str:
         """What came back."""
         return "" if self.answer is None else self.tree[self.answer]["text"]
@@ -66,6 +72,7 @@ class Asking:
     holes:  fills the prompt for a task, an attempt at it and its transcript; None leaves the task out.
     json:   whether a JSON object is asked for. guided: whether the engine holds the answer to its schema.
     again:  how often it is asked again after an answer without a JSON object. Every answer is kept.
+    apart:  attempts at a task that lead to the same prompt get answers of their own.
     """
 
     role: str
@@ -76,6 +83,7 @@ class Asking:
     json: bool = True
     guided: bool = True
     again: int = 0
+    apart: bool = False
 
 
 def cases_of(
@@ -100,7 +108,7 @@ def ask_about(grower: Grower, cases: Iterable[C], tasks: Tasks, asking: Asking, 
         sampling = replace(sampling, schema=pack.schemas[asking.role])
     kept = []
     for one in cases:
-        transcript = pack.transcript([one.tree[step]["text"] for step in one.source.steps])
+        transcript = pack.transcript(one.texts)
         holes = asking.holes(tasks[one.tree.task], one.source, transcript)
         if holes is None:
             continue
@@ -112,7 +120,7 @@ def ask_about(grower: Grower, cases: Iterable[C], tasks: Tasks, asking: Asking, 
         one.prompt = one.tree.add_prompt(one.source.leaf, one.ids, text=transcript, agent=asking.agent)
     unread = [one for one in kept if one.dropped is None]
     for sample in range(1 + asking.again):
-        for one, entry in answers(grower, unread, sampling, sample=sample):
+        for one, entry in answers(grower, unread, sampling, sample=sample, apart=asking.apart * (1 + asking.again)):
             one.answer = grower.add_whole(
                 one.tree, one.prompt, entry, kind=asking.kind, origin=asking.origin or asking.kind, agent=asking.agent
             )
@@ -126,9 +134,20 @@ def ask_about(grower: Grower, cases: Iterable[C], tasks: Tasks, asking: Asking, 
     return kept
 
 
-def answers(grower: Grower, cases: Iterable[C], sampling: Sampling, *, sample: int) -> Iterator[tuple[C, Any]]:
-    """Each case with the ledger's entry of the answer to its prompt; those that failed are left out."""
-    asked = [(one, grower.request(one.tree.task, one.ids, sampling, sample=sample)) for one in cases]
+def answers(
+    grower: Grower, cases: Iterable[C], sampling: Sampling, *, sample: int, apart: int = 0
+) -> Iterator[tuple[C, Any]]:
+    """Each case with the ledger's entry of the answer to its prompt; those that failed are left out.
+
+    Args:
+        apart: draws between those of equal prompts of a task; 0: they share theirs.
+    """
+    alike: Counter[tuple[str, bytes]] = Counter()
+    asked = []
+    for one in cases:
+        same = (one.tree.task, one.ids.tobytes())
+        asked.append((one, grower.request(one.tree.task, one.ids, sampling, sample=sample + alike[same])))
+        alike[same] += apart
     entries = grower.run(request for _, request in asked)
     yield from ((one, entries[request.key]) for one, request in asked if request.key in entries)
 

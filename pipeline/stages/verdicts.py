@@ -61,9 +61,14 @@ def judged_shards(shards: Shards, made_from: dict[str, str]) -> Iterator[JudgedS
     for name, _, parts in shards.stale(
         rollout_shards(work), lambda shard: {**made_from, **judged_from(work, shard, of=table)}
     ):
-        places = [work.place(stage, name) for stage in GENERATING]
-        verdicts = present(work.store.read("verdicts", [*places, work.place(STAGE, name)]))
-        yield JudgedShard(name, work.store.read("nodes", places), verdicts, parts)
+        yield judged_shard(work, name, parts)
+
+
+def judged_shard(work: Work, name: str, made_from: dict[str, str]) -> JudgedShard:
+    """A shard as it is now."""
+    places = [work.place(stage, name) for stage in GENERATING]
+    verdicts = present(work.store.read("verdicts", [*places, work.place(STAGE, name)]))
+    return JudgedShard(name, work.store.read("nodes", places), verdicts, made_from)
 
 
 def variants_by_task(work: Work, shard: str) -> dict[str, list[dict[str, Any]]]:

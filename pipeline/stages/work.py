@@ -16,6 +16,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.errors import BadConfig
+from pipeline.generation.budget.spending import NO_PRICES, Prices
 from pipeline.generation.engines import engine_fingerprint, engine_kind, open_engine
 from pipeline.generation.policies import Policy, find_policy
 from pipeline.generation.sampler import Sampler
@@ -81,7 +82,9 @@ class Work:
         return shards_of(tasks, size=self.suite.shard_tasks)
 
     @contextmanager
-    def sampler(self, stage: str, *, total: int = 0, what: str = "requests") -> Iterator[Sampler]:
+    def sampler(
+        self, stage: str, *, total: int = 0, what: str = "requests", prices: Prices = NO_PRICES
+    ) -> Iterator[Sampler]:
         """A sampler of the policy behind the store's ledger; reports progress against `total` requests."""
         policy, started = self.policy, time.monotonic()
         with self.store.ledger() as ledger:
@@ -91,6 +94,7 @@ class Work:
                 engine_fingerprint(self.engine, policy),
                 lambda: open_engine(self.engine, policy),
                 asked_by=f"{self.suite.name}/{self.round}/{stage}",
+                prices=prices,
             )
             answered = 0
 
@@ -107,6 +111,7 @@ class Work:
                         spent.reused,
                         time.monotonic() - started,
                         spent.cached / spent.prompt if spent.prompt and spent.cached else None,
+                        sampler.cost,
                     )
                 )
 

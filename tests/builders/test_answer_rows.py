@@ -81,7 +81,13 @@ class TestByHand:
             "prompt_ids": [7, 8],
             "answer": "n1\nn2",
             "answer_ids": [1, 2, 3],
+            "said": [1.0, 1.0, 1.0],
         }
+
+    def test_episodes_train_what_was_said(self, nodes):
+        answers = judged_answers(nodes, VERDICTS, origins=("sample",), separator="\n", turns=True)
+        row = Sft.validate(best_rows(answers, suite="s", best=0)).filter(node=7).row(0, named=True)
+        assert (row["input_ids"], row["weights"], row["answer"]) == ([7, 8, 4, 5, 6], [0, 0, 1, 0, 1], "n7")
 
     def test_unpaired(self, answers):
         rows = Unpaired.validate(unpaired_rows(answers, suite="s"))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from random_policy import one_thread
 from scripted_round import Pupil, read, run, scripted
 
 from pipeline.errors import BadConfig, BadInput, BadModel, BadTable
@@ -36,14 +36,7 @@ from trainers.prm_stages import train_prm_model
 NAME = "three-r0-monte_carlo"
 SHORT = {"steps": 2, "batch_size": 4}
 NA = float("nan")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+_one_thread = pytest.fixture(scope="module", autouse=True)(one_thread)
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from random_policy import one_thread, save_random_policy
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForTokenClassification, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForTokenClassification
 
 from pipeline.errors import BadConfig, BadInput, BadModel
 from pipeline.generation.policies import EMBEDDED, find_policy
 from pipeline.labels.prm import CLASSES, Prm, find_prm, prm_folder
 from pipeline.labels.prm_model import load_prm, score_steps
-from pipeline.prompts import load_pack
 from schemas import PrmSteps
 from schemas.base import column_types
 from trainers import runs
@@ -24,44 +24,15 @@ from trainers.data import token_digest
 from trainers.prm import collate, step_dataset, train_prm
 from trainers.prm_loss import prm_loss
 from trainers.prm_recipe import PrmRecipe
-from trainers.tiny.tokenizer import build_tokenizer
 
 NA = float("nan")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+_one_thread = pytest.fixture(scope="module", autouse=True)(one_thread)
 
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
     """A policy with weights drawn at random."""
-    path = tmp_path_factory.mktemp("policies") / "fresh"
-    tokenizer = build_tokenizer(load_pack("tiny"))
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=math.ceil(len(tokenizer) / 32) * 32,
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            max_position_embeddings=32,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-    with runs.quiet():
-        model.save_pretrained(path)
-    tokenizer.save_pretrained(path)
-    return path
+    return save_random_policy(tmp_path_factory.mktemp("policies") / "fresh", key_value_heads=2, positions=32)
 
 
 def prm_rows(count: int = 40) -> pl.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
-import torch
+from random_policy import one_thread
 from scripted_round import Pupil, read, run, scripted
 
 from pipeline.builders.rationales import agreed
@@ -17,6 +17,8 @@ from pipeline.stages.rationales import RationaleConfig, write_rationales
 from pipeline.stages.work import Work
 from trainers.prm_stages import train_generative_prm
 from trainers.recipes import SftRecipe
+
+_one_thread = pytest.fixture(scope="module", autouse=True)(one_thread)
 
 
 def labels(*said: tuple) -> pl.DataFrame:
@@ -75,11 +77,8 @@ def test_rows_are_the_prompt_and_the_rationale(work: Work):
 
 
 def test_it_becomes_a_policy(work: Work):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     write_rationales(work, RationaleConfig(balance=False))
     report = train_generative_prm(work, SftRecipe(steps=2, batch_size=4))
-    torch.set_num_threads(threads)
     assert report.fresh == 1
     assert find_policy("three-r0-genprm", policies=work.settings.policies).fingerprint == report.digest
     assert train_generative_prm(work, SftRecipe(steps=2, batch_size=4)).fresh == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
+from random_policy import one_thread
 from scripted_round import Pupil, copied, scripted
 
 from pipeline.stages.retries import RetryConfig, write_retries
@@ -15,13 +15,7 @@ from pipeline.stages.trees import TreeConfig, write_trees
 from pipeline.stages.verdicts import write_verdicts
 from pipeline.stages.work import Work
 
-
-@pytest.fixture(scope="package", autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+_one_thread = pytest.fixture(scope="package", autouse=True)(one_thread)
 
 
 @pytest.fixture(scope="package")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import BadConfig, check_counts
 from pipeline.tasks.row import TaskRow
-from pipeline.tools.corpus.questions import draw_chains
-from pipeline.tools.corpus.world import WorldOptions, make_world
+from pipeline.tools.corpus.questions import Chain, draw_chains
+from pipeline.tools.corpus.world import World, WorldOptions, make_world
 from schemas.words import SPLITS
 
 VERIFIER = "words"
@@ -47,7 +47,8 @@ class Options:
 
 
 def read(options: Options, *, base: object = None) -> Iterator[TaskRow]:
-    """The tasks of a band. Their info has the ids of the passages that they need, and the relations that lead there.
+    """The tasks of a band. Their info has the ids of the passages that they need, the relations that lead there, and
+    calls of the search that find them.
 
     Raises:
         BadConfig: the world does not have so many questions.
@@ -66,5 +67,13 @@ def read(options: Options, *, base: object = None) -> Iterator[TaskRow]:
                 question=chain.question,
                 answer=chain.answer,
                 reference_solution=chain.solution,
-                info=json.dumps({"passages": chain.passages, "relations": chain.relations}),
+                info=json.dumps(
+                    {"passages": chain.passages, "relations": chain.relations, "calls": _calls(world, chain)}
+                ),
             )
+
+
+def _calls(world: World, chain: Chain) -> list[dict]:
+    """A search for what each passage is about."""
+    names = [world.entities[passage].name for passage in chain.passages]
+    return [{"name": "search", "arguments": {"query": name}} for name in names]
