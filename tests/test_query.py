@@ -222,6 +222,15 @@ def write_for_ever(store: Store) -> None:
         write_database(store)
 
 
+@pytest.fixture
+def heeding_interrupts():
+    """Interrupts are heard, also by what a shell began in the background, where they are ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_interrupts")
 def test_interrupt_while_writing(store):
     path = write_database(store)
     for wait in (0.01, 0.1, 0.2):
