@@ -34,8 +34,7 @@ def test_credit_depends_on_its_scores():
 def test_passes_materialise(work: Work, monkeypatch):
     monkeypatch.setattr(Settings, "from_environment", lambda: work.settings)
     chosen = [critics[1], *(one for one in scores if one.key.path[-1] in ("archer", "attention"))]
-    instance = dg.DagsterInstance.ephemeral()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), dg.DagsterInstance.ephemeral() as instance:
         warnings.simplefilter("ignore")
         done = dg.materialize(
             chosen,
