@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pipeline.generation.engine import Sampling
-from pipeline.trees.draft import Ask, Draft
-from pipeline.trees.strategy import Growing, gather
+from pipeline.trees.draft import Draft
+from pipeline.trees.growth.flat import Flat
+from pipeline.trees.strategy import Growing
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,4 @@ class Allotted:
 
     def grow(self, draft: Draft) -> Growing:
         """Sample the prompt."""
-        sampling = Sampling(self.temperature, self.top_p, draft.max_tokens)
-        count = self.counts.get(draft.task, self.group)
-        yield from gather(Ask(draft.root, sample, sampling) for sample in range(count))
+        yield from Flat(self.counts.get(draft.task, self.group), self.temperature, self.top_p).grow(draft)

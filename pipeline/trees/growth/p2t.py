@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.generation.engine import Sampling
-from pipeline.trees.draft import Ask, Draft
+from pipeline.trees.draft import Draft
+from pipeline.trees.growth.flat import Flat
 from pipeline.trees.merging import merge_prefixes
-from pipeline.trees.strategy import Growing, gather
+from pipeline.trees.strategy import Growing
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,5 @@ class P2t:
 
     def grow(self, draft: Draft) -> Growing:
         """Sample the prompt, then merge what came."""
-        sampling = Sampling(self.temperature, self.top_p, draft.max_tokens)
-        yield from gather(Ask(draft.root, sample, sampling) for sample in range(self.group))
+        yield from Flat(self.group, self.temperature, self.top_p).grow(draft)
         draft.pieces[:] = merge_prefixes(draft).pieces
