@@ -19,6 +19,7 @@ from pipeline.cli_options import (
     Parser,
     add_commands,
     add_config_options,
+    add_engine_option,
     add_store_option,
     check_choice,
     check_store,
@@ -228,12 +229,7 @@ def _add_stage_options(parser: Parser, stage: Stage) -> None:
     add("--suite", default=SUITE, help=f"name, or path of a .toml file; default {SUITE}")
     add("--round", default=ROUND, help=f"one policy version's worth of data; default {ROUND}")
     add("--policy", default=policy, help=f"name, or folder of a model; default {policy}")
-    add(
-        "--engine",
-        default=engine,
-        metavar="NAME",
-        help=f"{'|'.join(choices('engine'))}, served:URL,...; default {engine}",
-    )
+    add_engine_option(parser, default=engine)
     add("--quiet", action="store_true", help="show no progress")
     if stage.config:
         add_config_options(parser, getattr(import_module(stage.module), stage.config))

@@ -118,10 +118,22 @@ def add_store_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that says where the store is."""
     parser.add_argument(
         "--store",
-        type=place_named,
+        type=_store_place,
         metavar="DIR",
         help="folder or URL of the store; default BRANCHPOINT_STORE or ./store",
     )
+
+
+def add_engine_option(parser: argparse.ArgumentParser, *, default: str) -> None:
+    """Add the option that says what generates; `check_choice` is for its part before a colon."""
+    help = f"{'|'.join(choices('engine'))}, served:URL,...; default {default}"
+    parser.add_argument("--engine", default=default, metavar="NAME", help=help)
+
+
+def _store_place(text: str) -> Path | str:
+    if not text.strip():
+        raise BadConfig("--store names nothing", remedy="give a folder or URL, or leave --store out")
+    return place_named(text)
 
 
 def closest(word: str, known: Iterable[str]) -> str:
@@ -194,7 +206,7 @@ def add_config_options(parser: argparse.ArgumentParser, config: type) -> None:
     """Add an option a field of a configuration whose fields all have defaults."""
     group = parser.add_argument_group("options of this stage")
     defaults, hints, meanings = config(), get_type_hints(config), _meanings(config)
-    for field in fields(config):
+    for field in sorted(fields(config), key=lambda field: field.kw_only):  # what stages share comes last
         default, reader = getattr(defaults, field.name), _reader(field.name, hints[field.name])
         shown = " ".join(map(str, default)) if reader.many else default
         parts = (
@@ -260,7 +272,10 @@ def _reader(name: str, hint: Any) -> _Reader:
 
 def _meanings(config: type) -> dict[str, str]:
     """What the docstrings of a class and its bases say of its fields, written `field: meaning.` one after another."""
-    said = " ".join(one.__doc__ or "" for one in reversed(config.__mro__[:-1]))
     names = "|".join(re.escape(field.name) for field in fields(config))
-    parts = re.split(rf"(?:^|(?<=\s))({names}):\s", " ".join(said.split()))
-    return {name: text.strip().rstrip(".") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    found = {}
+    for one in reversed(config.__mro__[:-1]):
+        said = (one.__doc__ or "").partition("Raises:")[0]
+        parts = re.split(rf"(?:^|(?<=\s))({names}):\s", " ".join(said.split()))
+        found |= {name: text.strip().rstrip(".") for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+    return found

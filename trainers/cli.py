@@ -15,10 +15,12 @@ from pipeline.cli_options import (
     Parser,
     add_commands,
     add_config_options,
+    add_engine_option,
     add_store_option,
     check_choice,
     check_store,
     check_suite,
+    choices,
     read_config,
     read_options,
 )
@@ -73,6 +75,8 @@ GROUPS = {
     "The embedded policy": ("tiny", "measure"),
 }
 """The commands as the help lists them."""
+SAMPLING, ENGINE = ("offline-compare", "prm-compare", "online", "compare"), "vllm"
+"""Commands that ask an engine for answers, and the one they ask unless told otherwise."""
 MEASURE = "measure a policy in the five roles of the embedded one, on held-out sums"
 TINY = "train the embedded policy from nothing, or go on with it; about 100 minutes on two cores"
 
@@ -109,6 +113,8 @@ def _run(arguments: list[str]) -> None:
         command.add_argument("--round", default="r0", help="default r0")
         command.add_argument("--policy", default="tiny", help="where training starts from; default tiny")
         add_store_option(command)
+        if name in SAMPLING:
+            add_engine_option(command, default=ENGINE)
         command.add_argument("--json", action="store_true", help="print JSON")
         command.add_argument("--quiet", action="store_true", help="show no progress")
         add_config_options(command, run.recipe)
@@ -132,7 +138,9 @@ def _run(arguments: list[str]) -> None:
         figures_of(options.policy, policies=Settings.from_environment().policies)
         return
     run, settings = RUNS[named], settings_of(options)
+    engine = options.engine if named in SAMPLING else ENGINE
     check_suite(options.suite, folder=settings.suites)
+    check_choice("engine", engine.partition(":")[0], choices("engine"))
     check_store(settings.store)
     if not options.quiet:
         told = logging.getLogger("trainers")
@@ -144,6 +152,7 @@ def _run(arguments: list[str]) -> None:
             suite=options.suite,
             round=options.round,
             policy=options.policy,
+            engine=engine,
             on_progress=on_progress,
         )
         report = run.train(work, read_config(options, run.recipe))

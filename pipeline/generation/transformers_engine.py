@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import BadModel
 from pipeline.generation.batching import Intake, reason
@@ -38,6 +39,7 @@ class TransformersEngine:
         self._fingerprint = fingerprint
         self._length = min(max_length, policy.max_length)
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        transformers_logging.disable_progress_bar()
         try:
             model = AutoModelForCausalLM.from_pretrained(
                 policy.path, dtype=dtype, local_files_only=True, use_safetensors=True

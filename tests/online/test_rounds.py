@@ -17,7 +17,7 @@ from pipeline.stages.rl_samples import RlSampleConfig, write_rl_samples
 from pipeline.stages.verdicts import write_verdicts
 from pipeline.stages.work import Work
 from pipeline.store.layout import Place
-from trainers.online import rounds, update
+from trainers.online import rounds, sampling, update
 from trainers.online.rounds import OnlineConfig, train_online
 
 CHANGES = json.dumps({"group": 4, "minibatch": 6, "learning_rate": 1e-3, "agreement": True})
@@ -100,8 +100,8 @@ class Killed(BaseException):
 
 def test_a_run_killed_in_any_phase_comes_to_the_same(done, tmp_path, monkeypatch):
     """Killed once in each phase of its second round, one after the other, then let go."""
-    data = ("write_rollouts", "write_verdicts", "write_credit", "write_rl_samples")
-    places = [(rounds, name) for name in data]
+    places = [(sampling, "write_rollouts")]
+    places += [(rounds, name) for name in ("write_verdicts", "write_credit", "write_rl_samples")]
     places += [(update, "save_state"), (update.saving, "save_policy")]
     places += [(rounds, "write_evals"), (rounds, "round_figures")]
     with scripted(tmp_path, Pupil()) as work:

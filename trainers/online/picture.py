@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from pipeline.png import save_png
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,7 +39,6 @@ def draw_rounds(seen: Sequence[Mapping[str, float | None]], path: Path, *, title
     """
     names = [name for name in PANELS if any(one.get(name) is not None for one in seen)]
     figure = Figure(figsize=(4.0 * min(3, len(names)), 2.8 * -(-len(names) // 3)), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title)
     grid = figure.subplots(-(-len(names) // 3), min(3, len(names)), squeeze=False)
     for axes in grid.flat[len(names) :]:
@@ -50,7 +50,7 @@ def draw_rounds(seen: Sequence[Mapping[str, float | None]], path: Path, *, title
         axes.set_xlabel("round")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    save_png(figure, path)
 
 
 def draw_curves(table: pl.DataFrame, curves: Mapping[tuple[str, int], Curve], path: Path, *, title: str) -> None:
@@ -63,7 +63,6 @@ def draw_curves(table: pl.DataFrame, curves: Mapping[tuple[str, int], Curve], pa
         title: above all.
     """
     figure = Figure(figsize=(10, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(title)
     by_tokens, by_time = figure.subplots(1, 2, sharey=True)
     for number, ((name,), rows) in enumerate(table.group_by("recipe", maintain_order=True)):
@@ -79,4 +78,4 @@ def draw_curves(table: pl.DataFrame, curves: Mapping[tuple[str, int], Curve], pa
     by_tokens.legend(fontsize=8, frameon=False)
     for axes in (by_tokens, by_time):
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    save_png(figure, path)

@@ -60,6 +60,8 @@ class OnlineRecipe:
     knapsack: `group` samples a task in the mean, more of tasks that teach more. rule, attempts, branches: of trees
     grown from them; no rule: none. retries: attempts a task that are reflected on and tried again. interventions:
     attempts a task whose first wrong step is written anew. shards: of the suite's training tasks a round; 0: all.
+    overlap: a round is sampled while the one before is in its update, so by a policy that is one update older than the
+    one that its own update begins from.
 
     Credit. method: key of METHODS. params: of it. labeller: whose step labels it reads; one that reads the forest
     (monte_carlo) labels each round first. prm: process reward model that labels each round, for labeller prm.
@@ -100,6 +102,7 @@ class OnlineRecipe:
     retries: int = 0
     interventions: int = 0
     shards: int = 1
+    overlap: bool = False
     method: str = "grpo"
     params: Mapping[str, Any] = field(default_factory=dict)
     labeller: str = "monte_carlo"

@@ -16,6 +16,8 @@ from pipeline.stages.work import Work
 
 DRAWS = 1 << 20
 """Samples of a prompt that belong to one seed."""
+ROUND_DRAWS = 1 << 10
+"""Of those, the ones that belong to one round."""
 
 
 @dataclass(slots=True)
@@ -30,11 +32,12 @@ class SeededSampler(Sampler):
 
 @dataclass(frozen=True, slots=True)
 class RoundWork(Work):
-    """chosen: training shards of the round; none: all. held: held-out shards evaluated; 0: all. seed: of the run."""
+    """chosen: training shards of the round; none: all. held: held-out shards evaluated; 0: all. first_sample: number of
+    the first sample of a prompt."""
 
     chosen: tuple[str, ...] = ()
     held: int = 0
-    seed: int = 0
+    first_sample: int = 0
 
     def shards(self, split: str = "train") -> dict[str, pl.DataFrame]:
         found = Work.shards(self, split)
@@ -46,8 +49,13 @@ class RoundWork(Work):
     def sampler(self, stage: str, **options: Any) -> Iterator[Sampler]:
         with Work.sampler(self, stage, **options) as plain:
             yield SeededSampler(
-                **{one.name: getattr(plain, one.name) for one in fields(Sampler)}, first=DRAWS * self.seed
+                **{one.name: getattr(plain, one.name) for one in fields(Sampler)}, first=self.first_sample
             )
+
+
+def first_draw(seed: int, *, round: int) -> int:
+    """Number of the first sample of a prompt in a round, from 0: rounds draw anew, though their policy be the same."""
+    return DRAWS * seed + ROUND_DRAWS * round
 
 
 def chosen_shards(names: list[str], *, count: int, round: int, seed: int) -> tuple[str, ...]:

@@ -9,39 +9,35 @@ from __future__ import annotations
 import json
 import logging
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
 from pipeline.credit import METHODS, labelled
 from pipeline.errors import check_counts
 from pipeline.generation.policies import find_policy
-from pipeline.report import Report
+from pipeline.report import Report, silent
 from pipeline.stages.credit import CreditConfig, write_credit
-from pipeline.stages.episodes import EpisodeConfig, write_episodes
 from pipeline.stages.evals import EvalConfig, write_evals
-from pipeline.stages.interventions import InterventionConfig, write_interventions
-from pipeline.stages.retries import RetryConfig, write_retries
 from pipeline.stages.retry_rows import STAGE as RETRY_ROWS
 from pipeline.stages.retry_rows import RetryRowConfig, write_retry_rows
 from pipeline.stages.rl_samples import RlSampleConfig, write_rl_samples
-from pipeline.stages.rollouts import STAGE as ROLLOUTS
-from pipeline.stages.rollouts import RolloutConfig, write_rollouts
 from pipeline.stages.step_labels import StepLabelConfig, write_step_labels
 from pipeline.stages.tasks import write_tasks
-from pipeline.stages.trees import TreeConfig, write_trees
-from pipeline.stages.verdicts import present, write_verdicts
+from pipeline.stages.verdicts import write_verdicts
 from pipeline.stages.work import Shards, Work, inputs
 from pipeline.store.write import disk_errors
 from schemas import Evals
 from schemas.base import column_types
-from trainers.online.allocation import allotted_samples
+from trainers.online.ahead import beside
 from trainers.online.implicit import LEARNT
-from trainers.online.learners import implicit_model, trains_prm, write_process_labels, write_scores
+from trainers.online.learners import implicit_model, write_process_labels, write_scores
 from trainers.online.recipe import OnlineRecipe, load_recipe
 from trainers.online.run import VERSION, Run, begin
+from trainers.online.sampling import sample
 from trainers.online.updates import update_implicit, update_round
 from trainers.online.warm_up import begun_from, warm_round, warm_up
 from trainers.online.watch import (
@@ -107,7 +103,7 @@ def train_online(work: Work, config: OnlineConfig = OnlineConfig()) -> Report:
     _evaluate(run.at(0), recipe)
     report = Report(STAGE, work.suite.name, work.round)
     for number in range(config.rounds):
-        fresh = make_round(run, number)
+        fresh = make_round(run, number, left=config.tokens - spent if config.tokens else None)
         report.fresh += fresh
         report.shards += 1
         seen = _seen(run, number + 1)
@@ -130,21 +126,25 @@ def train_online(work: Work, config: OnlineConfig = OnlineConfig()) -> Report:
     return report
 
 
-def make_round(run: Run, number: int) -> int:
+def make_round(run: Run, number: int, *, left: int | None = None) -> int:
     """One round: data, update, evaluation, figures; each part is left alone where it is current.
+
+    Args:
+        left: tokens to decode before the run ends; None: it ends with its rounds.
 
     Returns:
         1 where the policy was made now, else 0.
     """
     work, recipe = run.at(number), run.recipe
     started = time.monotonic()
-    source = sample_round(run, number)
-    numbers, fresh = update_round(run, number, source)
-    if recipe.method in LEARNT:
-        numbers = numbers | update_implicit(run, number, source)
+    source = credit_round(run, number)
     after = replace(work, policy_name=run.made(number))
-    if (number + 1) % recipe.eval_every == 0:
-        _evaluate(after, recipe)
+    with _next_sampled(run, number, left=left):
+        numbers, fresh = update_round(run, number, source)
+        if recipe.method in LEARNT:
+            numbers = numbers | update_implicit(run, number, source)
+        if (number + 1) % recipe.eval_every == 0:
+            _evaluate(after, recipe)
     shards = Shards(work, STAGE, ("evals",))
     made_from = inputs(VERSION, policy=after.policy.fingerprint, recipe=json.dumps(asdict(recipe), sort_keys=True))
     for name, _, parts in shards.stale({SPLIT: None}, lambda shard: made_from):
@@ -157,27 +157,14 @@ def make_round(run: Run, number: int) -> int:
     return fresh
 
 
-def sample_round(run: Run, number: int) -> str:
+def credit_round(run: Run, number: int) -> str:
     """Sample, judge, label, score and credit a round, and build its rows.
 
     Returns:
         The stage whose rows of `rl_samples` are trained on.
     """
     work, recipe, rounds = run.at(number), run.recipe, run.names[: number + 1]
-    if work.suite.environment is None:
-        strategy, params = recipe.strategy, recipe.strategy_params
-        if recipe.allocation == "knapsack":
-            strategy, params = "allotted", {"counts": _allotted(work, rounds[:-1], group=recipe.group)}
-        write_rollouts(work, RolloutConfig(strategy, recipe.group, recipe.temperature, params=_json(params)))
-    else:
-        write_episodes(work, EpisodeConfig(recipe.group, recipe.temperature))
-    if recipe.rule and (not recipe.prm_every or trains_prm(recipe, number)):
-        params = _json(recipe.rule_params)
-        write_trees(work, TreeConfig(recipe.rule, recipe.attempts, recipe.branches, recipe.temperature, params=params))
-    if recipe.retries:
-        write_retries(work, RetryConfig(per_task=recipe.retries, temperature=recipe.temperature))
-    if recipe.interventions:
-        write_interventions(work, InterventionConfig(per_task=recipe.interventions))
+    sample(run, number)
     write_verdicts(work)
     if recipe.prm or recipe.prm_every:
         write_process_labels(work, recipe, rounds, seed=run.seed)
@@ -224,6 +211,15 @@ def _warmed(run: Run) -> tuple[Run, int]:
     return run._replace(work=replace(run.work, policy_name=begun_from(run.work))), decoded_tokens(work)
 
 
+def _next_sampled(run: Run, number: int, *, left: int | None) -> AbstractContextManager[None]:
+    """Meanwhile the next round is sampled, where the recipe says so, there is one, and this one is not yet made."""
+    last = number + 1 == len(run.names) or (left is not None and decoded_tokens(run.at(number)) >= left)
+    if not run.recipe.overlap or last or (run.work.settings.policies / run.made(number)).exists():
+        return nullcontext()
+    silenced = run._replace(work=replace(run.work, on_progress=silent))
+    return beside(partial(sample, silenced, number + 1), of=f"round {run.names[number + 1]}")
+
+
 def _seen(run: Run, count: int) -> list[Round]:
     """Figures of so many rounds."""
     return history(run.work, run.names[:count], [run.made(number) for number in range(count)])
@@ -233,17 +229,3 @@ def _evaluate(work: Work, recipe: OnlineRecipe) -> None:
     """pass@k of the work's policy on held-out tasks, and its score where they are played."""
     if recipe.eval_samples:
         write_evals(work, EvalConfig(samples=recipe.eval_samples))
-
-
-def _allotted(work: Work, before: list[str], *, group: int) -> dict[str, int]:
-    """Samples of each task of the round, by the verdicts of the rollouts before; as many of each in the first."""
-    tasks = [task for shard in work.shards().values() for task in shard["task"]]
-    if not before:
-        return dict.fromkeys(tasks, group)
-    store, suite = work.store, work.suite.name
-    places = [store.places("verdicts", suite=suite, round=name, stage=ROLLOUTS) for name in before]
-    return allotted_samples(tasks, [present(store.read("verdicts", found)) for found in places], group=group)
-
-
-def _json(params: Any) -> str:
-    return json.dumps(dict(params), sort_keys=True) if params else ""

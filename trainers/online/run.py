@@ -12,7 +12,7 @@ from pipeline.errors import BadConfig
 from pipeline.stages.work import Work
 from pipeline.store.write import disk_errors
 from trainers.online.recipe import OnlineRecipe
-from trainers.online.round_work import RoundWork, chosen_shards
+from trainers.online.round_work import RoundWork, chosen_shards, first_draw
 from trainers.online.watch import STAGE
 from trainers.stages import policy_name
 
@@ -30,8 +30,9 @@ class Run(NamedTuple):
     folder: Path
 
     def at(self, number: int) -> RoundWork:
-        """The surroundings of a round, with the policy that it samples from."""
-        policy = self.made(number - 1) if number else self.work.policy_name
+        """The surroundings of a round, with the policy that it samples from: the one that its update begins from, or
+        under `overlap` the one before that."""
+        policy = self.made(number - 1 - self.recipe.overlap)
         return self.around(self.names[number], policy=policy, shards=self.recipe.shards, number=number)
 
     def around(self, round: str, *, policy: str, shards: int, number: int = 0) -> RoundWork:
@@ -39,10 +40,13 @@ class Run(NamedTuple):
         names = chosen_shards(sorted(self.work.shards()), count=shards, round=number, seed=self.seed)
         said = {one.name: getattr(self.work, one.name) for one in fields(Work)}
         said |= {"round": round, "policy_name": policy}
-        return RoundWork(**said, chosen=names, held=self.recipe.eval_shards, seed=self.seed)
+        first = first_draw(self.seed, round=number)
+        return RoundWork(**said, chosen=names, held=self.recipe.eval_shards, first_sample=first)
 
     def made(self, number: int) -> str:
-        """Name of the policy that a round makes."""
+        """Name of the policy that a round makes; below 0: of the one that the first round samples from."""
+        if number < 0:
+            return self.work.policy_name
         return policy_name(replace(self.work, round=self.names[number]), STAGE)
 
 

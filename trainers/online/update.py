@@ -78,7 +78,7 @@ def update_policy(
         Means over steps and trained tokens, for people and plots; see `_means`. They stand in lineage.json too.
 
     Raises:
-        BadConfig: there is no reference for KL, or the loss became no number.
+        BadConfig: there is no reference for KL, or the loss or a weight became no number.
         BadModel: `policy` is no model, or its layers cannot be packed.
         StoreFull: the disk refused; what was at `out` stays.
     """
@@ -98,6 +98,7 @@ def update_policy(
             load_state(optimiser, model, state)
         started = time.monotonic()
         curves = train(model, samples, recipe, optimiser, seed=seed, reference=other, on_progress=on_progress)
+        runs.check_weights(model)
         report = TrainingReport(
             steps=len(curves),
             rows=len(rows),

@@ -33,6 +33,7 @@ def update_round(run: Run, number: int, source: str) -> tuple[dict[str, float], 
         BadTable: no attempt has a trained token.
     """
     work, recipe = run.at(number), run.recipe
+    parent = find_policy(run.made(number - 1), policies=work.settings.policies)
     store, out = work.store, work.settings.policies / run.made(number)
     window = range(max(0, number - recipe.replay_age), number + 1)
     places = {one: _places(run.at(one), source) for one in range(number + 1)}
@@ -40,7 +41,7 @@ def update_round(run: Run, number: int, source: str) -> tuple[dict[str, float], 
     made_from = inputs(
         VERSION,
         config=recipe,
-        parent=work.policy.fingerprint,
+        parent=parent.fingerprint,
         reference=reference.fingerprint if reference else "",
         seed=str([run.seed, number]),
         rows=" ".join(store.digest("rl_samples", place) for one in window for place in places[one]),
@@ -62,7 +63,7 @@ def update_round(run: Run, number: int, source: str) -> tuple[dict[str, float], 
     states = [run.folder / f"optimiser-{one}.safetensors" for one in range(number + 1)]
     found = update_policy(
         rows,
-        policy=work.policy.path,
+        policy=parent.path,
         out=out,
         recipe=recipe,
         seed=(run.seed, number),

@@ -1,0 +1,46 @@
+"""Samples the next round in a process of its own while the policy is updated.
+
+What it writes is what the round itself would write: answers in the ledger, then shards. So nothing hangs on whether it
+came to its end: whatever is missing, the round samples itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
+
+LOG = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def beside(work: Callable[[], object], *, of: str) -> Iterator[None]:
+    """Run something in another process meanwhile, and wait for it; stop it where the block fails.
+
+    Args:
+        work: what is run; it and what it holds can be pickled. What it prints goes to stderr.
+        of: what it is, for the log line that says it failed.
+    """
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(work,), daemon=True)
+    process.start()
+    try:
+        yield
+        process.join()
+    finally:
+        process.kill()
+        process.join()
+    if process.exitcode:
+        LOG.warning("%s was not sampled ahead: its process ended with %s", of, process.exitcode)
+
+
+def _run(work: Callable[[], object]) -> None:
+    """In the process: the work, but not beyond the life of who asked for it."""
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+    with contextlib.redirect_stdout(sys.stderr):
+        work()
