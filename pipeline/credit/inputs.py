@@ -48,6 +48,9 @@ INPUTS: dict[str, Input] = {
     "kind": Input(NODE, "int32, place in schemas.words.KINDS of what the step holds", "nodes.kind", _NODES),
     "origin": Input(NODE, "int32, place in schemas.words.ORIGINS of why the step exists", "nodes.origin", _NODES),
     "finish": Input(NODE, "int32, place in schemas.words.FINISHES; -1: not an end", "nodes.finish", _NODES),
+    "sampled": Input(
+        NODE, "bool, a policy wrote the step; else a player that is none, or it was imported", "nodes.sampled", _NODES
+    ),
     "state": Input(
         NODE,
         "int64, code of the environment's state before the step; equal states of a task share one; -1: none is known",

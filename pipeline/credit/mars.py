@@ -133,8 +133,8 @@ def mars_official(
 def mars_credit(trees: Trees, params: MarsParams = DEFAULTS) -> CreditColumns:
     """Credit the steps of trees, the steps of one agent along a path to a leaf being a trajectory of its seat.
 
-    Needs `agent`, `kind` and `step_reward`. What the environment showed is no turn. All trees are taken for one game;
-    verdicts are not looked at.
+    Needs `agent`, `kind`, `sampled` and `step_reward`. What the environment showed is no turn. All trees are taken for
+    one game; verdicts are not looked at. Turns of a player that is no policy are a pool of their own.
 
     Args:
         trees: `N` nodes.
@@ -152,7 +152,8 @@ def mars_credit(trees: Trees, params: MarsParams = DEFAULTS) -> CreditColumns:
     opens = np.ones(len(order), dtype=bool)
     opens[1:] = (np.diff(path[order]) != 0) | (np.diff(agents[order]) != 0)
     offsets = np.append(np.flatnonzero(opens), len(order))
-    seats = np.unique(agents[order], return_inverse=True)[1]
+    sampled = trees.given["sampled"][paths.nodes[order]]
+    seats = np.unique(2 * agents[order] + sampled, return_inverse=True)[1]
     if params.form == "paper":
         advantage = mars(rewards[order], offsets, pools=seats, params=params).advantage
     else:

@@ -307,6 +307,7 @@ _READ: dict[str, Callable[..., np.ndarray | pl.Series]] = {
     "kind": _words(KINDS),
     "origin": _words(ORIGINS),
     "finish": _words(FINISHES),
+    "sampled": _number(np.bool_, False),
     "state": _states,
     "step_reward": _number(np.float64, 0.0),
     "text": lambda nodes, column, *_: nodes[column],

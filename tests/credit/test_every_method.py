@@ -35,6 +35,7 @@ def draw_given(draw, name: str, count: int, tokens: int) -> np.ndarray | pl.Seri
     values = {
         **{name: scored.get(INPUTS[name].source)},
         "agent": st.integers(0, 2),
+        "sampled": st.booleans(),
         "state": st.integers(-1, 3),
         "step_reward": st.sampled_from([0.0, 1.0, -0.5]),
         "text": st.sampled_from(["", "a b", "<think>x</think> <answer>1</answer>"]),
@@ -56,7 +57,7 @@ def draw_given(draw, name: str, count: int, tokens: int) -> np.ndarray | pl.Seri
     if name in ("text", "tool_calls") or INPUTS[name].source == "scores.text":
         return pl.Series(drawn, dtype=pl.String)
     whole = name in ("agent", "state", "kind", "origin", "finish", "turn")
-    return np.array(drawn, dtype=np.int64 if whole else np.float64)
+    return np.array(drawn, dtype=np.int64 if whole else np.bool_ if name == "sampled" else np.float64)
 
 
 @st.composite

@@ -183,13 +183,23 @@ def test_pools_of_vectors_are_the_named_fields():
 #      1        agent 0
 #      2        agent 1
 #    3   4      agent 0
+def test_turns_of_a_player_that_is_no_policy_are_no_yardstick():
+    trees = labelled_trees([-1, 0, 0, 0], [NA] * 4, sizes=[1, 1, 1, 1])
+    given = _said(trees, np.zeros(4, dtype=int), np.array([0.0, 1.0, 3.0, 8.0]))
+    trees = replace(trees, given=given | {"sampled": np.array([False, True, True, False])})
+    np.testing.assert_allclose(mars_credit(trees).advantage, [0, -1, 1, 0])
+
+
+def _said(trees, agents, rewards):
+    kinds = np.where(trees.parent < 0, PROMPT, STEP)
+    return {"agent": agents, "step_reward": rewards, "kind": kinds, "sampled": trees.parent >= 0}
+
+
 @pytest.mark.parametrize("form", ["paper", "official"])
 def test_trees_are_the_turns_of_seats_along_paths(form):
     trees = labelled_trees([-1, 0, 1, 2, 2], [NA] * 5, sizes=[7, 1, 2, 3, 1])
     agents, rewards = np.array([0, 0, 1, 0, 0]), np.array([9.0, 0.0, 2.0, 1.0, 0.0])
-    trees = replace(
-        trees, given={"agent": agents, "step_reward": rewards, "kind": np.where(trees.parent < 0, PROMPT, STEP)}
-    )
+    trees = replace(trees, given=_said(trees, agents, rewards))
     games = [(0, 0, [(0.0, 1), (1.0, 3)]), (0, 1, [(2.0, 2)]), (0, 0, [(0.0, 1), (0.0, 1)]), (0, 1, [(2.0, 2)])]
     rows = paper(games).advantage if form == "paper" else official(games).whitened
     expected = [0, (rows[0] + rows[3]) / 2, (rows[2] + rows[5]) / 2, rows[1], rows[4]]

@@ -61,8 +61,12 @@ def _centre_and_spread(returns: Sequence[float]) -> tuple[float, float]:
 
 
 def mars_rows(rows: Sequence[Row]) -> RowCredit:
-    """What a seat still earns along a path, less the mean over all turns of the seat."""
+    """What a seat still earns along a path, less the mean over all turns of the seat, sampled or not."""
     turns: list[tuple[int, float]] = []
+
+    def pool(step: int) -> tuple[int, bool]:
+        return rows[step].agent, rows[step].sampled
+
     for leaves in all_leaves(rows).values():
         for leaf in leaves:
             later: dict[int, float] = {}
@@ -70,11 +74,11 @@ def mars_rows(rows: Sequence[Row]) -> RowCredit:
                 seat = rows[step].agent
                 later[seat] = later.get(seat, 0.0) + rows[step].step_reward
                 turns.append((step, later[seat]))
-    pools: dict[int, list[float]] = {}
+    pools: dict[tuple[int, bool], list[float]] = {}
     for step, still in turns:
-        pools.setdefault(rows[step].agent, []).append(still)
+        pools.setdefault(pool(step), []).append(still)
     middles = {seat: mean(returns) for seat, returns in pools.items()}
-    return RowCredit(None, at_said(rows, [(step, still - middles[rows[step].agent]) for step, still in turns]))
+    return RowCredit(None, at_said(rows, [(step, still - middles[pool(step)]) for step, still in turns]))
 
 
 def san_rows(rows: Sequence[Row]) -> RowCredit:

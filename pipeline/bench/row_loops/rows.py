@@ -27,6 +27,7 @@ class Row(NamedTuple):
     turn: int = 0
     agent: int = 0
     kind: int | None = None
+    sampled: bool = True
     origin: int | None = None
     state: int | None = None
     step_reward: float = 0.0
