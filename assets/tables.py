@@ -90,12 +90,15 @@ def round_asset(
 
 
 def launch_form(config: type) -> type[dg.Config]:
-    """A launchpad form with the fields and defaults of a stage's configuration; a tuple is a list there."""
+    """A launchpad form with the fields and defaults of a stage's configuration, in the order of its command's options;
+    a tuple is a list there.
+    """
     hints, fields = typing.get_type_hints(config), {}
-    for field in dataclasses.fields(config):
+    for field in sorted(dataclasses.fields(config), key=lambda field: field.kw_only):
         many = isinstance(field.default, tuple)
         fields[field.name] = (list[str], list(field.default)) if many else (hints[field.name], field.default)
-    return create_model(config.__name__, __base__=dg.Config, __doc__=config.__doc__, **fields)
+    docs = (inspect.getdoc(one).partition("\n\nRaises:")[0] for one in config.__mro__[:-1])
+    return create_model(config.__name__, __base__=dg.Config, __doc__="\n\n".join(docs), **fields)
 
 
 def filled(config: type, form: dg.Config) -> object:

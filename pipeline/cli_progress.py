@@ -11,6 +11,8 @@ from typing import TextIO
 from pipeline.report import OnProgress, Progress, silent
 
 EVERY_SECONDS = 30.0
+MOST_SECONDS = 1e9
+"""Left, of which no time is told."""
 
 
 @contextmanager
@@ -56,7 +58,7 @@ class Counts:
             if progress.cost is not None:
                 parts.append(f"cost {progress.cost:,.4g}")
         left = self.seconds_left()
-        soon = f", about {timedelta(seconds=round(left))} left" if left >= 1 else ""
+        soon = f", about {timedelta(seconds=round(left))} left" if 1 <= left < MOST_SECONDS else ""
         return f"{latest.stage}: {', '.join(parts)}, {latest.seconds:.0f} s{soon}"
 
     def seconds_left(self) -> float:

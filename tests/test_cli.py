@@ -150,6 +150,7 @@ BAD_INPUTS = {
     "policy without weights": ({"policies/tiny2/model.safetensors": None}, (), "no *.safetensors"),
     "unknown engine": ({}, ("--engine", "vlm"), "did you mean 'vllm'?"),
     "bad round": ({}, ("--round", "../r0"), "'../r0' cannot be the name"),
+    "store without a name": ({}, ("--store", ""), "--store names nothing; give a folder or URL, or leave --store out"),
     "store under a file": ({}, ("--store", "mine.toml/store"), "mine.toml is not a folder"),
     "store is a file": ({}, ("--store", "mine.toml"), "mine.toml is not a folder"),
     "store is half a URL": ({}, ("--store", "s3:bucket"), "write a URL as s3://bucket/folder"),

@@ -73,6 +73,50 @@ def test_config_help():
     assert "--words STR [STR ...] some; default a b" in text
     assert "--pick NAME one of two; left, right; default left" in text
     assert "--limit INT default none" in text
+    assert text.endswith("--per-task INT default 1")
+
+
+@dataclass(frozen=True)
+class Longer(Config):
+    """What comes before the fields is of the class.
+
+    more: of it.
+
+    Raises:
+        BadConfig: never.
+    """
+
+    more: int = 1
+
+
+def test_config_help_of_a_class_with_a_base():
+    parser = argparse.ArgumentParser()
+    add_config_options(parser, Longer)
+    text = " ".join(parser.format_help().split())
+    assert "--pick NAME one of two; left, right; default left" in text
+    assert "--more INT of it; default 1" in text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """price: of it."""
+
+    price: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Own(Shared):
+    """count: of things."""
+
+    count: int = 2
+
+
+def test_options_of_a_shared_part_come_last():
+    parser = argparse.ArgumentParser()
+    add_config_options(parser, Own)
+    text = " ".join(parser.format_help().split())
+    assert text.endswith("--count INT of things; default 2 --price FLOAT of it; default 0.0")
+    assert read_config(parser.parse_args(["--price", "1"]), Own) == Own(2, price=1.0)
 
 
 @pytest.mark.parametrize(("word", "said"), [("rolouts", "rollouts"), ("ro", "rollouts"), ("zzz", None), ("", None)])
@@ -95,6 +139,15 @@ def test_progress_without_a_terminal(monkeypatch):
         on_progress(progress("attempts", 4)._replace(stage="verdicts"))
     counted = "rollouts: 1/8 shards, 4/8 requests (2 from the ledger), 1,234 tokens, 41 a second"
     assert said.getvalue() == f"{counted}, 30 s, about 0:00:20 left\nverdicts: 4/8 attempts, 3 s\n"
+
+
+def test_progress_without_an_end(monkeypatch):
+    monkeypatch.setattr(cli_progress, "EVERY_SECONDS", 0.0)
+    said = io.StringIO()
+    with cli_progress.progress_on(said) as on_progress:
+        on_progress(progress("steps", 1)._replace(total=10**20))
+        on_progress(progress("steps", 2, seconds=15.0)._replace(total=10**20))
+    assert said.getvalue().endswith("15 s\n")
 
 
 @pytest.mark.parametrize("quiet", [True, False])

@@ -179,11 +179,19 @@ class TestParams:
             pytest.param('{"normalize_by_std": 1}', "normalize_by_std is 1; give it as", id="truth"),
             pytest.param('{"eps": true}', "eps is True", id="a truth for a number"),
             pytest.param('{"ddof": 1.5}', "ddof is 1.5", id="fraction"),
+            pytest.param('{"eps": NaN}', "eps is nan", id="no number"),
+            pytest.param('{"eps": 1e999}', "eps is inf", id="infinity"),
         ],
     )
     def test_refusals(self, text, said):
         with pytest.raises(BadConfig, match=said):
             read_params("tempo", text)
+
+    def test_what_is_not_set_has_a_type_too(self):
+        assert read_params("attention_rhythm", '{"tau_waad": null}').tau_waad is None
+        assert read_params("attention_rhythm", '{"tau_waad": 1}').tau_waad == 1
+        with pytest.raises(BadConfig, match="tau_waad is 'x'; give a float"):
+            read_params("attention_rhythm", '{"tau_waad": "x"}')
 
     def test_one_method_with_parameters(self, work):
         with pytest.raises(BadConfig, match="parameters are given for several methods; name one"):

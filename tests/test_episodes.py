@@ -500,7 +500,13 @@ class TestManyAtOnce:
     def test_a_cap_ends_a_run_cleanly(self, tmp_path):
         with played(tmp_path, CALCULATOR, SUMS, calculates) as work:
             write_tasks(work)
-            cut = write_episodes(work, EpisodeConfig(group=4, most_tokens=100))
+            priced = EpisodeConfig(group=4, price_per_million_decoded=2.0)
+            cut = write_episodes(work, replace(priced, most_tokens=100))
             assert "the cap of 100 tokens is reached" in cut.notes[0]
             assert cut.fresh == 0
-            assert write_episodes(work, EpisodeConfig(group=4)).fresh == 1
+            assert cut.numbers["cost"] >= 100 * 2e-6
+            whole = write_episodes(work, priced)
+            assert whole.fresh == 1
+            decoded = work.store.read("requests", work.places("requests"))["decoded_tokens"].sum()
+            assert cut.numbers["cost"] + whole.numbers["cost"] == pytest.approx(decoded * 2e-6)
+            assert "cost" not in write_episodes(work, EpisodeConfig(group=4)).numbers

@@ -182,6 +182,8 @@ def test_a_run_ends_at_a_cost_and_goes_on_from_there(work: Work, pupil: Pupil):
     assert len(pupil.prompts) == 48 == read(work, "requests").height
     with pytest.raises(BadConfig, match="a run shall end at a cost of 1, and nothing has a price"):
         write_rollouts(work, RolloutConfig(most_cost=1.0))
+    with pytest.raises(BadConfig, match=r"^most_seconds is -1\.0; give at least 0$"):
+        replace(priced, most_seconds=-1.0)
 
 
 def test_a_plan_counts_up_and_writes_no_more_than_itself(work: Work, pupil: Pupil):

@@ -272,10 +272,21 @@ def test_empty_round_is_refused(store, tmp_path):
         stage_release(store, suite="gsm8k", round=ROUND, folder=tmp_path / "release", licence="mit")
 
 
-@pytest.mark.parametrize("wrong", [{"licence": "CC BY\n---"}, {"licence": "mit", "language": "English"}])
-def test_identifiers_are_checked(wrong, store, tmp_path):
-    with pytest.raises(BadConfig, match="is no identifier"):
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"licence": "CC BY\n---"}, r"licence 'CC BY\n---' is not known to the Hub; "),
+        ({"licence": "MIT"}, "did you mean 'mit'"),
+        ({"licence": "cc-by"}, "did you mean 'cc-by-4.0'"),
+        ({"licence": "apache2"}, "did you mean 'apache-2.0'"),
+        ({"licence": "ours"}, "what is not there is 'other'"),
+        ({"licence": "mit", "language": "English"}, "language 'English' is no ISO 639 code"),
+    ],
+)
+def test_identifiers_are_checked(wrong, said, store, tmp_path):
+    with pytest.raises(BadConfig, match=re.escape(said)):
         stage_release(store, suite=SUITE, round=ROUND, folder=tmp_path / "release", **wrong)
+    assert not (tmp_path / "release").exists()
 
 
 def test_large_split_is_cut_at_tasks(store, tmp_path, monkeypatch):

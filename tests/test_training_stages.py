@@ -163,6 +163,20 @@ def test_a_recipe_chooses_rows_and_a_name(work: Work):
         train_sft_policy(work, SftRecipe(**SHORT, agent="verifier"))
 
 
+@pytest.mark.parametrize(
+    ("stage", "recipe", "command"),
+    [
+        (train_dpo_policy, DpoRecipe(), "branchpoint pairs"),
+        (train_treg_policy, TRegRecipe(), "branchpoint-train token-rewards"),
+        (train_sft_policy, SftRecipe(rows="role_rows"), "branchpoint role-rows"),
+    ],
+)
+def test_rows_that_are_not_there_are_told_with_the_command(work: Work, stage, recipe, command):
+    said = f"round r9 of chain_sum has no rows of .*; run `{command} --suite chain_sum --round r9` first"
+    with pytest.raises(BadConfig, match=said):
+        stage(replace(work, round="r9"), recipe)
+
+
 def test_pairs_that_are_too_long_to_score_get_no_rewards(work: Work):
     report = build_token_rewards(work, TokenRewardConfig(most_tokens=20))
     assert (report.fresh, report.rows, report.numbers["left_out"]) == (1, {"token_rewards": 0}, 2)

@@ -1,4 +1,4 @@
-"""The files of a comparison: its table as CSV and Markdown, and its picture."""
+"""The files of a comparison: its table as CSV and Markdown, and its picture; what is refused before it begins."""
 
 from __future__ import annotations
 
@@ -7,13 +7,28 @@ from pathlib import Path
 
 import polars as pl
 
+from pipeline.errors import BadConfig
 from pipeline.store.write import disk_errors
+from trainers.recipes import SEEDS
+
+
+def open_comparison(out: Path, *, last_seed: int) -> None:
+    """Refuse what cannot be before anything is paid, and make the folder.
+
+    Raises:
+        BadConfig: there is no such seed.
+        StoreFull: the disk refused.
+    """
+    if last_seed >= SEEDS:
+        raise BadConfig(f"the last seed is {last_seed}", remedy=f"let it stay below {SEEDS}")
+    with disk_errors(out, setting="--out"):
+        out.mkdir(parents=True, exist_ok=True)
 
 
 def write_files(
     out: Path, name: str, *, table: pl.DataFrame, lines: Sequence[str], draw: Callable[[Path], None]
 ) -> None:
-    """Write `name.csv`, `name.md` and `name.png` into a folder.
+    """Write `name.csv`, `name.md` and `name.png` into a folder that is there.
 
     Args:
         lines: the table for people.
@@ -23,7 +38,6 @@ def write_files(
         StoreFull: the disk refused.
     """
     with disk_errors(out, setting="--out"):
-        out.mkdir(parents=True, exist_ok=True)
         table.write_csv(out / f"{name}.csv")
         (out / f"{name}.md").write_text("\n".join(lines) + "\n")
         draw(out / f"{name}.png")

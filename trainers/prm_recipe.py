@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.errors import BadConfig, check_counts, check_words
+from trainers.recipes import check_run
 
 TARGETS = ("hard", "soft")
 
@@ -42,7 +43,6 @@ class PrmRecipe:
     def __post_init__(self) -> None:
         check_words(self, of="prm", target=TARGETS)
         check_counts(self, of="prm", steps=1, batch_size=1, checkpoint_every=1)
-        if not self.learning_rate > 0:
-            raise BadConfig(f"prm learning_rate is {self.learning_rate}", remedy="set it above 0")
+        check_run(self, of="prm")
         if not 0 <= self.warmup_ratio < 1:
             raise BadConfig(f"prm warmup_ratio is {self.warmup_ratio}", remedy="choose 0 <= ratio < 1")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pipeline.errors import BadModel, BadTable
+from pipeline.errors import BadConfig, BadModel, BadTable
 from pipeline.generation.policies import Policy, find_policy
 from pipeline.labels.prm import Prm, find_prm, prm_folder
 from pipeline.report import Progress, Report
@@ -49,7 +49,7 @@ def train_prm_model(work: Work, recipe: PrmRecipe = PrmRecipe()) -> Report:
     if not places:
         raise BadTable(
             f"suite {work.suite.name}, round {work.round} has no rows of {TABLE} by {recipe.labels}",
-            remedy=f"run `branchpoint prm-steps --labels {recipe.labels}` first",
+            remedy=f"run `branchpoint prm-steps --labels {recipe.labels} {_options(work)}` first",
         )
 
     def train(rows: pl.DataFrame, **run: Any) -> TrainingReport:
@@ -77,8 +77,11 @@ def train_generative_prm(work: Work, recipe: SftRecipe = SftRecipe()) -> Report:
     if not places:
         raise BadTable(
             f"suite {work.suite.name}, round {work.round} has no rationales",
-            remedy=f"run `branchpoint {RATIONALES}` first",
+            remedy=f"run `branchpoint {RATIONALES} {_options(work)}` first",
         )
+    recipe.check()
+    if recipe.rows not in (SftRecipe().rows, RATIONALES) or recipe.agent:
+        raise BadConfig("a generative model learns all of the rationales", remedy="leave rows and agent out")
 
     def train(rows: pl.DataFrame, **run: Any) -> TrainingReport:
         from trainers.sft import train_sft
@@ -87,6 +90,10 @@ def train_generative_prm(work: Work, recipe: SftRecipe = SftRecipe()) -> Report:
 
     folder = work.settings.policies / policy_name(work, recipe.name or "genprm")
     return _train(work, "genprm", "sft", places, recipe=recipe, folder=folder, train=train, find=find_policy)
+
+
+def _options(work: Work) -> str:
+    return f"--suite {work.suite.name} --round {work.round}"
 
 
 def _train(

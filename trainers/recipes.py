@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Protocol
 
 from pipeline.errors import BadConfig
 
 DPO_LOSSES = ("sigmoid", "hinge", "ipo", "sigmoid_norm")
 """TRL's words."""
 TDPO_LOSSES = ("tdpo1", "tdpo2")
+SFT_ROWS = ("best_answers", "role_rows", "rationales")
+SEEDS = 2**32
+"""As many as the generators of all libraries take."""
+
+
+class Named(Protocol):
+    """What all recipes have."""
+
+    name: str
+    learning_rate: float
+    seed: int
+
+
+def check_run(recipe: Named, *, of: str = "") -> None:
+    """Refuse a rate, a seed or a name that no run can have.
+
+    Args:
+        of: whose they are, for print.
+
+    Raises:
+        BadConfig: names the field.
+    """
+    for name, met, bounds in (
+        ("learning_rate", 0 < recipe.learning_rate <= 1, "above 0 and at most 1"),
+        ("seed", 0 <= recipe.seed < SEEDS, f"at least 0 and below {SEEDS}"),
+        (
+            "name",
+            re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]*)?", recipe.name),
+            "to letters, digits, '_', '-' and '.', beginning with a letter or digit",
+        ),
+    ):
+        if not met:
+            raise BadConfig(f"{of} {name} is {getattr(recipe, name)!r}".lstrip(), remedy=f"set {name} {bounds}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +52,7 @@ class RunRecipe:
 
     learning_rate: at its peak, AdamW.
     steps:         optimiser steps; the rows are gone through as often as it takes.
-    batch_size:    rows a step and device; packed: at most, of a pack.
+    batch_size:    rows a step and device; of a pack, at most.
     warmup_ratio:  share of the steps over which the rate rises; then it falls to 0.
     seed:          of the order of rows or packs.
     packed:        tokens that rows share are computed once.
@@ -54,7 +89,8 @@ class RunRecipe:
         Raises:
             BadConfig: names the field.
         """
-        for name in ("learning_rate", "steps", "batch_size", "max_tokens", "accumulate", "checkpoint_every"):
+        check_run(self)
+        for name in ("steps", "batch_size", "max_tokens", "accumulate", "checkpoint_every"):
             self.require(getattr(self, name) > 0, name, "above 0")
         for name in ("patience", "lora_rank"):
             self.require(getattr(self, name) >= 0, name, "0 or more")
@@ -150,6 +186,15 @@ class SftRecipe(RunRecipe):
 
     rows: str = "best_answers"
     agent: str = ""
+
+    def check(self) -> None:
+        """As of every run.
+
+        Raises:
+            BadConfig: names the field.
+        """
+        RunRecipe.check(self)
+        self.require(self.rows in SFT_ROWS, "rows", f"to one of {', '.join(SFT_ROWS)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from pipeline.builders.packing import Forecast
-from pipeline.errors import BadConfig, BadModel, check_counts
+from pipeline.errors import BadConfig, BadModel
 from pipeline.generation.policies import Policy, find_policy
 from trainers.recipes import RunRecipe
 
@@ -117,20 +117,6 @@ class Recipe(Protocol):
     batch_size: int
     warmup_ratio: float
     seed: int
-
-
-def check_recipe(recipe: Recipe) -> None:
-    """Refuse numbers no run can use.
-
-    Raises:
-        BadConfig: names the field.
-    """
-    for name in ("steps", "batch_size", "learning_rate"):
-        if not getattr(recipe, name) > 0:
-            raise BadConfig(f"{name} {getattr(recipe, name)} is not above 0", remedy=f"set {name} above 0")
-    check_counts(recipe, seed=0)
-    if not 0 <= recipe.warmup_ratio < 1:
-        raise BadConfig(f"warmup_ratio {recipe.warmup_ratio} is no share of the steps", remedy="choose 0 <= ratio < 1")
 
 
 @contextmanager
@@ -270,7 +256,9 @@ def adapted(model: PreTrainedModel, recipe: RunRecipe) -> PreTrainedModel | Peft
     if not recipe.lora_rank:
         return model
     torch.manual_seed(recipe.seed)
-    rank = recipe.lora_rank
+    rank, width = recipe.lora_rank, model.config.get_text_config().hidden_size
+    if rank > width:
+        raise BadConfig(f"lora_rank is {rank}, the model is {width} wide", remedy="set lora_rank lower")
     return get_peft_model(
         model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     )
@@ -333,7 +321,7 @@ def run(
         on_progress: called after each step.
 
     Raises:
-        BadConfig: the loss became infinite or no number.
+        BadConfig: the loss or a weight became infinite or no number.
     """
     trainer.remove_callback(PrinterCallback)
     evaluated = trainer.eval_dataset is not None
@@ -342,6 +330,7 @@ def run(
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = time.monotonic() - started
+    check_weights(trainer.model)
     curves = _by_step(trainer.state.log_history)
     return TrainingReport(
         steps=trainer.state.global_step,
@@ -355,6 +344,17 @@ def run(
         held_out=(before, trainer.evaluate()["eval_loss"]) if evaluated else None,
         forecast=forecast,
     )
+
+
+def check_weights(model: torch.nn.Module) -> None:
+    """Refuse a model that its last step spoilt, of which no loss tells.
+
+    Raises:
+        BadConfig: a weight is infinite or no number.
+    """
+    for name, weights in model.named_parameters():
+        if not weights.isfinite().all():
+            raise BadConfig(f"training left {name} with weights that are no numbers", remedy="lower learning_rate")
 
 
 def _by_step(logged: list[dict[str, float]]) -> list[dict[str, float]]:

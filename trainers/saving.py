@@ -85,6 +85,37 @@ def weight_errors(path: Path, *, setting: str) -> Iterator[None]:
             raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
 
 
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder to be filled, which takes the place of `out` in one rename once the block ends.
+
+    What stands there is set aside first, and put back if that fails.
+
+    Raises:
+        StoreFull: the disk refused; nothing is left behind, and what was there stays.
+    """
+    part, old = (out.with_name(f".{out.name}.{end}") for end in ("part", "old"))
+    if old.exists() and not out.exists():
+        old.rename(out)  # somebody was killed between two renames
+    for left in (part, old):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        with weight_errors(out, setting="BRANCHPOINT_POLICIES"):
+            part.mkdir(parents=True)
+            yield part
+            for file in (path for path in part.rglob("*") if path.is_file()):
+                with file.open("rb") as handle:
+                    os.fsync(handle.fileno())
+            if out.exists():
+                out.rename(old)
+            part.rename(out)
+    finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def trace_lineage(
     policy: Policy,
     config: Recipe,
@@ -136,7 +167,7 @@ def check_out(out: Path) -> None:
 def save_policy(
     model: PreTrainedModel, tokenizer_dir: Path, *, out: Path, lineage: Lineage, report: TrainingReport
 ) -> None:
-    """Write a policy's folder in one rename; a policy already there is set aside first, and put back if that fails.
+    """Write a policy's folder, in place of one that stands there.
 
     Weights are safetensors. Tokenizer files and generation_config.json are the parent's byte for byte, config.json
     is the parent's but for the type of the weights: trainers change end tokens and cache settings in memory, and a
@@ -157,37 +188,19 @@ def save_policy(
     config = json.loads((tokenizer_dir / "config.json").read_text())
     config.pop("torch_dtype", None)
     config["dtype"] = str(model.dtype).removeprefix("torch.")
-    part, old = (out.with_name(f".{out.name}.{end}") for end in ("part", "old"))
-    if old.exists() and not out.exists():
-        old.rename(out)  # somebody was killed between two renames
-    for left in (part, old):
-        shutil.rmtree(left, ignore_errors=True)
-    try:
-        with weight_errors(out, setting="BRANCHPOINT_POLICIES"):
-            part.mkdir(parents=True)
-            with quiet():
-                model.save_pretrained(part)
-            _write_json(part / "config.json", config)
-            for weights in part.glob("*.safetensors"):
-                weights.chmod((part / "config.json").stat().st_mode)  # safetensors lets nobody else read them
-            (part / "generation_config.json").unlink(missing_ok=True)
-            for name in ("generation_config.json", *TOKENIZER_FILES):
-                if (tokenizer_dir / name).exists():
-                    shutil.copyfile(tokenizer_dir / name, part / name)
-            _write_json(part / "lineage.json", lineage)
-            (part / "README.md").write_text(_card(out.name, lineage, report, task=_task(config)))
-            plot_curves(report, part / "curves.png")
-            for file in part.iterdir():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-            if out.exists():
-                out.rename(old)
-            part.rename(out)
-    finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(part, ignore_errors=True)
+    with new_folder(out) as part:
+        with quiet():
+            model.save_pretrained(part)
+        _write_json(part / "config.json", config)
+        for weights in part.glob("*.safetensors"):
+            weights.chmod((part / "config.json").stat().st_mode)  # safetensors lets nobody else read them
+        (part / "generation_config.json").unlink(missing_ok=True)
+        for name in ("generation_config.json", *TOKENIZER_FILES):
+            if (tokenizer_dir / name).exists():
+                shutil.copyfile(tokenizer_dir / name, part / name)
+        _write_json(part / "lineage.json", lineage)
+        (part / "README.md").write_text(_card(out.name, lineage, report, task=_task(config)))
+        plot_curves(report, part / "curves.png")
 
 
 def plot_curves(report: TrainingReport, path: Path) -> None:

@@ -111,6 +111,7 @@ def _train_likelihood(work: Work, method: str, table: str, recipe: RunRecipe) ->
 
 
 def _train(work: Work, method: str, table: str, recipe: RunRecipe, train: Callable[..., TrainingReport]) -> Report:
+    recipe.check()
     name, stage = policy_name(work, recipe.name or method), f"policies/{method}"
     refuse_replaced(work, table)
     places = work.places(table, stage=recipe.rows if isinstance(recipe, SftRecipe) else None)
@@ -122,7 +123,7 @@ def _train(work: Work, method: str, table: str, recipe: RunRecipe, train: Callab
     numbers = stored_numbers(work.settings.policies / name, made_from)
     if numbers is None:
         done = train(
-            _chosen(work, work.store.read(table, places), recipe),
+            _chosen(work, table, work.store.read(table, places), recipe),
             out=work.settings.policies / name,
             inputs=made_from,
             on_progress=lambda p: work.on_progress(Progress(stage, "steps", p.step, p.steps, 0, 0, p.seconds)),
@@ -134,12 +135,20 @@ def _train(work: Work, method: str, table: str, recipe: RunRecipe, train: Callab
     return report
 
 
-def _chosen(work: Work, rows: pl.DataFrame, recipe: RunRecipe) -> pl.DataFrame:
+def _chosen(work: Work, table: str, rows: pl.DataFrame, recipe: RunRecipe) -> pl.DataFrame:
     """The rows that a recipe asks for.
 
     Raises:
-        BadConfig: there are none; names what there is.
+        BadConfig: there are none; names what there is, or the command that makes them.
     """
+    if rows.is_empty():
+        made_by = recipe.rows if isinstance(recipe, SftRecipe) else table
+        command = "branchpoint-train" if made_by == "token_rewards" else "branchpoint"
+        raise BadConfig(
+            f"round {work.round} of {work.suite.name} has no rows of {made_by}",
+            remedy=f"run `{command} {made_by.replace('_', '-')} --suite {work.suite.name} --round {work.round}` first, "
+            "on more tasks or attempts where it makes none",
+        )
     wanted, column, there = "", "", rows
     if isinstance(recipe, DpoRecipe) and recipe.source:
         wanted, column = recipe.source, "source"

@@ -17,10 +17,12 @@ from pipeline.errors import BadConfig
 from pipeline.generation.policies import Policy, find_policy
 from pipeline.publish.folder import CARD, Folder, Local, local_files
 from pipeline.publish.hub import Hub, Plan, Published
+from pipeline.publish.licences import check_licence
 from pipeline.publish.markdown import code, figures_table
-from pipeline.publish.release import new_folder, write_manifest
+from pipeline.publish.release import SETTING, write_manifest
 from pipeline.publish.source import PLAN
 from pipeline.settings import Settings
+from pipeline.store.folders import new_folder
 from pipeline.store.store import Store
 
 VERSION = "1"
@@ -53,6 +55,7 @@ def publish_policy(
         agree: is shown what would be uploaded; nothing is where it says no.
 
     Raises:
+        BadConfig: as `stage_policy`.
         BadModel: there is no such policy.
         HubRefused: as `Hub.plan` and `Hub.upload`.
     """
@@ -63,12 +66,17 @@ def publish_policy(
 
 
 def stage_policy(policy: Policy, store: Store, folder: Path, licence: str) -> Local:
-    """Copy a policy's files beside a card with its lineage and its rows of `evals`."""
+    """Copy a policy's files beside a card with its lineage and its rows of `evals`.
+
+    Raises:
+        BadConfig: the Hub does not know the licence, or the folder is the policy's own or not ours to replace.
+    """
+    check_licence(licence)
     if folder.resolve() == policy.path.resolve():
-        raise BadConfig(f"{folder} is the policy itself", remedy="choose another place with BRANCHPOINT_RELEASE")
+        raise BadConfig(f"{folder} is the policy itself", remedy=f"choose another place with {SETTING}")
     if folder.exists():
         Folder(folder).manifest  # noqa: B018 - raises where it is not ours to replace
-    with new_folder(folder) as part:
+    with new_folder(folder, setting=SETTING) as part:
         for file in sorted(policy.path.iterdir()):
             if _KEPT.fullmatch(file.name):
                 shutil.copyfile(file, part / file.name)

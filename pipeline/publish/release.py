@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,10 +25,12 @@ from pipeline.publish.card import release_card
 from pipeline.publish.facts import AccountFacts, ConfigFacts, SplitFacts
 from pipeline.publish.folder import CARD, MANIFEST, Folder, manifest_in
 from pipeline.publish.gather import gather_facts
+from pipeline.publish.licences import check_licence
 from pipeline.publish.source import KEEP, Source, Withheld, cleared
 from pipeline.store.digest import RowDigest
+from pipeline.store.folders import new_folder
 from pipeline.store.store import Store
-from pipeline.store.write import ParquetPart, disk_errors, row_bytes
+from pipeline.store.write import ParquetPart, row_bytes
 from schemas import TABLES
 from schemas.base import arrow_schema
 from schemas.versions import version_of
@@ -43,10 +42,12 @@ KEPT_BACK = ("requests",)
 CONFIGS = tuple(table for table in TABLES if table not in KEPT_BACK)
 """Tables that are published, each a config."""
 
+SETTING = "BRANCHPOINT_RELEASE"
+"""What says where releases lie."""
+
 FILE_BYTES = 500 * 2**20
 """Bytes of the values in one Parquet file, where a task allows."""
 
-_LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 
 
@@ -87,7 +88,7 @@ def stage_release(
         suite: name of the suite.
         round: name of the round.
         folder: the repository's folder to be.
-        licence: identifier of the Hub's list of licences.
+        licence: of LICENCES.
         language: ISO 639 code of the questions and answers.
         reading: what of the suite is needed to build rows from nodes again; stands in the manifest.
         withheld: what becomes of tasks that hygiene holds to be withheld, where it was run.
@@ -98,11 +99,9 @@ def stage_release(
             nothing leave or has not seen all tasks.
         StoreFull: the disk refused; what was in the folder is still there.
     """
-    for name, value, pattern in (("licence", licence, _LICENCE), ("language", language, _LANGUAGE)):
-        if not pattern.fullmatch(value):
-            raise BadConfig(
-                f"{name} {value!r} is no identifier", remedy="write it as the Hub does, such as cc-by-4.0, en"
-            )
+    check_licence(licence)
+    if not _LANGUAGE.fullmatch(language):
+        raise BadConfig(f"language {language!r} is no ISO 639 code", remedy="write it as the Hub does, such as en")
     source = Source(store, suite, round)
     inputs = _inputs(source, licence=licence, language=language, reading=dict(reading or {}), withheld=withheld)
     manifest = manifest_in(folder)
@@ -110,7 +109,7 @@ def stage_release(
         return _report(folder, manifest, fresh=False)
     source.splits  # noqa: B018 - raises before anything is written
     source = cleared(source, withheld)
-    with new_folder(folder) as part:
+    with new_folder(folder, setting=SETTING) as part:
         configs = [found for table in CONFIGS if (found := _write_config(part, source, table)) is not None]
         if {config.name for config in configs} <= {"tasks", "hygiene"}:
             raise BadTable(f"round {round} of suite {suite} has no rows", remedy="make the round first")
@@ -137,24 +136,6 @@ def write_manifest(folder: Path, said: Mapping[str, Any]) -> dict[str, Any]:
     manifest = {**said, "files": Folder(folder).listed()}
     (folder / MANIFEST).write_text(_as_json(manifest), encoding="utf-8", newline="\n")
     return manifest
-
-
-@contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """A folder to be filled, put in the place of another at the end of the block; an error leaves that as it was.
-
-    Raises:
-        StoreFull: the disk refused.
-    """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    with disk_errors(folder, setting="BRANCHPOINT_RELEASE"):
-        try:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            yield part
-            _replace(folder, part)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
 
 
 def _inputs(source: Source, **options: Any) -> dict[str, Any]:
@@ -256,20 +237,6 @@ def _complete(folder: Path, manifest: dict[str, Any]) -> bool:
     """Whether every file of the manifest is there in its size."""
     paths = {folder / name: stated["bytes"] for name, stated in manifest["files"].items()}
     return all(path.is_file() and path.stat().st_size == size for path, size in paths.items())
-
-
-def _replace(folder: Path, part: Path) -> None:
-    """Put the new folder in the place of the old; a failure puts the old one back."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        folder.rename(old)
-    try:
-        part.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _report(folder: Path, manifest: dict[str, Any], *, fresh: bool) -> ReleaseReport:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import BadConfig
-from pipeline.store.write import CHUNKING, META, disk_errors
+from pipeline.store.folders import new_folder
+from pipeline.store.write import CHUNKING, META
 
 ABOUT = "dataset.json"
 """What was done to make the dataset; its presence says that the folder is one of ours."""
@@ -90,21 +90,10 @@ def new_dataset(folder: Path) -> Iterator[DatasetWriter]:
     Raises:
         StoreFull: the disk refused; what was there is still there.
     """
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    with disk_errors(folder, setting="--folder"):
-        shutil.rmtree(part, ignore_errors=True)
-        (part / "data").mkdir(parents=True)
-        writer = DatasetWriter(part / "data")
-        try:
+    with new_folder(folder, setting="--folder") as part:
+        (part / "data").mkdir()
+        with closing(DatasetWriter(part / "data")) as writer:
             yield writer
-            old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-            if folder.exists():
-                folder.rename(old)
-            part.rename(folder)
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            writer.close()
-            shutil.rmtree(part, ignore_errors=True)
 
 
 def write_about(writer: DatasetWriter, about: dict[str, Any]) -> None:

@@ -93,7 +93,7 @@ def write_dataset(work: Work, config: BuildConfig = BuildConfig()) -> Report:
         StoreFull: the disk refused; what was in the folder is still there.
     """
     started, recipe = time.monotonic(), _recipe(config)
-    folder = Path(config.folder) if config.folder else _folder(work, recipe)
+    folder = _folder(work, recipe, config.folder)
     parts = [_part(work, source, recipe) for source in recipe.sources]
     hygiene = _hygiene(parts) if recipe.clean or recipe.held_out else None
     made_from = _made_from(recipe, parts)
@@ -125,8 +125,13 @@ def _recipe(config: BuildConfig) -> Recipe:
     return recipe
 
 
-def _folder(work: Work, recipe: Recipe) -> Path:
-    return work.settings.release.with_name("datasets") / f"{work.suite.name}-{work.round}-{recipe.shape}"
+def _folder(work: Work, recipe: Recipe, asked: str) -> Path:
+    """See `BuildConfig`. What is built beside takes the folder's place, so that it must have a name."""
+    if not asked:
+        return work.settings.release.parent / "datasets" / f"{work.suite.name}-{work.round}-{recipe.shape}"
+    if Path(asked).name in ("", ".."):
+        raise BadConfig(f"--folder {asked} does not name the dataset's folder", remedy="end it with a name")
+    return Path(asked)
 
 
 def _part(work: Work, source: Source, recipe: Recipe) -> _Part:

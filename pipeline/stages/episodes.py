@@ -19,12 +19,11 @@ from pipeline.environments.episode import Episode, Rules, Story
 from pipeline.environments.protocol import Opened
 from pipeline.environments.trees import told, verdict_rows
 from pipeline.errors import BadConfig, check_counts
-from pipeline.generation.budget.spending import Caps
+from pipeline.generation.budget.spending import Capped, Caps
 from pipeline.generation.budget.turn_control import Limits, TurnParams, turn_limits
 from pipeline.report import Progress, Report
 from pipeline.stages.earlier import ROLLOUTS
 from pipeline.stages.growing import Growth, held_shards
-from pipeline.stages.growing_trees import caps_of
 from pipeline.stages.judging import pass_rate
 from pipeline.stages.playing import POLICY, Players, environment_of, rules_of, setting_of
 from pipeline.stages.work import Shards, Work
@@ -35,14 +34,13 @@ _CALLS = pl.List(pl.Struct({"error": pl.String}))
 
 
 @dataclass(frozen=True, slots=True)
-class EpisodeConfig:
-    """group: episodes a task. temperature, top_p: of a policy's turns. player: who takes the turns: policy, or one that
-    needs no model, whose episodes show a policy the format: random (any move that can be made) or recite (the calls
-    that the task's info records). opponent: who has all seats of a game but one; empty: the same. most_turns: of a
-    seat, where there is no limit. loops: times that a seat may do the same in the same state. invalid: actions in a row
-    that cannot be taken. turns: word of turn_control.MODES. baseline: round whose episodes say how many turns are
-    needed. percentile: of those, the limit. extended_percentile: the limit once more is granted, with `dynamic`; 0: no
-    more is. most_tokens: decoded, after which the run ends cleanly; 0: no end. most_seconds: likewise.
+class EpisodeConfig(Capped):
+    """group: episodes a task. temperature: of a policy's turns. top_p: likewise. player: policy, or one that needs no
+    model, whose episodes show a policy the format, random (any move that can be made) or recite (the calls that the
+    task's info records). opponent: who has all seats of a game but one; empty: the same. most_turns: of a seat, where
+    there is no limit. loops: times that a seat may do the same in the same state. invalid: actions in a row that cannot
+    be taken. turns: word of turn_control.MODES. baseline: round whose episodes say how many turns are needed.
+    percentile: of those, the limit. extended_percentile: the limit once more is granted, with `dynamic`; 0: no more is.
     """
 
     group: int = 8
@@ -57,12 +55,6 @@ class EpisodeConfig:
     baseline: str = ""
     percentile: float = 75.0
     extended_percentile: float = 0.0
-    most_tokens: int = 0
-    most_seconds: float = 0.0
-    most_cost: float = 0.0
-    price_per_million_decoded: float = 0.0
-    price_per_million_prompt: float = 0.0
-    price_per_hour: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +106,7 @@ def write_episodes(work: Work, config: EpisodeConfig = EpisodeConfig()) -> Repor
     )
     shards = Shards(work, ROLLOUTS, TABLES)
     stage = _Stage(shards, opened, played)
-    return stage.make(caps_of(config))
+    return stage.make(config.caps)
 
 
 @dataclass(slots=True, eq=False)
@@ -144,7 +136,7 @@ class _Stage:
             finally:
                 for one in self._open.values():
                     one.held.close()
-        report = self.shards.finish(**self._numbers())
+        report = self.shards.finish(**self._numbers(), cost=sampler.cost)
         if driver.stopped:
             again = "what was asked is in the ledger; the same command without the cap goes on from there"
             report.notes = (*report.notes, f"{driver.stopped}: {again}")

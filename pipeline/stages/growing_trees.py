@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import polars as pl
 
-from pipeline.errors import BadConfig, check_counts
-from pipeline.generation.budget.spending import NO_CAPS, Caps, Prices
+from pipeline.errors import BadConfig
+from pipeline.generation.budget.spending import NO_CAPS, Caps
 from pipeline.generation.engine import Request
 from pipeline.generation.sampler import Sampler
 from pipeline.generation.scheduler import Scheduler
@@ -124,36 +123,6 @@ class Making:
         shards.work.on_progress(Progress(shards.stage, "trees", done, total, tokens, 0, shards.seconds))
 
 
-class Capped(Protocol):
-    """What the configurations of stages share whose runs can be ended. most_*: caps; 0: none. price_*: 0: none."""
-
-    most_tokens: int
-    most_seconds: float
-    most_cost: float
-    price_per_million_decoded: float
-    price_per_million_prompt: float
-    price_per_hour: float
-
-
-class Run(Capped, Protocol):
-    """What the configurations of growing stages share."""
-
-    order: str
-
-
-def caps_of(run: Capped) -> Caps:
-    """Where a run ends, and what it is priced at.
-
-    Raises:
-        BadConfig: a number is negative, or money is capped and nothing has a price.
-    """
-    names = ("most_tokens", "most_seconds", "most_cost")
-    prices = ("price_per_million_decoded", "price_per_million_prompt", "price_per_hour")
-    check_counts(run, **dict.fromkeys((*names, *prices), 0))
-    caps = (getattr(run, name) or None for name in names)
-    return Caps(*caps, Prices(*(getattr(run, name) for name in prices)))
-
-
 def make_trees(
     shards: Shards,
     tasks: dict[str, pl.DataFrame],
@@ -161,19 +130,23 @@ def make_trees(
     draft_of: Callable[[Growth, str], Draft],
     *,
     version: str,
-    run: Run,
+    order: str,
+    caps: Caps,
 ) -> Making:
     """Make every stale shard of a stage by a strategy.
+
+    Args:
+        order: which request goes first.
+        caps:  where the run ends, and what it is priced at.
 
     Returns:
         What came of it; its `finish` gives the report.
 
     Raises:
-        BadConfig, BadTable: see `held_shards` and `caps_of`.
+        BadConfig, BadTable: see `held_shards`.
     """
-    caps = caps_of(run)
     with shards.work.sampler(shards.stage, prices=caps.prices) as sampler:
-        making = Making(shards, sampler, strategy, draft_of, order=run.order, caps=caps)
+        making = Making(shards, sampler, strategy, draft_of, order=order, caps=caps)
         making.make(tasks, version=version, config=strategy)
     return making
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from pipeline.errors import BadConfig
 
@@ -18,7 +19,7 @@ def read_json_params(defaults: Any, text: str, *, of: str) -> Any:
         of: whose parameters they are, for print.
 
     Raises:
-        BadConfig: it is no object, or names no parameter, or a value that it cannot have.
+        BadConfig: it is no object, or names no parameter, or a value that it cannot have, as NaN and infinity are.
     """
     known = ", ".join(field.name for field in fields(defaults))
     try:
@@ -31,8 +32,19 @@ def read_json_params(defaults: Any, text: str, *, of: str) -> Any:
         raise BadConfig(f"{of} has no parameter {min(unknown)!r}", remedy=f"it has {known}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
     for key, value in values.items():
-        default = getattr(defaults, key)
-        fits = isinstance(value, int | float) if type(default) is float else type(value) is type(default)
-        if default is not None and (not fits or isinstance(value, bool) != isinstance(default, bool)):
-            raise BadConfig(f"{of}: {key} is {said[key]!r}", remedy=f"give it as its default is, {default!r}")
+        default, kind = getattr(defaults, key), _kind(defaults, key)
+        fits = type(value) in ((int, float) if kind is float else (kind,)) or value is default
+        parts = value if isinstance(value, tuple) else (value,)
+        if not fits or not all(math.isfinite(part) for part in parts if isinstance(part, float)):
+            wanted = f"a {kind.__name__}" if default is None else f"it as its default is, {default!r}"
+            raise BadConfig(f"{of}: {key} is {said[key]!r}", remedy=f"give {wanted}")
     return replace(defaults, **values)
+
+
+def _kind(defaults: Any, key: str) -> type:
+    """The type of a parameter, that besides None where None is the default."""
+    default = getattr(defaults, key)
+    if default is not None:
+        return type(default)
+    hint = next(one for one in get_args(get_type_hints(type(defaults))[key]) if one is not type(None))
+    return get_origin(hint) or hint

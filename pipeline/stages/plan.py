@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from pipeline.errors import check_counts
-from pipeline.generation.budget.spending import Prices
+from pipeline.generation.budget.spending import Priced
 from pipeline.generation.engines import engine_fingerprint
 from pipeline.generation.reuse import Answered, least_prefill, unique_tokens
 from pipeline.plan import FIGURES
@@ -45,14 +45,12 @@ _REPORTED += ("mixed_tasks", "step_labels", "pairs")
 
 
 @dataclass(frozen=True, slots=True)
-class PlanConfig:
+class PlanConfig(Priced):
     """pilot: tasks that are tried, spread over the bands. strategy: of the rollouts. group: samples a task, for
     strategies that take it. temperature: none: as the strategy and the rule have it. top_p: likewise. params: JSON
     object of what the strategy shall have otherwise. rule: where trees grow further; without one, rollouts alone
     are planned. attempts: forked a task, for rules that take it. branches: from each fork, likewise. rule_params:
     JSON object of what the rule shall have otherwise. continuations: that a step must have for its label to count.
-    price_per_million_decoded: what decoded tokens cost; 0: not known. price_per_million_prompt: what prompt tokens
-    cost, cached or not. price_per_hour: what the engine costs while it is asked.
     """
 
     pilot: int = 8
@@ -66,14 +64,6 @@ class PlanConfig:
     branches: int = 4
     rule_params: str = ""
     continuations: int = 1
-    price_per_million_decoded: float = 0.0
-    price_per_million_prompt: float = 0.0
-    price_per_hour: float = 0.0
-
-    @property
-    def prices(self) -> Prices:
-        """What tokens cost."""
-        return Prices(self.price_per_million_decoded, self.price_per_million_prompt, self.price_per_hour)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -88,8 +78,7 @@ def write_plan(work: Work, config: PlanConfig = PlanConfig()) -> Report:
         BadConfig: there is no such strategy or rule; a parameter is not one of its; the suite has no
             training tasks.
     """
-    prices = {"price_per_million_decoded": 0, "price_per_million_prompt": 0, "price_per_hour": 0}
-    check_counts(config, pilot=1, continuations=1, **prices)
+    check_counts(config, pilot=1, continuations=1)
     by_shard = work.shards()
     made_from = inputs(
         VERSION,

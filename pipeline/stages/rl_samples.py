@@ -14,17 +14,14 @@ from pipeline.builders.rl_samples import CREDIT_COLUMNS, NODE_COLUMNS, SHARED, r
 from pipeline.credit import METHODS
 from pipeline.errors import BadConfig, BadTable, check_words
 from pipeline.report import Report
-from pipeline.stages.earlier import GENERATING, JUDGING, Earlier, judged_from, rollout_shards
-from pipeline.stages.verdicts import present
+from pipeline.stages.earlier import Earlier, judged_from, rollout_shards
+from pipeline.stages.judged_batches import BATCH_ROWS, judged_batches
 from pipeline.stages.work import Shards, Work, inputs
-from pipeline.store.batches import beside
-from schemas import Credit, Verdicts
+from schemas import Credit
 from schemas.base import column_types
 
 TABLE = "rl_samples"
 VERSION = "1"
-BATCH_ROWS = 100_000
-_VERDICTS = ("task", "tree", "node", "version", "reward")
 Shared = Literal["branches", "once"]
 
 
@@ -64,18 +61,14 @@ def write_rl_samples(work: Work, config: RlSampleConfig = RlSampleConfig()) -> R
         return {**made_from, **judged_from(work, shard, of=TABLE), "credit": f"{name} {credit.digest}"}
 
     for shard, _, said in shards.stale(rollout_shards(work), parts):
-        places = [work.place(stage, shard) for stage in GENERATING]
-        nodes = store.batches("nodes", places, columns=NODE_COLUMNS, rows=BATCH_ROWS)
-        verdicts = store.batches("verdicts", [*places, work.place(JUDGING, shard)], columns=_VERDICTS, rows=BATCH_ROWS)
         credit = store.batches("credit", [work.place(name, shard)], columns=CREDIT_COLUMNS, rows=BATCH_ROWS)
         with store.writer(TABLE, work.place(name, shard), inputs=said) as out:
-            for batch, (judged, credited) in beside(nodes, verdicts, credit):
+            for nodes, verdicts, credited in judged_batches(work, shard, credit, columns=NODE_COLUMNS):
                 if credited is not None:
-                    known = pl.DataFrame(schema=column_types(Verdicts)) if judged is None else pl.DataFrame(judged)
                     rows = rl_rows(
-                        pl.DataFrame(batch),
+                        nodes,
                         pl.DataFrame(credited, schema_overrides=column_types(Credit)),
-                        present(known),
+                        verdicts,
                         suite=work.suite.name,
                         method=name,
                         shared=config.shared,

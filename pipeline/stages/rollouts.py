@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from pipeline.errors import BadConfig, check_counts
+from pipeline.generation.budget.spending import Capped
 from pipeline.report import Report
 from pipeline.stages.growing import Growth
 from pipeline.stages.growing_trees import make_trees, reading_of, strategy_of
@@ -22,12 +23,10 @@ TABLES = ("nodes", "verdicts", "requests")
 
 
 @dataclass(frozen=True, slots=True)
-class RolloutConfig:
+class RolloutConfig(Capped):
     """strategy: how a tree grows from the prompt. group: samples a task, for strategies that take it. temperature:
     none: as the strategy has it. top_p: likewise. params: JSON object of what the strategy shall have otherwise. order:
-    which request goes first. most_tokens: decoded, after which the run ends cleanly; 0: no end. most_seconds: likewise.
-    most_cost: likewise, at these prices. price_per_million_decoded: of tokens; 0: none. price_per_million_prompt:
-    likewise, cached or not. price_per_hour: of the engine while it is asked.
+    which request goes first.
     """
 
     strategy: str = "flat"
@@ -36,12 +35,6 @@ class RolloutConfig:
     top_p: float | None = None
     params: str = ""
     order: str = "first"
-    most_tokens: int = 0
-    most_seconds: float = 0.0
-    most_cost: float = 0.0
-    price_per_million_decoded: float = 0.0
-    price_per_million_prompt: float = 0.0
-    price_per_hour: float = 0.0
 
 
 def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Report:
@@ -56,7 +49,7 @@ def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Repor
     common = {"group": config.group, "temperature": config.temperature, "top_p": config.top_p}
     strategy = strategy_of(FROM_PROMPT, config.strategy, config.params, **common)
     shards = Shards(work, STAGE, TABLES)
-    making = make_trees(shards, work.shards(), strategy, _begin, version=VERSION, run=config)
+    making = make_trees(shards, work.shards(), strategy, _begin, version=VERSION, order=config.order, caps=config.caps)
     return making.finish(**_numbers(shards))
 
 

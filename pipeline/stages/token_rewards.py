@@ -47,7 +47,8 @@ def write_token_rewards(work: Work, config: TokenRewardConfig = TokenRewardConfi
     places = {place.shard: place for place in work.places("pairs")}
     if not places:
         raise BadConfig(
-            f"round {work.round} of {work.suite.name} has no pairs", remedy="run `branchpoint pairs` for it first"
+            f"round {work.round} of {work.suite.name} has no pairs",
+            remedy=f"run `branchpoint pairs --suite {work.suite.name} --round {work.round}` first",
         )
     refuse_replaced(work, "pairs")
     shards, left_out = Shards(work, STAGE, (STAGE,)), 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.errors import check_counts
+from pipeline.generation.budget.spending import Capped
 from pipeline.report import Report
 from pipeline.stages.earlier import rollout_shards
 from pipeline.stages.growing import Growth
@@ -25,13 +26,10 @@ TABLES = ("nodes", "verdicts", "requests")
 
 
 @dataclass(frozen=True, slots=True)
-class TreeConfig:
+class TreeConfig(Capped):
     """rule: where trees grow further. attempts: forked a task, wrong and right in turn, for rules that take it.
     branches: new ones from each fork, likewise. temperature: none: as the rule has it. top_p: likewise. params: JSON
-    object of what the rule shall have otherwise. order: which request goes first. most_tokens: decoded, after which the
-    run ends cleanly; 0: no end. most_seconds: likewise. most_cost: likewise, at these prices.
-    price_per_million_decoded: of tokens; 0: none. price_per_million_prompt: likewise, cached or not. price_per_hour: of
-    the engine while it is asked.
+    object of what the rule shall have otherwise. order: which request goes first.
     """
 
     rule: str = "steps"
@@ -41,12 +39,6 @@ class TreeConfig:
     top_p: float | None = None
     params: str = ""
     order: str = "first"
-    most_tokens: int = 0
-    most_seconds: float = 0.0
-    most_cost: float = 0.0
-    price_per_million_decoded: float = 0.0
-    price_per_million_prompt: float = 0.0
-    price_per_hour: float = 0.0
 
 
 def write_trees(work: Work, config: TreeConfig = TreeConfig()) -> Report:
@@ -60,7 +52,9 @@ def write_trees(work: Work, config: TreeConfig = TreeConfig()) -> Report:
     sampling = {"temperature": config.temperature, "top_p": config.top_p}
     strategy = strategy_of(FROM_TREE, config.rule, config.params, **common, **sampling)
     shards = Shards(work, STAGE, TABLES)
-    making = make_trees(shards, rollout_shards(work), strategy, _go_on, version=VERSION, run=config)
+    making = make_trees(
+        shards, rollout_shards(work), strategy, _go_on, version=VERSION, order=config.order, caps=config.caps
+    )
     nodes, verdicts = shards.read("nodes"), shards.read("verdicts")
     return making.finish(
         pass_rate=pass_rate(verdicts),

@@ -195,6 +195,9 @@ class TestBuild:
         (tmp_path / "mine" / "notes.txt").write_text("x")
         with pytest.raises(BadConfig, match="is no dataset; move it away"):
             write_dataset(work, BuildConfig(folder=str(tmp_path / "mine")))
+        for unnamed in (".", "/", f"{tmp_path}/x/.."):
+            with pytest.raises(BadConfig, match="does not name the dataset's folder; end it with a name"):
+                write_dataset(work, BuildConfig(folder=unnamed))
         with pytest.raises(BadConfig, match="no sft of three/r9"):
             write_dataset(work, BuildConfig(folder=str(tmp_path / "x"), recipe=recipe(tmp_path)))
         with pytest.raises(BadConfig, match="other options too"):

@@ -248,3 +248,7 @@ def test_numbers_that_no_run_can_use(field):
 def test_a_target_that_is_none():
     with pytest.raises(BadConfig, match="prm target 'firm' is not known; use one of hard, soft"):
         PrmRecipe(target="firm")
+    with pytest.raises(BadConfig, match="prm name is 'a/b'"):
+        PrmRecipe(name="a/b")
+    with pytest.raises(BadConfig, match="prm seed is -1"):
+        PrmRecipe(seed=-1)

@@ -8,7 +8,7 @@ from random_policy import one_thread
 from scripted_round import Pupil, read, run, scripted
 
 from pipeline.builders.rationales import agreed
-from pipeline.errors import BadTable
+from pipeline.errors import BadConfig, BadTable
 from pipeline.generation.policies import find_policy
 from pipeline.generation.tokens import tokens_of
 from pipeline.labels.ledger import newest
@@ -82,6 +82,8 @@ def test_it_becomes_a_policy(work: Work):
     assert report.fresh == 1
     assert find_policy("three-r0-genprm", policies=work.settings.policies).fingerprint == report.digest
     assert train_generative_prm(work, SftRecipe(steps=2, batch_size=4)).fresh == 0
+    with pytest.raises(BadConfig, match="leave rows and agent out"):
+        train_generative_prm(work, SftRecipe(agent="verifier"))
 
 
 def test_labels_are_wanted_first(work: Work):

@@ -156,6 +156,10 @@ def test_what_is_refused(work):
         score(work, "archer", critic="none")
     with pytest.raises(BadConfig, match="kind"):
         train_critic(work, CriticRecipe(kind="turn"))
+    with pytest.raises(BadConfig, match="no step of round r0 of three was rewarded by an environment"):
+        train_critic(work, CriticRecipe(reward="step_reward"))
+    with pytest.raises(BadModel, match="dpo --suite three --round r0` first, or name a policy with --tuned"):
+        score(work, "tuned_logprobs")
 
 
 def test_a_critic_of_another_kind(scored):

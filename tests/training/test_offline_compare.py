@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from scripted_round import Pupil, scripted
 
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, StoreFull
 from pipeline.stages.best_answers import write_best_answers
 from pipeline.stages.interventions import InterventionConfig, write_interventions
 from pipeline.stages.pairs import write_pairs
@@ -61,6 +61,15 @@ def test_methods_without_rows_are_refused_before_the_first_step_with_the_command
     assert not work.settings.policies.exists()
     with pytest.raises(BadConfig, match="did you mean 'dpo'"):
         compare_methods(work, OfflineConfig(("dop",)))
+    with pytest.raises(BadConfig, match="the last seed is 4294967296"):
+        compare_methods(work, OfflineConfig(("start",), seeds=2, first_seed=2**32 - 1))
+
+
+def test_a_file_in_place_of_the_folder_is_refused_before_the_first_answer(work, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(StoreFull, match="--out"):
+        compare_methods(work, OfflineConfig(("start",), seeds=1, out=str(tmp_path / "out")))
+    assert not digests(work)
 
 
 def test_every_method_is_trained_and_measured_and_more_seeds_add_to_it(work, tmp_path):

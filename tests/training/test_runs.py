@@ -21,6 +21,7 @@ from trainers import runs
 from trainers.data import PAIR_COLUMNS, held_out_split
 from trainers.dpo import train_dpo
 from trainers.recipes import IntRecipe, SftRecipe, TRegRecipe
+from trainers.scores.critic_recipe import CriticRecipe
 from trainers.sft import train_sft
 from trainers.treg import train_treg
 
@@ -152,6 +153,20 @@ def test_the_seed_draws_adapters(policy):
     assert not torch.equal(drawn[0], drawn[2])
 
 
+def test_adapters_are_no_wider_than_the_model(policy):
+    with pytest.raises(BadConfig, match="lora_rank is 4096, the model is"):
+        runs.adapted(runs.load_model(runs.read_policy(policy)), SftRecipe(lora_rank=4096))
+
+
+def test_weights_that_are_no_numbers_are_refused():
+    model = torch.nn.Linear(2, 2)
+    runs.check_weights(model)
+    with torch.no_grad():
+        model.bias[1] = torch.inf
+    with pytest.raises(BadConfig, match="bias with weights that are no numbers; lower learning_rate"):
+        runs.check_weights(model)
+
+
 def test_bfloat16(policy, tmp_path):
     report = train_sft(answers(), policy=policy, out=tmp_path / "half", recipe=SftRecipe(steps=1, bf16=True))
     exact = train_sft(answers(), policy=policy, out=tmp_path / "single", recipe=SftRecipe(steps=1))
@@ -265,6 +280,13 @@ def test_an_empty_split_is_refused(policy, tmp_path):
         (replace(RECIPE, loss_type="tdpo2", held_out=0.0, packed=False), "loss_type"),
         (TRegRecipe(packed=False), "packed"),
         (TRegRecipe(base_loss="orpo"), "base_loss"),
+        (IntRecipe(learning_rate=1.5), "learning_rate is 1.5"),
+        (IntRecipe(seed=-1), "seed is -1"),
+        (IntRecipe(seed=2**32), "seed is"),
+        (IntRecipe(name="../other"), "name is '../other'"),
+        (SftRecipe(rows="best"), "rows is best; set rows to one of best_answers, role_rows"),
+        (CriticRecipe(name=".."), "critic name is '..'"),
+        (CriticRecipe(seed=-1), "critic seed"),
     ],
 )
 def test_recipes_that_cannot_be(recipe, field):

@@ -27,6 +27,7 @@ from pipeline.statistics import MeanInterval, difference_interval
 from pipeline.store.digest import content_digest
 from schemas import Evals
 from schemas.base import column_types
+from trainers.comparison_files import open_comparison
 from trainers.offline.answers import Answers, held_out_answers
 from trainers.offline.methods import METHODS, START, Lesson
 from trainers.offline.table import GAIN, Figures, write_comparison
@@ -83,6 +84,7 @@ def compare_methods(work: Work, config: OfflineConfig = OfflineConfig()) -> Repo
     lessons = read_lessons(work, names)
     digests = {lesson: content_digest(rows.to_arrow()) for lesson, rows in lessons.items()}
     tasks = _some(held_out_tasks(work), config.tasks)
+    open_comparison(Path(config.out), last_seed=config.first_seed + config.seeds - 1)
     comparison = _Comparison(work, config, tasks, lessons)
     shards, shown = Shards(work, STAGE, ("evals",)), {}
     for seed in range(

@@ -18,7 +18,7 @@ from pipeline.errors import BadConfig, check_counts
 from pipeline.report import Report
 from pipeline.stages.work import Work
 from pipeline.statistics import difference_interval
-from trainers.comparison_files import between, open_out, write_files
+from trainers.comparison_files import between, open_comparison, write_files
 from trainers.online.recipe import load_recipe
 from trainers.online.rounds import OnlineConfig, train_online
 from trainers.online.warm_up import begun_from, warm_round
@@ -73,7 +73,7 @@ def compare_recipes(work: Work, config: CompareConfig = CompareConfig()) -> Repo
                 f"recipe {name} measures no pass@1 on suite {work.suite.name}",
                 remedy="set eval_samples above 0, on a suite that asks for answers",
             )
-    open_out(Path(config.out))
+    open_comparison(Path(config.out), last_seed=config.first_seed + config.seeds - 1)
     started, curves = time.monotonic(), {}
     for seed in range(config.first_seed, config.first_seed + config.seeds):  # so that at any time all compare alike
         for name, recipe in zip(names, config.recipes, strict=True):

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,7 +19,7 @@ from transformers import PreTrainedModel
 from pipeline.errors import BadModel
 from pipeline.generation.policies import Policy
 from trainers import runs
-from trainers.saving import weight_errors
+from trainers.saving import new_folder
 from trainers.scores.critic_recipe import Critic
 from trainers.scores.critics import heads
 from trainers.scores.forward import open_model
@@ -44,30 +42,16 @@ def save_critic(critic: nn.ModuleDict, model: PreTrainedModel | None, *, out: Pa
     Raises:
         StoreFull: the disk refused; what was there stays.
     """
-    part, old = (out.with_name(f".{out.name}.{end}") for end in ("part", "old"))
-    for left in (part, old):
-        shutil.rmtree(left, ignore_errors=True)
-    try:
-        with weight_errors(out, setting="BRANCHPOINT_POLICIES"), runs.quiet():
-            part.mkdir(parents=True)
-            save_file({name: one.contiguous().cpu() for name, one in critic.state_dict().items()}, part / HEADS)
-            if model is not None:
-                model.save_pretrained(part / BACKBONE)
-            digest = hashlib.sha256(json.dumps(lineage, sort_keys=True).encode())
-            for weights in sorted(part.rglob("*.safetensors")):
-                with weights.open("rb") as handle:
-                    hashlib.file_digest(handle, lambda: digest)
-                    os.fsync(handle.fileno())
-            fingerprint = digest.hexdigest()[:16]
-            (part / "lineage.json").write_text(json.dumps({**lineage, "fingerprint": fingerprint}, indent=2) + "\n")
-            if out.exists():
-                out.rename(old)
-            part.rename(out)
-    finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(part, ignore_errors=True)
+    with new_folder(out) as part, runs.quiet():
+        save_file({name: one.contiguous().cpu() for name, one in critic.state_dict().items()}, part / HEADS)
+        if model is not None:
+            model.save_pretrained(part / BACKBONE)
+        digest = hashlib.sha256(json.dumps(lineage, sort_keys=True).encode())
+        for weights in sorted(part.rglob("*.safetensors")):
+            with weights.open("rb") as handle:
+                hashlib.file_digest(handle, lambda: digest)
+        fingerprint = digest.hexdigest()[:16]
+        (part / "lineage.json").write_text(json.dumps({**lineage, "fingerprint": fingerprint}, indent=2) + "\n")
     return fingerprint
 
 

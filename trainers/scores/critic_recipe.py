@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import BadConfig, BadModel, check_counts, check_words
+from trainers.recipes import check_run
 
 FOLDER = "critics"
 """Where critics stand, below the trained policies."""
@@ -59,9 +60,11 @@ class CriticRecipe:
         """
         check_words(self, of="critic", kind=KINDS, reward=REWARDS, backbone=BACKBONES)
         check_counts(self, of="critic", width=1, epochs=1, patience=1, most_tokens=1)
-        for name in ("learning_rate", "backbone_rate"):
-            if not getattr(self, name) > 0:
-                raise BadConfig(f"critic {name} is {getattr(self, name)}", remedy=f"set {name} above 0")
+        check_run(self, of="critic")
+        if not 0 < self.backbone_rate <= 1:
+            raise BadConfig(
+                f"critic backbone_rate is {self.backbone_rate}", remedy="set backbone_rate above 0 and at most 1"
+            )
         if not (self.gamma <= 1 and 0 < self.tau <= 1 and 0 <= self.held_share < 1):
             raise BadConfig(
                 f"critic gamma {self.gamma}, tau {self.tau} or held_share {self.held_share} is out of range",

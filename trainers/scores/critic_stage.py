@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.errors import BadInput, BadModel
+from pipeline.errors import BadConfig, BadInput, BadModel
 from pipeline.report import Progress, Report
 from pipeline.stages.earlier import GENERATING, judged_from, rollout_shards
 from pipeline.stages.work import Work, inputs
@@ -57,6 +57,11 @@ def _train(work: Work, name: str, recipe: CriticRecipe, made_from: dict[str, str
     train, held = split_tasks(_token_counts(work, shards), recipe)
     if not train:
         raise BadInput("the round has no task with something said", remedy="gather rollouts first")
+    if recipe.reward == "step_reward" and not _rewarded(work, shards):
+        raise BadConfig(
+            f"no step of round {work.round} of {work.suite.name} was rewarded by an environment",
+            remedy="set reward to verdict, or play the suite with `branchpoint episodes`",
+        )
 
     def told(epoch: int) -> None:
         work.on_progress(Progress(STAGE, "epochs", epoch, recipe.epochs, 0, 0, time.monotonic() - started))
@@ -101,6 +106,12 @@ def _token_counts(work: Work, shards: list[str]) -> dict[str, int]:
     """Tokens said in each task."""
     rows = work.store.read("nodes", _places(work, shards), columns=["task", "parent", "kind", "token_count"])
     return dict(rows.filter(pl.Series(said(rows))).group_by("task").agg(pl.col("token_count").sum()).iter_rows())
+
+
+def _rewarded(work: Work, shards: list[str]) -> bool:
+    """Whether an environment paid for any step."""
+    rewards = work.store.read("nodes", _places(work, shards), columns=["step_reward"])["step_reward"]
+    return rewards.null_count() < len(rewards)
 
 
 def _parts(work: Work, shards: list[str], tasks: set[str], recipe: CriticRecipe) -> list[tuple[Contexts, Steps]]:

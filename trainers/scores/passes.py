@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.credit.inputs import SCORES
-from pipeline.errors import BadConfig, BadInput, BadTable
+from pipeline.errors import BadConfig, BadInput, BadModel, BadTable
 from pipeline.generation.policies import Policy, find_policy
 from pipeline.stages.earlier import judged_from, rollout_shards
 from pipeline.stages.work import Work
@@ -76,9 +76,17 @@ class Passes:
         Raises:
             BadModel: there is none.
         """
-        given = {"tuned_logprobs": self._config.tuned, "prm_logprobs": self._config.prm}
-        default = policy_name(self._work, "dpo") if name in given else self._work.policy_name
-        return find_policy(given.get(name, self._config.reference) or default, policies=self._work.settings.policies)
+        work, given = self._work, {"tuned_logprobs": self._config.tuned, "prm_logprobs": self._config.prm}
+        if given.get(name) == "":
+            try:
+                return find_policy(policy_name(work, "dpo"), policies=work.settings.policies)
+            except BadModel as error:
+                remedy = f"run `branchpoint-train dpo --suite {work.suite.name} --round {work.round}` first"
+                option = name.removesuffix("_logprobs")
+                raise BadModel(error.culprit, remedy=f"{remedy}, or name a policy with --{option}") from error
+        return find_policy(
+            given.get(name) or self._config.reference or work.policy_name, policies=work.settings.policies
+        )
 
     def likelihoods(self, names: list[str]) -> Pass:
         """Log-probabilities and entropies under one policy, from one forward pass."""

@@ -1,13 +1,13 @@
-"""What a run has spent, what that costs, and where it ends cleanly. Knows no engine."""
+"""What a run has spent, what that costs, and where it ends cleanly; the options that say so. Knows no engine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import numpy as np
 
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, check_counts
 
 Amount = TypeVar("Amount", float, np.ndarray)
 
@@ -33,8 +33,8 @@ class Spent:
 class Prices:
     """In whatever currency; 0: nothing. All 0: not known.
 
-    decoded: of a million tokens. prompt: of a million of those sent, cached or not. hour: of the engine, all its
-        servers together.
+    decoded: of a million tokens. prompt: of a million of those sent, cached or not. hour: of the engine; of all its
+        servers together, since neither the clock nor the ledger knows how many there were.
     """
 
     decoded: float = 0.0
@@ -104,3 +104,52 @@ class Caps:
 
 
 NO_CAPS = Caps()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priced:
+    """What a run of a stage costs, in whatever currency; a part of the configurations of stages.
+
+    price_per_million_decoded: of tokens; 0: none. price_per_million_prompt: likewise, cached or not. price_per_hour: of
+    the engine while it is asked, all its servers together; 0: none.
+
+    Raises:
+        BadConfig: one is negative.
+    """
+
+    price_per_million_decoded: float = 0.0
+    price_per_million_prompt: float = 0.0
+    price_per_hour: float = 0.0
+
+    def __post_init__(self):  # for subclasses too: only what is shared comes by keyword alone
+        check_counts(self, **{field.name: 0 for field in fields(self) if field.kw_only})
+
+    @property
+    def prices(self) -> Prices:
+        """What tokens and hours cost."""
+        return Prices(self.price_per_million_decoded, self.price_per_million_prompt, self.price_per_hour)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capped(Priced):
+    """Where a run of a stage ends cleanly; a part of the configurations of stages.
+
+    most_tokens: decoded, after which the run ends cleanly; 0: no end. most_seconds: likewise. most_cost: likewise, at
+    these prices.
+
+    Raises:
+        BadConfig: one is negative.
+    """
+
+    most_tokens: int = 0
+    most_seconds: float = 0.0
+    most_cost: float = 0.0
+
+    @property
+    def caps(self) -> Caps:
+        """Where the run ends.
+
+        Raises:
+            BadConfig: money is capped and nothing has a price.
+        """
+        return Caps(self.most_tokens or None, self.most_seconds or None, self.most_cost or None, self.prices)
