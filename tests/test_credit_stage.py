@@ -214,6 +214,7 @@ NODES = pl.DataFrame(
         "turn": [0, 1, 2, 0, 1],
         "agent": ["solver", "solver", "editor", "solver", "reflector"],
         "kind": ["prompt", "step", "step", "prompt", "step"],
+        "sampled": [False, True, True, False, None],
         "state_key": [None, "x", "x", None, "x"],
         "step_reward": [None, 1.5, None, None, -2.0],
         "text": ["q", "s", "t", "q", "u"],
@@ -234,6 +235,7 @@ class TestInputs:
         assert trees.given["turn"].tolist() == [0, 1, 2, 0, 1]
         assert trees.given["agent"].tolist() == [0, 0, 2, 0, 1]
         assert trees.given["kind"].tolist() == [0, 1, 1, 0, 1]
+        assert trees.given["sampled"].tolist() == [False, True, True, False, False]
         assert trees.given["origin"].tolist() == [0, 1, 1, 0, 1]
         assert trees.given["finish"].tolist() == [-1, -1, 1, -1, 0]
         assert trees.given["step_reward"].tolist() == [0, 1.5, 0, 0, -2]

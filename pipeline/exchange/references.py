@@ -102,7 +102,9 @@ def restored(root: Any, nodes: Iterable[Mapping[str, Any]]) -> Restored:
         }
         for table, into in rows.items():
             for row in msgspec.convert(node.get(table) or [], list[dict[str, Any]]):
-                into.append(_row(table, {**row, **of}))
+                read = _row(table, {**row, **of})
+                if table != "requests" or read not in into:  # each step of an answer names the request of all
+                    into.append(read)
     return found
 
 

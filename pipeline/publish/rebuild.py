@@ -221,6 +221,17 @@ def _compare_stage(folder: Folder, work: Work, shards: list[_Shard], made: Remad
     return Compared(what, True, f"{rows:,} rows as the nodes give them")
 
 
+def _labeller(folder: Folder, labels: str) -> str:
+    """Whose labels were read. Of several shards the manifest has a digest alone, without the name.
+
+    Raises:
+        ValueError: it may be any of several.
+    """
+    labellers = _names(folder, "step_labels", "labeller")
+    (read,) = [name for name in labellers if labels.startswith(f"{name} ")] or labellers
+    return read
+
+
 def _run_again(folder: Folder, work: Work, made: Remade, stage: str) -> str:
     """Let a stage make its rows of the forest as it did. Returns why it does not; empty: it did."""
     module, said = import_module(made.module), _said(folder, made.table, stage)
@@ -279,9 +290,7 @@ def _config(config: type, table: str, stage: str, said: dict[str, str], folder: 
     """
     values = json.loads(said.get("config") or "{}")
     if table == "credit":
-        labellers = _names(folder, "step_labels", "labeller")
-        read = [name for name in labellers if said.get("labels", "").startswith(f"{name} ")] or labellers
-        of = {"labeller": read[0]} if read else {}
+        of = {"labeller": _labeller(folder, said["labels"])} if "labels" in said else {}
         return config(method=(stage,), params=json.dumps(values) if values else "", **of)
     if table == "step_labels":
         return config(labeller=stage, params=json.dumps(values) if values else "")

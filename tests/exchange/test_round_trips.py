@@ -196,12 +196,11 @@ def store_forest(work, trees: list[Tree], said: list[tuple]) -> None:
         {"task": task, "tree": tree, "node": node, "labeller": "human", "version": "1", "hard": reward > 0}
         for task, tree, node, reward in said
     ]
+    asked = {node["request"]: tree.task for tree in trees for node in tree.nodes if node["request"] and node["sampled"]}
     requests = [
-        {"task": tree.task, "request": node["request"], "stage": "rollouts", "sample_index": 0, "policy": "p"}
+        {"task": task, "request": request, "stage": "rollouts", "sample_index": 0, "policy": "p"}
         | {"engine": "vllm", "sampling": "{}", "prompt_tokens": 1, "seconds": 0.5, "attempts": 1}
-        for tree in trees
-        for node in tree.nodes
-        if node["request"] and node["sampled"]
+        for request, task in asked.items()
     ]
     made = inputs("1", policy="p")
     work.store.write("tasks", frame("tasks", tasks), Place("foreign", EVERY_ROUND, "tasks", "train-000"), inputs=made)
@@ -223,6 +222,23 @@ def test_any_forest_is_restored(tmp_path_factory: pytest.TempPathFactory, format
     assert not violations(there)
     assert not faults_in(there), "also the ledger has what was sampled"
     for name in ("tasks", "nodes", "verdicts", "step_labels", "requests"):
+        assert_frame_equal(table(here, name), table(there, name))
+
+
+@pytest.mark.parametrize("format", ["atif", "sessions"])
+def test_an_answer_of_several_steps_is_restored_with_its_one_request(tmp_path: Path, format: str):
+    here, there = work_at(tmp_path / "here"), work_at(tmp_path / "there")
+    tree = Tree("foreign/made/train/000000", "foreign/made/train/000000@r0")
+    tree.add_prompt(None, np.asarray([1, 2], np.int32), text="q", agent="solver")
+    for number, finish in enumerate((None, "stop")):
+        said = {"request": "q0", "policy": "p", "finish": finish, "text": f"step {number}", "agent": "solver"}
+        tree.add(number, kind="step", origin="sample", sampled=True, token_ids=[3 + number], logprobs=[-0.5], **said)
+    store_forest(here, [tree], [])
+    send_out(here, format, tmp_path / "out")
+    bring_in(there, format, tmp_path / "out")
+    assert not violations(there)
+    assert len(table(there, "requests")) == 1
+    for name in ("nodes", "requests"):
         assert_frame_equal(table(here, name), table(there, name))
 
 

@@ -82,6 +82,19 @@ def test_another_recipe_or_seed_needs_rounds_of_its_own(done):
             train_online(done, other)
 
 
+def test_a_recipe_that_could_not_begin_does_not_hold_its_round(tmp_path):
+    with scripted(tmp_path, Pupil()) as work:
+        with pytest.raises(BadConfig, match="nosuch"):
+            train_online(work, replace(TWO, rounds=1, changes='{"strategy": "nosuch"}'))
+        assert train_online(work, replace(TWO, rounds=1)).fresh == 1
+
+
+def test_seeds_and_rounds_that_would_draw_what_others_draw_are_refused(done):
+    for asked in (replace(TWO, seed=2048), replace(TWO, rounds=1025)):
+        with pytest.raises(BadConfig, match="give at most"):
+            train_online(done, asked)
+
+
 def test_figures_of_every_round_are_rows_and_a_picture(done):
     evals = done.store.read("evals", done.store.places("evals", suite="three", round="r1"))
     figures = dict(evals.filter(pl.col("policy") == "three-r1-online").select("metric", "value").iter_rows())
@@ -136,9 +149,16 @@ def test_tokens_end_a_run_after_the_round_that_spends_them(tmp_path):
 def test_seeds_draw_answers_of_their_own(done, tmp_path):
     with scripted(tmp_path, Pupil()) as work:
         train_online(work, replace(TWO, rounds=1, seed=3))
-        drawn = work.store.scan("requests", suite="three").select("sample_index").collect().to_series()
-        first = done.store.scan("requests", suite="three").select("sample_index").collect().to_series()
-    assert set(drawn) == {(3 << 20) + index for index in set(first)}
+        drawn = _samples(work, "r0")
+    assert drawn == {(3 << 20) + index for index in _samples(done, "r0")}
+
+
+def test_rounds_draw_answers_of_their_own(done):
+    assert _samples(done, "r1") == {(1 << 10) + index for index in _samples(done, "r0")}
+
+
+def _samples(work: Work, round: str) -> set[int]:
+    return set(work.store.scan("requests", suite="three", round=round).collect()["sample_index"])
 
 
 @pytest.mark.parametrize(

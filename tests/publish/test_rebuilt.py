@@ -122,3 +122,17 @@ def test_credit_of_another_version_still_serves_the_samples(work, tmp_path):
     found = {one.what: one.detail for one in check_rebuilt(Folder(folder.path))}
     assert found["credit tempo from nodes"].startswith("not built again: made by version 0")
     assert "as the nodes give them" in found["rl_samples tempo from nodes"]
+
+
+def test_credit_is_not_built_again_from_the_labels_of_just_anybody(work, tmp_path):
+    mine = copied(work, tmp_path)
+    write_credit(mine, CreditConfig(("capo",)))
+    assert "as the nodes give them" in rebuilt(mine)["credit capo"][1]
+    folder = Folder(release_folder(mine))
+    for stage in folder.manifest["stages"]:
+        if stage["name"] == "capo":
+            stage["inputs"]["labels"] = "0123456789abcdef"  # as of several shards
+    (folder.path / "manifest.json").write_text(json.dumps(folder.manifest))
+    found = {one.what: one for one in check_rebuilt(Folder(folder.path))}
+    assert found["credit capo from nodes"].passed
+    assert found["credit capo from nodes"].detail.startswith("not built again")

@@ -158,6 +158,7 @@ def test_what_is_refused(work):
         train_critic(work, CriticRecipe(kind="turn"))
     with pytest.raises(BadConfig, match="no step of round r0 of three was rewarded by an environment"):
         train_critic(work, CriticRecipe(reward="step_reward"))
+    shutil.rmtree(work.settings.policies / policy_name(work, "dpo"), ignore_errors=True)
     with pytest.raises(BadModel, match="dpo --suite three --round r0` first, or name a policy with --tuned"):
         score(work, "tuned_logprobs")
 

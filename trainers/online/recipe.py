@@ -6,10 +6,11 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from math import cos, pi
+from math import cos, isfinite, pi
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pipeline.cli_options import closest
 from pipeline.credit import METHODS, labelled
 from pipeline.errors import BadConfig, check_counts, check_words
 from pipeline.stages.params import read_json_params
@@ -24,6 +25,7 @@ LOSS_NAMES = ("clip", "sequence", "cispo", "opmd", "reinforce")
 KL_NAMES = ("none", "k1", "k2", "k3")
 SCHEDULES = ("linear", "exp", "cosine")
 T = TypeVar("T")
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", dict: "a table"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,9 @@ class OnlineRecipe:
             rows=("method", "retry_rows"),
             allocation=("even", "knapsack"),
         )
+        for one in fields(self):
+            value = getattr(self, one.name)
+            self._require(not isinstance(value, float) or isfinite(value), one.name, "to a finite number")
         for name in ("group", "epochs", "max_tokens", "learning_rate", "most_norm", "eval_every", "replay_uses"):
             self._require(getattr(self, name) > 0, name, "above 0")
         self._require(self.implicit_rate > 0, "implicit_rate", "above 0")
@@ -273,6 +278,11 @@ def load_recipe(name: str, *, changes: str = "") -> OnlineRecipe:
     """
     file = FOLDER / f"{name}.toml"
     path = file if file.exists() else Path(name)
+    if not path.exists():
+        raise BadConfig(
+            f"there is no recipe {name!r}",
+            remedy=f"{closest(name, recipes())}give a file or one of {', '.join(recipes())}",
+        )
     try:
         said = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:  # also of bytes that are no text
@@ -292,5 +302,5 @@ def load_recipe(name: str, *, changes: str = "") -> OnlineRecipe:
         if not isinstance(value, (float, int) if kind is float else kind) or (
             kind is not bool and isinstance(value, bool)
         ):
-            raise BadConfig(f"recipe {name!r}: {key} is {value!r}", remedy=f"give a {kind.__name__}")
+            raise BadConfig(f"recipe {name!r}: {key} is {value!r}", remedy=f"give {_KINDS[kind]}")
     return replace(default, **said)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from pipeline.errors import BadConfig
 from pipeline.generation.engine import Request, Sampling
 from pipeline.generation.sampler import Sampler
 from pipeline.stages.work import Work
@@ -18,6 +19,8 @@ DRAWS = 1 << 20
 """Samples of a prompt that belong to one seed."""
 ROUND_DRAWS = 1 << 10
 """Of those, the ones that belong to one round."""
+SEEDS = (1 << 31) // DRAWS
+"""Seeds there are: samples are counted in 32 bits."""
 
 
 @dataclass(slots=True)
@@ -51,6 +54,17 @@ class RoundWork(Work):
             yield SeededSampler(
                 **{one.name: getattr(plain, one.name) for one in fields(Sampler)}, first=self.first_sample
             )
+
+
+def check_draws(seed: int, *, rounds: int) -> None:
+    """Refuse a run whose samples would be those of another seed or round.
+
+    Raises:
+        BadConfig: names what is too large.
+    """
+    for name, value, end in (("seed", seed, SEEDS), ("rounds", rounds - 1, DRAWS // ROUND_DRAWS)):
+        if value >= end:
+            raise BadConfig(f"{name} is {value + (name == 'rounds')}", remedy=f"give at most {end - (name == 'seed')}")
 
 
 def first_draw(seed: int, *, round: int) -> int:

@@ -36,6 +36,7 @@ from trainers.online.ahead import beside
 from trainers.online.implicit import LEARNT
 from trainers.online.learners import implicit_model, write_process_labels, write_scores
 from trainers.online.recipe import OnlineRecipe, load_recipe
+from trainers.online.round_work import check_draws
 from trainers.online.run import VERSION, Run, begin
 from trainers.online.sampling import sample
 from trainers.online.updates import update_implicit, update_round
@@ -90,6 +91,7 @@ def train_online(work: Work, config: OnlineConfig = OnlineConfig()) -> Report:
         BadModel: a policy, or the optimiser's state, cannot be read.
     """
     check_counts(config, rounds=1, tokens=0, seed=0)
+    check_draws(config.seed, rounds=config.rounds)
     started, recipe = time.monotonic(), load_recipe(config.recipe, changes=config.changes)
     if config.method:
         every = recipe.prm_every if labelled(METHODS[config.method]) else 0

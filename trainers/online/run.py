@@ -51,14 +51,14 @@ class Run(NamedTuple):
 
 
 def begin(run: Run) -> None:
-    """Note what the run is, or make sure that it is the one that began here."""
+    """Note what the run is, or make sure that it is the one that began here. What left no node began nothing."""
     said = {"recipe": asdict(run.recipe), "seed": run.seed, "policy": run.work.policy.fingerprint, "version": VERSION}
     text, file = json.dumps(said, indent=2, sort_keys=True), run.folder / "run.json"
-    if file.exists():
+    if file.exists() and run.work.store.places("nodes", suite=run.work.suite.name, round=run.names[0]):
         if file.read_text() != text:
             raise BadConfig(
                 f"round {run.names[0]} was begun with another recipe, seed or policy",
-                remedy=f"give another --round, such as {run.work.suite.name}-a0, or remove {run.folder}",
+                remedy=f"give another --round, such as a0 or b0, or remove {run.folder}",
             )
         return
     with disk_errors(file, setting="BRANCHPOINT_POLICIES"):
