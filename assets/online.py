@@ -14,7 +14,7 @@ from assets.resources import Workplace
 from assets.tables import filled, launch_form, result, round_asset, with_picture
 from assets.train import OWNERS
 from pipeline.stages.work import Work
-from trainers.online.rounds import OnlineConfig, picture_of, train_online
+from trainers.online.rounds import OnlineConfig, picture_of, run_name, train_online
 from trainers.online.watch import numbered
 
 Online = launch_form(OnlineConfig)
@@ -23,9 +23,10 @@ SHARED = {"deps": [tasks], "group": "train", "kinds": {"vllm", "pytorch"}, "owne
 
 @round_asset("policies", "online", **SHARED)
 def online(context: dg.AssetExecutionContext, config: Online, workplace: Workplace) -> dg.MaterializeResult:
-    """The policy after rounds of online RL with any credit method, named after the partition's: r0-rl0, r0-rl1, ..."""
-    work = workplace.open(context)
-    return _trained(replace(work, round=f"{work.round}-rl0"), filled(OnlineConfig, config))
+    """The policy after rounds of online RL with any credit method. They are named after the partition's, the recipe and
+    what the form changes in it: r0-grpo-0, r0-grpo-1, ...; r0-grpo-tempo-0, ..."""
+    work, asked = workplace.open(context), filled(OnlineConfig, config)
+    return _trained(replace(work, round=f"{work.round}-{run_name(asked)}-0"), asked)
 
 
 @round_asset("policies", "online_round", **SHARED)

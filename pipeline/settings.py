@@ -50,3 +50,9 @@ def quiet_engines() -> None:
         "TRANSFORMERS_VERBOSITY": "error",
     }.items():
         os.environ.setdefault(name, value)
+
+
+def only_gpu(number: int) -> None:
+    """Let this process see one GPU, numbered among those it could see. Call before anything asks CUDA."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[number] if seen else str(number)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import operator
+import os
 import time
 from functools import partial
 
 import pytest
+import torch
 from scripted_round import SUITE
 
-from pipeline.settings import Settings
+from pipeline.errors import BadConfig
+from pipeline.settings import Settings, only_gpu
 from pipeline.stages.work import Work, make_work
 from trainers.online import rounds
-from trainers.online.ahead import beside
+from trainers.online.ahead import beside, spare_device
 from trainers.online.rounds import OnlineConfig, train_online
 
 CHANGES = {"group": 2, "entropy_weight": 0.01, "eval_samples": 0, "overlap": True}
@@ -47,6 +50,26 @@ def test_a_round_is_sampled_beside_the_update_before_by_the_policy_before(work, 
     assert [one["parent"] for one in lineage] == ["three-r0-online", "three-r1-online"]
     assert not samples["r0"] & samples["r1"]
     assert not any(rows["reused"].any() for rows in asked.values())
+
+
+@pytest.mark.parametrize(("count", "device"), [(0, None), (2, 1)])
+def test_the_engine_beside_has_a_gpu_of_its_own(monkeypatch, count, device):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert spare_device("vllm") == device
+    assert spare_device("served") is None
+
+
+def test_the_only_gpu_is_the_trainers(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(BadConfig, match="overlap"):
+        spare_device("vllm")
+
+
+@pytest.mark.parametrize(("seen", "only"), [("", "1"), ("4,5", "5")])
+def test_a_gpu_is_numbered_among_those_that_are_seen(monkeypatch, seen, only):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+    only_gpu(1)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == only
 
 
 def test_what_failed_beside_is_said_and_harms_nothing(caplog):

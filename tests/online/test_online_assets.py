@@ -14,6 +14,7 @@ from assets.partitions import add_partitions
 from assets.resources import Workplace
 from pipeline.generation.policies import find_policy
 from pipeline.stages.work import Work
+from trainers.online.rounds import OnlineConfig, run_name
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::dagster.BetaWarning"),
@@ -47,7 +48,10 @@ def materialise(asset: dg.AssetsDefinition, work: Work, round: str, instance: dg
 def test_a_fast_loop_names_its_rounds_after_the_partition(work):
     with dg.DagsterInstance.ephemeral() as instance:
         materialise(online, work, "r0", instance)
-    assert {place.round for place in work.store.places("rl_samples", stage="rloo")} == {"r0-rl0", "r0-rl1"}
+    assert {place.round for place in work.store.places("rl_samples", stage="rloo")} == {
+        f"r0-{run_name(OnlineConfig(**FORM))}-{number}" for number in (0, 1)
+    }
+    assert run_name(OnlineConfig("my/own.toml", method="tempo", seed=3)) == "own-tempo-s3"
 
 
 def test_a_slow_loop_goes_on_round_by_round_to_its_end(work):

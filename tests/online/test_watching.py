@@ -49,6 +49,9 @@ def test_every_recipe_can_be_read_and_its_parameters_are_the_methods(name):
         pytest.param('{"dual_clip": 1.1}', "dual_clip", id="dual clip within the clip"),
         pytest.param('{"method": "pure", "prm": "judge"}', "labeller", id="a PRM whose labels nobody reads"),
         pytest.param('{"method": "pure", "labeller": "prm"}', "labeller", id="no PRM"),
+        pytest.param('{"method": "brpo"}', "budget, which no round makes", id="scores of a file"),
+        pytest.param('{"method": "malt"}', "answers of the verifier", id="trees of roles"),
+        pytest.param('{"method": "pure", "labeller": "human"}', "labeller", id="people in the loop"),
         pytest.param('{"prm": "judge", "prm_every": 2}', "prm_every", id="a given PRM that is to be trained"),
         pytest.param('{"prm_every": 2}', "rule", id="labels of trees that do not grow"),
         pytest.param('{"prm_training": {"stesp": 2}}', "stesp", id="no such setting of a PRM"),
@@ -142,12 +145,19 @@ CALM = {"entropy": 1.0, "answer_tokens": 40.0, "reward": 0.5, "pass@1": 0.5, "st
         pytest.param({"step_score": 0.7, "pass@1": 0.4}, ["hacked"], id="score up, outcome down"),
         pytest.param({"step_score": 0.7, "pass@1": 0.6}, [], id="both up"),
         pytest.param({"step_score": None}, [], id="no score"),
+        pytest.param({"entropy": 0.2, "pass@1": 0.6}, [], id="entropy down, outcome up"),
+        pytest.param({"entropy": None}, [], id="a round without an update"),
+        pytest.param({"step_score": 0.7, "pass@1": None, "reward": 0.1}, [], id="not evaluated, of another shard"),
     ],
 )
 def test_alarms(last, said):
     found = alarms([CALM, CALM, CALM, {**CALM, **last}])
     assert len(found) == len(said)
     assert all(word in sentence for word, sentence in zip(said, found, strict=True))
+
+
+def test_a_first_round_without_an_update_mutes_no_alarm():
+    assert "entropy" in alarms([{**CALM, "entropy": None}, CALM, {**CALM, "entropy": 0.2}])[0]
 
 
 def test_samples_go_to_tasks_that_teach_and_are_as_many_in_all():

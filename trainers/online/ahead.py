@@ -15,18 +15,38 @@ import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import wait
 
+from pipeline.errors import BadConfig
+from pipeline.settings import only_gpu
+
 LOG = logging.getLogger(__name__)
 
 
+def spare_device(engine: str) -> int | None:
+    """The GPU for an engine beside the trainer's: the last there is; None: it needs none.
+
+    Raises:
+        BadConfig: the only one is the trainer's.
+    """
+    from torch import cuda
+
+    count = cuda.device_count()
+    if engine == "served" or not count:
+        return None
+    if count == 1:
+        raise BadConfig("the only GPU is the trainer's, and overlap needs another", remedy="set overlap to false")
+    return count - 1
+
+
 @contextlib.contextmanager
-def beside(work: Callable[[], object], *, of: str) -> Iterator[None]:
+def beside(work: Callable[[], object], *, of: str, device: int | None = None) -> Iterator[None]:
     """Run something in another process meanwhile, and wait for it; stop it where the block fails.
 
     Args:
         work: what is run; it and what it holds can be pickled. What it prints goes to stderr.
+        device: number of the only GPU that it shall see; None: whatever there is.
         of: what it is, for the log line that says it failed.
     """
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(work,), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(work, device), daemon=True)
     process.start()
     try:
         yield
@@ -38,8 +58,10 @@ def beside(work: Callable[[], object], *, of: str) -> Iterator[None]:
         LOG.warning("%s was not sampled ahead: its process ended with %s", of, process.exitcode)
 
 
-def _run(work: Callable[[], object]) -> None:
+def _run(work: Callable[[], object], device: int | None) -> None:
     """In the process: the work, but not beyond the life of who asked for it."""
+    if device is not None:
+        only_gpu(device)
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     with contextlib.redirect_stdout(sys.stderr):

@@ -15,6 +15,7 @@ from pipeline.credit import METHODS, labelled
 from pipeline.errors import BadConfig, check_counts, check_words
 from pipeline.stages.params import read_json_params
 from pipeline.stages.retry_rows import RetryRowConfig
+from trainers.online.judging import LOOPED, lacking
 from trainers.prm_recipe import PrmRecipe
 from trainers.recipes import IntRecipe
 from trainers.scores.critic_recipe import CriticRecipe
@@ -66,14 +67,15 @@ class OnlineRecipe:
     one that its own update begins from.
 
     Credit. method: key of METHODS. params: of it. labeller: whose step labels it reads; one that reads the forest
-    (monte_carlo) labels each round first. prm: process reward model that labels each round, for labeller prm.
-    prm_every: rounds between trainings of such a model of the run's own, from the round's policy on the round's steps,
-    in the first round first; trees grow for its labels in those rounds alone; 0: it has none. prm_training: of it, by
-    name of PrmRecipe. critic_training: of the critic of each round, by name of CriticRecipe, where the method reads
-    one. implicit_rate: AdamW's, of the language model whose log-ratios are rewards, where the method reads one: it
-    takes a step a round, after the rewards. schedule: by parameter, how it moves with the rounds: `kind` (word of
-    SCHEDULES), `start`, `end`, `rounds`. shared: see `pipeline.builders.rl_samples`. rows: trained on: the method's
-    (`method`), or of R3L's own stage (`retry_rows`).
+    (monte_carlo) or judges (genprm) labels each round first. judge: policy that does, and that gives the scores of
+    judges which a method reads; empty: the one that the rounds begin from. prm: process reward model that labels each
+    round, for labeller prm. prm_every: rounds between trainings of such a model of the run's own, from the round's
+    policy on the round's steps, in the first round first; trees grow for its labels in those rounds alone; 0: it has
+    none. prm_training: of it, by name of PrmRecipe. critic_training: of the critic of each round, by name of
+    CriticRecipe, where the method reads one. implicit_rate: AdamW's, of the language model whose log-ratios are
+    rewards, where the method reads one: it takes a step a round, after the rewards. schedule: by parameter, how it
+    moves with the rounds: `kind` (word of SCHEDULES), `start`, `end`, `rounds`. shared: see
+    `pipeline.builders.rl_samples`. rows: trained on: the method's (`method`), or of R3L's own stage (`retry_rows`).
 
     Update. loss and its constants: see `trainers.online.losses.LossRule`. normalise: token: mean over a minibatch's
     trained tokens (DAPO); sequence: mean over each attempt's, then over attempts (GRPO); constant: sum over `constant`
@@ -108,6 +110,7 @@ class OnlineRecipe:
     method: str = "grpo"
     params: Mapping[str, Any] = field(default_factory=dict)
     labeller: str = "monte_carlo"
+    judge: str = ""
     prm: str = ""
     prm_every: int = 0
     prm_training: Mapping[str, Any] = field(default_factory=dict)
@@ -154,6 +157,7 @@ class OnlineRecipe:
             shared=("branches", "once"),
             rows=("method", "retry_rows"),
             allocation=("even", "knapsack"),
+            labeller=LOOPED,
         )
         for one in fields(self):
             value = getattr(self, one.name)
@@ -186,6 +190,11 @@ class OnlineRecipe:
         )
         self._require((self.kl == "none") == (self.kl_weight == 0), "kl_weight", "above 0 with kl, 0 without")
         self._require(self.normalise != "constant" or self.constant > 0, "constant", "to tokens an attempt may have")
+        if self.rows == "method" and (lacks := lacking(self.method)):
+            raise BadConfig(
+                f"recipe: {self.method} reads {', '.join(lacks)}, which no round makes",
+                remedy="choose another method, or make rows by hand for `branchpoint-train`",
+            )
         if labelled(METHODS[self.method]) and self.rows == "method":
             met = (self.labeller == "prm") == bool(self.prm or self.prm_every)
             self._require(met, "labeller", "to prm with prm or prm_every, and only then")

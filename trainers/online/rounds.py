@@ -13,15 +13,19 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from zlib import crc32
 
 import polars as pl
 
 from pipeline.credit import METHODS, labelled
 from pipeline.errors import check_counts
+from pipeline.generation.engines import engine_kind
 from pipeline.generation.policies import find_policy
+from pipeline.judges import JUDGES
 from pipeline.report import Report, silent
 from pipeline.stages.credit import CreditConfig, write_credit
 from pipeline.stages.evals import EvalConfig, write_evals
+from pipeline.stages.judge import JudgeConfig, write_judgements
 from pipeline.stages.retry_rows import STAGE as RETRY_ROWS
 from pipeline.stages.retry_rows import RetryRowConfig, write_retry_rows
 from pipeline.stages.rl_samples import RlSampleConfig, write_rl_samples
@@ -32,8 +36,9 @@ from pipeline.stages.work import Shards, Work, inputs
 from pipeline.store.write import disk_errors
 from schemas import Evals
 from schemas.base import column_types
-from trainers.online.ahead import beside
+from trainers.online.ahead import beside, spare_device
 from trainers.online.implicit import LEARNT
+from trainers.online.judging import judges_of
 from trainers.online.learners import implicit_model, write_process_labels, write_scores
 from trainers.online.recipe import OnlineRecipe, load_recipe
 from trainers.online.round_work import check_draws
@@ -96,6 +101,8 @@ def train_online(work: Work, config: OnlineConfig = OnlineConfig()) -> Report:
     if config.method:
         every = recipe.prm_every if labelled(METHODS[config.method]) else 0
         recipe = replace(recipe, method=config.method, params={}, schedule={}, rows="method", prm_every=every)
+    if recipe.overlap:
+        spare_device(engine_kind(work.engine))
     write_tasks(work)
     names = round_names(work.round, config.rounds)
     folder = work.settings.policies / f".{policy_name(work, STAGE)}.run"
@@ -128,6 +135,13 @@ def train_online(work: Work, config: OnlineConfig = OnlineConfig()) -> Report:
     return report
 
 
+def run_name(config: OnlineConfig) -> str:
+    """What tells a run from others of the same policy: recipe, method, seed, and a digest of what is changed."""
+    changed = f"{crc32(config.changes.encode()):08x}" if config.changes else ""
+    parts = (Path(config.recipe).stem, config.method, f"s{config.seed}" if config.seed else "", changed)
+    return "-".join(part for part in parts if part)
+
+
 def make_round(run: Run, number: int, *, left: int | None = None) -> int:
     """One round: data, update, evaluation, figures; each part is left alone where it is current.
 
@@ -138,7 +152,7 @@ def make_round(run: Run, number: int, *, left: int | None = None) -> int:
         1 where the policy was made now, else 0.
     """
     work, recipe = run.at(number), run.recipe
-    started = time.monotonic()
+    started, evaluating = time.monotonic(), 0.0
     source = credit_round(run, number)
     after = replace(work, policy_name=run.made(number))
     with _next_sampled(run, number, left=left):
@@ -146,13 +160,15 @@ def make_round(run: Run, number: int, *, left: int | None = None) -> int:
         if recipe.method in LEARNT:
             numbers = numbers | update_implicit(run, number, source)
         if (number + 1) % recipe.eval_every == 0:
+            since = time.monotonic()
             _evaluate(after, recipe)
+            evaluating = time.monotonic() - since
     shards = Shards(work, STAGE, ("evals",))
     made_from = inputs(VERSION, policy=after.policy.fingerprint, recipe=json.dumps(asdict(recipe), sort_keys=True))
     for name, _, parts in shards.stale({SPLIT: None}, lambda shard: made_from):
         asked = {"method": recipe.method, "labeller": recipe.labeller, "agreement": recipe.agreement}
         found: Round = round_figures(work, source=source, **asked) | numbers
-        found["seconds"] = time.monotonic() - started
+        found["seconds"] = time.monotonic() - started - evaluating
         tasks = sum(len(tasks) for tasks in work.shards().values())
         rows = figure_rows(found, policy=run.made(number), suite=work.suite.name, count=tasks)
         shards.write(name, parts, evals=pl.DataFrame(rows, schema=column_types(Evals), orient="row"))
@@ -170,12 +186,15 @@ def credit_round(run: Run, number: int) -> str:
     write_verdicts(work)
     if recipe.prm or recipe.prm_every:
         write_process_labels(work, recipe, rounds, seed=run.seed)
-    elif labelled(METHODS[recipe.method]):
+    elif labelled(METHODS[recipe.method]) and recipe.labeller not in JUDGES:
         write_step_labels(work, StepLabelConfig(recipe.labeller))
     if recipe.rows == RETRY_ROWS:
         write_retry_rows(work, RetryRowConfig(**recipe.params))
         return RETRY_ROWS
     first = run.work.policy_name
+    if asked := judges_of(recipe.method, recipe.labeller):
+        judging = replace(work, policy_name=recipe.judge or first)
+        write_judgements(judging, JudgeConfig(asked, per_task=0))
     write_scores(work, recipe, first=first, implicit=implicit_model(work, rounds, first=first), seed=run.seed)
     write_credit(work, CreditConfig((recipe.method,), recipe.params_at(number), recipe.labeller))
     write_rl_samples(work, RlSampleConfig(recipe.method, recipe.shared))
@@ -219,7 +238,8 @@ def _next_sampled(run: Run, number: int, *, left: int | None) -> AbstractContext
     if not run.recipe.overlap or last or (run.work.settings.policies / run.made(number)).exists():
         return nullcontext()
     silenced = run._replace(work=replace(run.work, on_progress=silent))
-    return beside(partial(sample, silenced, number + 1), of=f"round {run.names[number + 1]}")
+    device = spare_device(engine_kind(run.work.engine))
+    return beside(partial(sample, silenced, number + 1), device=device, of=f"round {run.names[number + 1]}")
 
 
 def _seen(run: Run, count: int) -> list[Round]:

@@ -252,11 +252,15 @@ def _ready(policy: Policy, samples: Samples) -> PreTrainedModel:
 
 
 def _means(curves: list[dict[str, float]], samples: Samples) -> dict[str, float]:
-    """Figures of the update: means over its steps, each as its tokens; the share of attempts without an advantage."""
+    """Figures of the update: means over its steps, each as its tokens, null where none was trained; the share of
+    attempts without an advantage."""
     tokens = np.array([entry["tokens"] for entry in curves])
-    weigh = tokens / max(1.0, tokens.sum())
     names = ("loss", "entropy", "kl", "clip_share", "gap", "grad_norm")
-    found = {name: float(weigh @ np.array([entry[name] for entry in curves])) for name in names}
+    if tokens.sum():
+        weigh = tokens / tokens.sum()
+        found = {name: float(weigh @ np.array([entry[name] for entry in curves])) for name in names}
+    else:
+        found = dict.fromkeys(names)
     found |= {"steps": len(curves), "trained_tokens": int(samples.trained.sum())}
     found["passed_over_share"] = float(np.mean([entry["passed_over"] for entry in curves]))
     return found | {"zero_advantage_share": float(samples.idle.mean())}

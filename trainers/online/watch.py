@@ -90,39 +90,44 @@ def alarms(seen: Sequence[Round]) -> list[str]:
     """What looks like a collapse: of entropy, of length, or a reward that is hacked.
 
     Args:
-        seen: figures of the rounds in order.
+        seen: figures of the rounds in order. What a round does not know is held to be what the one before knew.
 
     Returns:
-        A sentence each. Entropy below FELL times the first round's; answers GREW times as long, or SHRANK as long;
-        a step score that rose over the last LATE rounds while the outcome fell.
+        A sentence each. Entropy below FELL times the first known, while the outcome is no better than it has been;
+        answers GREW times as long as the longest of earlier rounds, whose tasks are others, or SHRANK as long as the
+        shortest; a step score that rose over the last LATE rounds while the outcome fell. The outcome is pass@1 on
+        held-out tasks, or the reward where that is not measured.
     """
-    said = []
-    if len(seen) < 2:
-        return said
-    first, last = seen[0], seen[-1]
-    if _ratio(first, last, "entropy") < FELL:
-        said.append(
-            f"entropy fell to {last['entropy']:.3g} from {first['entropy']:.3g} nats: the policy stops exploring"
-        )
-    length = _ratio(first, last, "answer_tokens")
-    if length >= GREW or length <= SHRANK:
-        said.append(f"answers have {last['answer_tokens']:.0f} tokens, {first['answer_tokens']:.0f} in the first round")
-    late = seen[-1 - LATE :]
-    outcome = "pass@1" if all(one.get("pass@1") is not None for one in late) else "reward"
-    if len(late) == 1 + LATE and _moved(late, "step_score") > 0 > _moved(late, outcome):
-        said.append(f"the steps' score rose over {LATE} rounds while {outcome} fell: the score may be hacked")
+    scores, entropy, length = (_known(seen, name) for name in ("step_score", "entropy", "answer_tokens"))
+    outcome, named = _known(seen, "pass@1"), "pass@1"
+    if outcome[-1] is None:
+        outcome, named = _known(seen, "reward"), "reward"
+    said, before = [], [one for one in length[:-1] if one is not None]
+    reached = [one for one in outcome if one is not None]
+    stands = len(reached) > 1 and reached[-1] <= max(reached[:-1])
+    first = next((one for one in entropy if one), None)
+    if first and entropy[-1] < FELL * first and stands:
+        fell = f"entropy fell to {entropy[-1]:.3g} from {first:.3g} nats and {named} does not rise"
+        said.append(f"{fell}: the policy stops exploring")
+    if before and (length[-1] >= GREW * max(before) or length[-1] <= SHRANK * min(before)):
+        said.append(f"answers have {length[-1]:.0f} tokens, {min(before):.0f} to {max(before):.0f} in earlier rounds")
+    if len(seen) > LATE and _moved(scores[-1 - LATE :]) > 0 > _moved(outcome[-1 - LATE :]):
+        said.append(f"the steps' score rose over {LATE} rounds while {named} fell: the score may be hacked")
     return said
 
 
-def _ratio(first: Round, last: Round, name: str) -> float:
-    """Last over first; 1 where either is unknown or the first is 0."""
-    return last[name] / first[name] if first.get(name) and last.get(name) is not None else 1.0
+def _known(seen: Sequence[Round], name: str) -> list[float | None]:
+    """A figure by round, what the one before knew where it is not known; None before the first."""
+    found: list[float | None] = []
+    for one in seen:
+        value = one.get(name)
+        found.append(value if value is not None else found[-1] if found else None)
+    return found
 
 
-def _moved(seen: Sequence[Round], name: str) -> float:
-    """Last less first; 0 where either is unknown."""
-    ends = (seen[0].get(name), seen[-1].get(name))
-    return 0.0 if None in ends else ends[1] - ends[0]
+def _moved(values: Sequence[float | None]) -> float:
+    """Last less first; 0 where the first is unknown."""
+    return 0.0 if values[0] is None else values[-1] - values[0]
 
 
 def numbered(round: str) -> tuple[str, int | None]:
