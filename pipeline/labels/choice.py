@@ -10,6 +10,8 @@ from pipeline.errors import BadConfig, BadTable
 from pipeline.labels.given import JUDGING
 from pipeline.labels.ledger import newest, speaker
 
+CHOSEN = "chosen"
+"""In place of a labeller: of each step the label that a policy takes."""
 KINDS: dict[str, tuple[str, ...]] = {
     "tool": ("tool",),
     "human": ("human",),
@@ -68,7 +70,7 @@ def choose_labels(labels: pl.DataFrame, policy: ChoicePolicy = DEFAULT) -> pl.Da
     """
     rows = newest(labels)
     _refuse_mixed(rows)
-    places = {name: place for place, name in enumerate(_named(policy.order))}
+    places = {name: place for place, name in enumerate(labellers(policy.order))}
     sampled = pl.col("labeller") == "monte_carlo"
     side = (
         pl.when(pl.col("low") > policy.threshold)
@@ -83,7 +85,7 @@ def choose_labels(labels: pl.DataFrame, policy: ChoicePolicy = DEFAULT) -> pl.Da
     return best.sort("task", "tree", "node")
 
 
-def _named(order: tuple[str, ...]) -> list[str]:
+def labellers(order: tuple[str, ...]) -> list[str]:
     """The labellers that the words of an order stand for."""
     return list(dict.fromkeys(name for word in order for name in KINDS.get(word, (word,))))
 

@@ -10,6 +10,7 @@ from pipeline.builders.prm_rows import marked_text, prm800k_record, prm800k_rows
 from pipeline.builders.prm_steps import COLUMNS, OUTCOME, step_rows
 from pipeline.errors import BadConfig, BadTable
 from pipeline.stages.prm_steps import PrmStepsConfig, write_prm_steps
+from pipeline.stages.step_labels import StepLabelConfig, write_step_labels
 from pipeline.stages.work import Work
 from schemas import PrmSteps
 
@@ -146,6 +147,25 @@ class TestStage:
         write_prm_steps(work)
         assert write_prm_steps(work).fresh == 0
         assert write_prm_steps(work, PrmStepsConfig(least=3)).fresh == 1
+
+    def test_a_label_a_step_by_the_order_of_labellers(self, work: Work):
+        write_step_labels(work, StepLabelConfig("tool"))
+        write_prm_steps(work, PrmStepsConfig("chosen"))
+        labels = {name: read(work, "step_labels", name) for name in ("tool", "monte_carlo")}
+        known = labels["tool"].drop_nulls("hard").select("tree", "node", "hard")
+        tools = {(tree, node): hard for tree, node, hard in known.iter_rows()}
+        told = [
+            (hard, tools[row["tree"], node])
+            for row in read(work, "prm_steps", "chosen").iter_rows(named=True)
+            for node, hard in zip(row["step_nodes"], row["hard"], strict=True)
+            if (row["tree"], node) in tools
+        ]
+        assert told
+        assert all(hard == tool for hard, tool in told)
+        write_prm_steps(work, PrmStepsConfig("chosen", order=("monte_carlo",), threshold=0.2))
+        sure = read(work, "prm_steps", "chosen")["hard"].explode()
+        bounds = labels["monte_carlo"].filter((pl.col("low") > 0.2) | (pl.col("high") < 0.2))
+        assert 0 < sure.count() <= bounds.height
 
     def test_refusals(self, work: Work):
         with pytest.raises(BadTable, match="no step labels of judge; run `branchpoint step-labels`, or choose of"):
