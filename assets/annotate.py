@@ -61,11 +61,14 @@ def step_label_asset(labeller: str) -> dg.AssetsDefinition:
 
 
 class Judgement(dg.Config):
-    """How a judge is asked: parameters as JSON, attempts of a task (0: all), the pack whose words are used."""
+    """How a judge is asked: parameters as JSON, attempts of a task (0: all), the pack whose words are used, whether the
+    engine holds answers in JSON to their schema.
+    """
 
     params: str = JudgeConfig().params
     per_task: int = JudgeConfig().per_task
     prompts: str = JudgeConfig().prompts
+    guided: bool = JudgeConfig().guided
 
 
 def judge_asset(judge: str) -> dg.AssetsDefinition:

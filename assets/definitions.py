@@ -28,7 +28,7 @@ from assets.online import next_round, online, online_round, round_job
 from assets.publish import hygiene, published, release
 from assets.resources import Workplace
 from assets.score import critics, scores
-from assets.train import dpo, evals, int_sft, prm, prm_evals, token_rewards, treg
+from assets.train import dpo, evals, int_sft, prm, prm_evals, sft, sft_evals, token_rewards, treg
 
 ASSETS = [
     tasks,
@@ -59,9 +59,11 @@ ASSETS = [
     token_rewards,
     dpo,
     treg,
+    sft,
     int_sft,
     prm,
     *evals,
+    sft_evals,
     prm_evals,
     online,
     online_round,
@@ -69,7 +71,7 @@ ASSETS = [
     release,
     published,
 ]
-BY_CHOICE = (regenerations, roles, summaries, role_rows, online_round, published, *critics, *scores)
+BY_CHOICE = (regenerations, roles, summaries, role_rows, sft, sft_evals, online_round, published, *critics, *scores)
 """What costs many tokens or a model of one's own: nobody wants all of it of every round."""
 WITHOUT_ENVIRONMENT = [
     asset

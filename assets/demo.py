@@ -24,6 +24,7 @@ from assets.partitions import add_partitions
 from assets.resources import Workplace, listen
 from pipeline.cli import ROUND, STAGES, SUITE
 from pipeline.cli_options import Parser, add_store_option, check_store, check_suite, read_options
+from pipeline.cli_progress import Counts
 from pipeline.cli_store import settings_of
 from pipeline.errors import BranchpointError
 from pipeline.report import Progress as Step
@@ -55,7 +56,7 @@ class Teller:
     """Shows what a run is doing: a live bar on a terminal, a line now and then elsewhere, a line a finished stage."""
 
     def __init__(self, console: Console):
-        self._console, self._last = console, 0.0
+        self._console, self._last, self._counts = console, 0.0, Counts()
         self._bar = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=30),
@@ -72,10 +73,13 @@ class Teller:
 
     def progress(self, step: Step) -> None:
         what = f"{step.stage}: {step.what}" + (f", {step.tokens} tokens" if step.tokens else "")
-        self._bar.update(self._task, description=what, completed=step.done, total=step.total or None)
+        self._counts.add(step)
+        counted = self._counts.furthest_from_done() or step
+        self._bar.update(self._task, description=what, completed=counted.done, total=counted.total or None)
         if not self._console.is_terminal and time.monotonic() - self._last > LINE_SECONDS:
             self._last = time.monotonic()
-            self._console.print(f"  {what}, {step.done} of {step.total}", markup=False, highlight=False)
+            of_total = f" of {counted.total}" if counted.total else ""
+            self._console.print(f"  {what}, {counted.done}{of_total} {counted.what}", markup=False, highlight=False)
 
     def report(self, report: Report) -> None:
         self.reports.append(report)

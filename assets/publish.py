@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from assets.annotate import agreement, credits_of_every_round, labels
+from assets.annotate import agreement, credits_of_every_round, judges, labels
 from assets.build import best_answers, pairs, patches, prm_steps, rl_prompts, unpaired
 from assets.generate import verdicts
 from assets.resources import Workplace
+from assets.score import scores
 from assets.tables import filled, launch_form, result, round_asset
 from assets.train import evals
 from pipeline.publish.hub import Published
@@ -22,7 +23,7 @@ asked for by itself goes on, and leaves out what is withheld."""
 
 
 @round_asset(
-    deps=[verdicts],
+    deps=[verdicts, *labels, *judges, *scores],
     group="publish",
     kinds={"parquet"},
     owners=["team:data"],

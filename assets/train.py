@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from assets.build import pairs, patches, prm_steps
+from assets.build import best_answers, pairs, patches, prm_steps
 from assets.generate import tasks
 from assets.resources import Workplace
 from assets.tables import filled, launch_form, result, round_asset, with_picture
@@ -17,13 +17,15 @@ from pipeline.stages.token_rewards import TokenRewardConfig
 from pipeline.stages.work import Work
 from trainers.prm_recipe import PrmRecipe
 from trainers.prm_stages import prm_name, train_prm_model
-from trainers.recipes import DpoRecipe, IntRecipe, TRegRecipe
+from trainers.recipes import DpoRecipe, IntRecipe, RunRecipe, SftRecipe, TRegRecipe
 from trainers.stages import (
     build_token_rewards,
     policy_name,
     train_dpo_policy,
     train_int_policy,
+    train_sft_policy,
     train_treg_policy,
+    trained_on,
 )
 
 Evals = launch_form(EvalConfig)
@@ -45,42 +47,43 @@ def token_rewards(
     return result(work, build_token_rewards(work, filled(TokenRewardConfig, config)), tables=("token_rewards",))
 
 
-TABLES = {"dpo": pairs, "treg": token_rewards, "int": patches, "prm": prm_steps}
-"""What each method is trained on."""
-
-
-def nothing_to_train_on(work: Work, method: str, stage: str) -> Report | None:
-    """The report of a stage that has nothing to do, where the round gave a method no rows; None where it has some.
+def nothing_to_train_on(work: Work, recipe: RunRecipe | PrmRecipe, stage: str) -> Report | None:
+    """The report of a stage that has nothing to do, where the round gave a recipe no rows; None where it has some.
 
     So a suite without reference solutions, or a round without a kept intervention, still comes to its release.
     """
-    table = TABLES[method].key.path[-1]
-    if any(work.store.rows(table, place) for place in work.places(table)):
+    table, of = ("prm_steps", None) if isinstance(recipe, PrmRecipe) else trained_on(recipe)
+    if any(work.store.rows(table, place) for place in work.places(table, stage=of)):
         return None
     return Report(stage, work.suite.name, work.round, rows={table: 0}, numbers={"rows": 0})
 
 
 def policy_asset(
-    method: str, description: str, *, train: Callable[[Work, object], Report], recipe: type
+    method: str,
+    description: str,
+    *,
+    rows: dg.AssetsDefinition,
+    train: Callable[[Work, object], Report],
+    recipe: type[RunRecipe],
 ) -> dg.AssetsDefinition:
-    """The asset of a policy trained on a table of the round; the picture of its run is among the metadata."""
+    """The asset of a policy trained on rows of the round; the picture of its run is among the metadata."""
     form = launch_form(recipe)
 
     @round_asset(
         "policies",
         method,
         description=description,
-        deps=[TABLES[method]],
+        deps=[rows],
         group="train",
         kinds={"trl", "pytorch"},
         owners=OWNERS,
         pool="gpu",
     )
     def policy(context: dg.AssetExecutionContext, config: form, workplace: Workplace) -> dg.MaterializeResult:
-        work = workplace.open(context)
-        if idle := nothing_to_train_on(work, method, f"policies/{method}"):
+        work, said = workplace.open(context), filled(recipe, config)
+        if idle := nothing_to_train_on(work, said, f"policies/{method}"):
             return result(work, idle)
-        trained = result(work, train(work, filled(recipe, config)))
+        trained = result(work, train(work, said))
         folder = work.settings.policies / policy_name(work, config.name or method)
         placed = trained._replace(metadata={**trained.metadata, "folder": str(folder)})
         return with_picture(placed, folder / "curves.png")
@@ -88,23 +91,36 @@ def policy_asset(
     return policy
 
 
-dpo = policy_asset("dpo", "The round's policy after DPO on its pairs.", train=train_dpo_policy, recipe=DpoRecipe)
+dpo = policy_asset(
+    "dpo", "The round's policy after DPO on its pairs.", rows=pairs, train=train_dpo_policy, recipe=DpoRecipe
+)
+sft = policy_asset(
+    "sft",
+    "The round's policy after supervised training on its answers to imitate, or on R3L's rows.",
+    rows=best_answers,
+    train=train_sft_policy,
+    recipe=SftRecipe,
+)
 treg = policy_asset(
     "treg",
     "The round's policy after preference training with token rewards (T-REG).",
+    rows=token_rewards,
     train=train_treg_policy,
     recipe=TRegRecipe,
 )
 int_sft = policy_asset(
     "int",
     "The round's policy after supervised training on interventions (InT).",
+    rows=patches,
     train=train_int_policy,
     recipe=IntRecipe,
 )
 
 
-def eval_asset(method: str, *, trained: dg.AssetsDefinition | None) -> dg.AssetsDefinition:
-    """The evaluation of the round's policy, or of one trained from it."""
+def eval_asset(
+    method: str, *, trained: dg.AssetsDefinition | None = None, recipe: RunRecipe | None = None
+) -> dg.AssetsDefinition:
+    """The evaluation of the round's policy, or of one trained from it by a recipe."""
 
     @round_asset(
         "evals",
@@ -124,7 +140,7 @@ def eval_asset(method: str, *, trained: dg.AssetsDefinition | None) -> dg.Assets
         work = workplace.open(context)
         form = filled(EvalConfig, config)
         if trained:
-            if idle := nothing_to_train_on(work, method, policy_name(work, method)):
+            if idle := nothing_to_train_on(work, recipe, policy_name(work, method)):
                 for place in work.places("evals", stage=policy_name(work, method)):
                     work.store.drop("evals", place)
                 return result(work, dataclasses.replace(idle, rows={"evals": 0}), tables=("evals",))
@@ -136,11 +152,12 @@ def eval_asset(method: str, *, trained: dg.AssetsDefinition | None) -> dg.Assets
 
 
 evals = [
-    eval_asset("policy", trained=None),
-    eval_asset("dpo", trained=dpo),
-    eval_asset("int", trained=int_sft),
-    eval_asset("treg", trained=treg),
+    eval_asset("policy"),
+    eval_asset("dpo", trained=dpo, recipe=DpoRecipe()),
+    eval_asset("int", trained=int_sft, recipe=IntRecipe()),
+    eval_asset("treg", trained=treg, recipe=TRegRecipe()),
 ]
+sft_evals = eval_asset("sft", trained=sft, recipe=SftRecipe())
 
 
 Prm, PrmEvals = launch_form(PrmRecipe), launch_form(PrmEvalConfig)
@@ -158,7 +175,7 @@ Prm, PrmEvals = launch_form(PrmRecipe), launch_form(PrmEvalConfig)
 def prm(context: dg.AssetExecutionContext, config: Prm, workplace: Workplace) -> dg.MaterializeResult:
     """A process reward model, which scores the steps of an attempt, on the round's labelled steps."""
     work, recipe = workplace.open(context), filled(PrmRecipe, config)
-    if idle := nothing_to_train_on(work, "prm", "policies/prm"):
+    if idle := nothing_to_train_on(work, recipe, "policies/prm"):
         return result(work, idle)
     trained = result(work, train_prm_model(work, recipe))
     folder = prm_folder(prm_name(work, recipe), policies=work.settings.policies)
@@ -180,7 +197,7 @@ def prm_evals(context: dg.AssetExecutionContext, config: PrmEvals, workplace: Wo
     """Held-out answers before the process reward model: first wrong steps, RewardMATH, best of n against a majority."""
     work = workplace.open(context)
     name = config.prm or prm_name(work, PrmRecipe())
-    if idle := nothing_to_train_on(work, "prm", f"prm-{name}"):
+    if idle := nothing_to_train_on(work, PrmRecipe(), f"prm-{name}"):
         return result(work, dataclasses.replace(idle, rows={"evals": 0}), tables=("evals",))
     form = PrmEvalConfig(**{**config.model_dump(), "prm": name})
     return result(work, write_prm_evals(work, form), tables=("evals",))

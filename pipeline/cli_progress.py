@@ -46,7 +46,8 @@ class Counts:
         parts = []
         for progress in self.latest.values():
             reused = f" ({progress.reused:,} from the ledger)" if progress.reused else ""
-            parts.append(f"{progress.done:,}/{progress.total:,} {progress.what}{reused}")
+            of_total = f"/{progress.total:,}" if progress.total else ""
+            parts.append(f"{progress.done:,}{of_total} {progress.what}{reused}")
         latest = max(self.latest.values(), key=lambda progress: progress.seconds)
         tokens = max(progress.tokens for progress in self.latest.values())
         if tokens:
@@ -61,12 +62,17 @@ class Counts:
         soon = f", about {timedelta(seconds=round(left))} left" if 1 <= left < MOST_SECONDS else ""
         return f"{latest.stage}: {', '.join(parts)}, {latest.seconds:.0f} s{soon}"
 
+    def furthest_from_done(self) -> Progress | None:
+        """Of the counts whose total is known the one of which the least part is done; None where none is known."""
+        known = [progress for progress in self.latest.values() if progress.total]
+        return min(known, key=lambda progress: progress.done / progress.total, default=None)
+
     def seconds_left(self) -> float:
         """How long it may still take, by what is slowest since its first count; 0 where nothing tells."""
         told = [0.0]
         for what, now in self.latest.items():
             done, seconds = now.done - self.first[what].done, now.seconds - self.first[what].seconds
-            if done > 0:
+            if done > 0 and now.total:
                 told.append(seconds / done * (now.total - now.done))
         return max(told)
 
@@ -99,7 +105,8 @@ def _moving_line(stream: TextIO) -> Iterator[OnProgress]:
 
         def on_progress(progress: Progress) -> None:
             counts.add(progress)
-            counted = counts.latest.get("requests", progress)
-            bar.update(line, description=counts.describe(), completed=counted.done, total=counted.total)
+            counted = counts.furthest_from_done()
+            how_far = {} if counted is None else {"completed": counted.done, "total": counted.total}
+            bar.update(line, description=counts.describe(), **how_far)
 
         yield on_progress

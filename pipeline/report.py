@@ -11,7 +11,7 @@ class Progress(NamedTuple):
     """How far a stage is.
 
     what:   the thing counted, plural.
-    done, total: of those.
+    done, total: of those. A total of 0 is not known yet.
     tokens: tokens decoded so far in this call; 0 where none are.
     reused: of those done, found in the ledger.
     seconds: since the stage began.

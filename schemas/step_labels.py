@@ -24,6 +24,11 @@ class StepLabels(Table):
     low = dy.Float32(nullable=True, min=0, max=1, description="Lower end of the 95 % Wilson interval. Null: no sample.")
     high = dy.Float32(nullable=True, min=0, max=1, description="Upper end of it. Null: no sample.")
     rationale = dy.String(nullable=True, description="The labeller's reasons. Null: none given.")
+    unread = dy.Int32(
+        nullable=True,
+        min=0,
+        description="Answers of a judge that could not be read, each at one of its steps. Null: not a judge's.",
+    )
     tool_exit = dy.Int32(nullable=True, description="Exit code of the tool that judged. Null: no tool.")
     tokens = dy.Int32(nullable=True, min=0, description="Tokens decoded for the label. Null: none.")
     created = dy.Datetime(

@@ -19,7 +19,7 @@ UPGRADES: dict[str, tuple[dict[str, pl.Expr], ...]] = {
     "sft": ({"role": _NULL},),
     "variants": (dict.fromkeys(("parsed", "score", "budget", "effect_low", "effect_high"), _NULL),),
     "credit": ({"degenerate": _NULL},),
-    "step_labels": ({"tool_exit": _NULL, "created": _NULL},),
+    "step_labels": ({"tool_exit": _NULL, "created": _NULL}, {"unread": _NULL}),
 }
 """By table, the columns that each version after the first added, and what they are in a file of an older one."""
 

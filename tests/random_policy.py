@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from pipeline.generation.policies import EMBEDDED
 from pipeline.prompts import load_pack
 from trainers import runs
 from trainers.tiny.tokenizer import build_tokenizer
@@ -44,4 +47,15 @@ def save_random_policy(path: Path, *, hidden: int = 32, key_value_heads: int = 1
     with runs.quiet():
         model.save_pretrained(path)
     tokenizer.save_pretrained(path)
+    return path
+
+
+def save_other_tokenizer(path: Path) -> Path:
+    """Save the embedded policy with a tokenizer of as many words, each under the number of another one."""
+    shutil.copytree(EMBEDDED["tiny"], path)
+    file = path / "tokenizer.json"
+    said = json.loads(file.read_text())
+    words = said["model"]["vocab"]
+    said["model"]["vocab"] = dict(zip(words, reversed(list(words.values())), strict=True))
+    file.write_text(json.dumps(said))
     return path

@@ -21,7 +21,7 @@ from assets.definitions import ASSETS, defs
 from assets.generate import tasks
 from assets.partitions import add_partitions
 from assets.resources import Workplace
-from assets.train import dpo, evals, int_sft
+from assets.train import dpo, evals, int_sft, sft, sft_evals
 from pipeline import cli_progress
 from pipeline.cli import STAGES
 from pipeline.cli_options import Parser, add_config_options, read_config
@@ -123,9 +123,10 @@ def test_a_method_without_rows_is_idle_and_stops_nothing(tmp_path: Path, monkeyp
     monkeypatch.setenv("BRANCHPOINT_SUITES", str(tmp_path))
     (tmp_path / "two.toml").write_text(SUITE)
     (tmp_path / "two.jsonl").write_text('{"question": "1 + 1?", "answer": 2}\n')
-    outcome = materialise(tmp_path, "two", [tasks, dpo, int_sft, *evals[1:]])
+    idle = (dpo, int_sft, sft, *evals[1:], sft_evals)
+    outcome = materialise(tmp_path, "two", [tasks, *idle])
     assert outcome.success
-    for asset in (dpo, int_sft, *evals[1:]):
+    for asset in idle:
         (done,) = outcome.asset_materializations_for_node(asset.op.name)
         assert done.metadata["rows"].value == 0
     assert all(check.passed for check in outcome.get_asset_check_evaluations())

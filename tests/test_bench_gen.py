@@ -12,7 +12,7 @@ from pipeline.bench.gen_drivers import Turns, by_level, in_batches, ours
 from pipeline.bench.shape import Shape
 from pipeline.bench.simulated_engine import END_ID, Machine, SimulatedEngine
 from pipeline.trees.draft import new_draft
-from pipeline.trees.growth import FROM_PROMPT
+from pipeline.trees.growth import FROM_PROMPT, FROM_TREE
 
 LENGTHS = {1: 3, 2: 5}
 """Tokens of an answer below each of two prompts."""
@@ -76,12 +76,30 @@ def test_every_way_and_strategy_is_measured(few):
     ways = [one.params["scheduler"] for one in found if one.metric == "gen.decode_waste"]
     strategies = [one.params["strategy"] for one in found if one.metric == "gen.decode_waste"]
     assert ways[:6] == [*gen.WAYS, *gen.WAYS[:2]]
-    assert set(strategies) == {"turns", *FROM_PROMPT}
+    assert set(strategies) == {"turns", "treeps_rag", *FROM_PROMPT, *(f"flat, {name}" for name in FROM_TREE)}
     for metric in found:
         if metric.metric == "gen.makespan_over_bound":
             assert metric.value >= 1 - 1e-9
         if metric.metric == "gen.prefill_waste" and metric.params["cache"] == "endless":
             assert metric.value == 1
+
+
+def test_rules_begin_with_attempts():
+    load = replace(gen.STRATEGIES, trees=2)
+    found = {name: gen._draw(load, gen.WAYS[0], 0, strategy=one)[1] for name, one in gen.strategies().items()}
+    flat = {asked.key for asked in found["flat"].asked}
+    for name in ("flat, steps", "flat, monte_carlo", "flat, omegaprm", "flat, forks"):
+        assert flat < {asked.key for asked in found[name].asked}, name
+
+
+def test_stragglers_are_eight_times_as_long():
+    assert 0 < gen.STRAGGLING.stragglers < 1
+    assert gen.STRAGGLING in gen.LOADS
+    means = [
+        np.mean([len(asked.answer) for asked in gen._draw(load, gen.WAYS[0], 0)[1].asked])
+        for load in (gen.GROUP, replace(gen.GROUP, stragglers=1.0))
+    ]
+    assert means[1] == pytest.approx(8 * means[0], rel=0.2)
 
 
 def test_answers_of_a_task_are_alike(few):

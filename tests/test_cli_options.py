@@ -150,6 +150,17 @@ def test_progress_without_an_end(monkeypatch):
     assert said.getvalue().endswith("15 s\n")
 
 
+def test_the_bar_follows_what_is_furthest_from_done_among_what_has_an_end():
+    counts = cli_progress.Counts()
+    counts.add(progress("requests", 4, seconds=0.0)._replace(total=0))
+    assert counts.furthest_from_done() is None
+    for count in (progress("shards", 8), progress("trees", 1, seconds=2.0), progress("trees", 2, seconds=4.0)):
+        counts.add(count)
+    counts.add(progress("requests", 90, seconds=4.0)._replace(total=0))
+    assert counts.furthest_from_done() == progress("trees", 2, seconds=4.0)
+    assert counts.describe() == "rollouts: 90 requests, 8/8 shards, 2/8 trees, 4 s, about 0:00:12 left"
+
+
 @pytest.mark.parametrize("quiet", [True, False])
 def test_progress_on_a_terminal(monkeypatch, quiet):
     monkeypatch.setenv("TERM", "xterm")

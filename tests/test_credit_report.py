@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from pipeline.credit import METHODS
+from pipeline.credit.inputs import INPUTS
 from pipeline.credit_report.anew import credit_anew, label_anew
 from pipeline.credit_report.calibration import calibration_error, hide_continuations, states_chances
-from pipeline.credit_report.cost import extra_tokens, per_thousand
+from pipeline.credit_report.cost import PASSES, decoded_by, extra_tokens, passes_a_token, per_thousand
 from pipeline.credit_report.lines import Line, table
 from pipeline.credit_report.scores import (
     Figure,
@@ -28,6 +29,7 @@ from pipeline.credit_report.scores import (
 from pipeline.credit_report.spread import Resampled, resample_attempts, resample_spread
 from pipeline.stages import side_by_side
 from pipeline.statistics import auc, auc_interval, expected_calibration_error, pooled_share_interval
+from trainers import scores as trained
 
 NA = float("nan")
 COLUMNS = {"tree": pl.String, "node": pl.Int32, "parent": pl.Int32, "depth": pl.Int32, "origin": pl.String}
@@ -212,6 +214,16 @@ def test_a_hidden_verdict_enters_no_value():
 def test_a_method_without_what_it_needs_says_nothing():
     nodes = grown({2: 0, 3: 1, 8: 1})
     assert credit_anew(nodes, METHODS["capo"], METHODS["capo"].params(), labeller="monte_carlo") is None
+    assert credit_anew(nodes, METHODS["lare"], METHODS["lare"].params(), labeller="") is None
+
+
+def test_scores_go_with_the_nodes_that_are_drawn():
+    rewards = np.arange(10) / 10
+    nodes = grown({2: 0, 8: 1}).with_columns(pl.Series("score:latent_reward", rewards))
+    resampled, method = resample_attempts(nodes, draws=30, seed=0), METHODS["lare"]
+    found = credit_anew(resampled.nodes, method, method.params(), labeller="").advantage
+    unseen = (resampled.nodes["origin"] == "branch").to_numpy()
+    np.testing.assert_array_equal(found, np.where(unseen, NA, rewards[resampled.row]))
 
 
 def test_attempts_are_drawn_whole():
@@ -256,12 +268,67 @@ def test_spread_by_hand():
     assert resample_spread(np.full(6, NA), resampled, stored) == (None, 0, None, None)
 
 
-def test_costs():
-    decoded = {"rollouts": 1000, "trees": 70, "retries": 5, "interventions": 9}
-    for name, tokens in {"grpo": 0, "spo_tree": 70, "r3l": 5, "capo": 40}.items():
-        assert extra_tokens(METHODS[name], decoded, 40) == tokens
+@pytest.mark.parametrize(
+    ("name", "scored", "tokens"),
+    [
+        pytest.param("grpo", {}, 0, id="attempts alone"),
+        pytest.param("spo_tree", {}, 70, id="branches"),
+        pytest.param("r3l", {}, 5, id="retries"),
+        pytest.param("capo", {}, 40, id="labels"),
+        pytest.param("archer", {"critic_q": "", "critic_v": ""}, 70, id="forward passes decode nothing"),
+        pytest.param("sotopia_rl", {"score_goal": "sotopia_rl", "score_knowledge": "sotopia_rl"}, 8, id="a judge once"),
+        pytest.param("brpo", {"budget": "summaries"}, 73, id="what summaries decoded, once"),
+        pytest.param("epo", {"key_turn": None}, None, id="a file: not known"),
+    ],
+)
+def test_tokens_that_a_method_needs(name, scored, tokens):
+    decoded = {"rollouts": 1000, "trees": 70, "retries": 5, "interventions": 9, "sotopia_rl": 8, "summaries": 3}
+    assert extra_tokens(METHODS[name], decoded, labels=40, scored=scored) == tokens
+
+
+@pytest.mark.parametrize(
+    ("scored", "labeller", "passes"),
+    [
+        pytest.param({}, "", 0, id="none"),
+        pytest.param({"tuned_logprobs": "", "reference_logprobs": ""}, "", 2, id="two models"),
+        pytest.param({"critic_q": "", "critic_v": ""}, "", 1, id="one pass gives both"),
+        pytest.param({"planning": ""}, "", 0, id="marked without a model"),
+        pytest.param({"subgoals": "calm"}, "", 0, id="a judge decodes"),
+        pytest.param({"budget": ""}, "", 0, id="read off rollouts"),
+        pytest.param({"critic_q": "", "critic_v": None}, "", None, id="a file: not known"),
+        pytest.param({}, "monte_carlo", 0, id="labels that are counted"),
+        pytest.param({}, "prm", None, id="labels that a model reads"),
+    ],
+)
+def test_passes_a_token(scored, labeller, passes):
+    assert passes_a_token(scored, labeller) == passes
+
+
+def test_every_score_that_models_give_has_its_passes():
+    assert set(PASSES) == {name for names in trained.PASSES.values() for name in names} & set(INPUTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "made_from", "stage"),
+    [
+        pytest.param("critic_v", {"critic": "a"}, "", id="a critic"),
+        pytest.param("waad", {"policy": "a", "heads": "b"}, "", id="a policy"),
+        pytest.param("waad", {"file": "a"}, None, id="a file"),
+        pytest.param("score_goal", {"judge": "sotopia_rl", "policy": "a"}, "sotopia_rl", id="a judge"),
+        pytest.param("latent_reward", {"judge": "lare", "policy": "a"}, "latent_reward", id="under its score's name"),
+        pytest.param("subgoals", {"judge": "calm", "policy": "a"}, None, id="whose requests are gone"),
+        pytest.param("budget", {"summaries": "a"}, "summaries", id="read off summaries"),
+        pytest.param("budget", {"rollouts": "a"}, "", id="read off rollouts"),
+    ],
+)
+def test_who_decoded_for_scores(name, made_from, stage):
+    assert decoded_by(name, made_from, {"rollouts", "sotopia_rl", "latent_reward"}) == stage
+
+
+def test_per_thousand():
     assert per_thousand(70, 200) == (350, 200, None, None)
     assert per_thousand(70, 0).value is None
+    assert per_thousand(None, 200) == (None, 200, None, None)
 
 
 def test_the_oracle_says_nothing_after_the_first_wrong_step():
@@ -290,7 +357,7 @@ def slice_of(tasks: dict[str, int], right: list[bool | None]) -> side_by_side.Sl
     scores = pl.DataFrame(rows, {"task": pl.String, "tree": pl.String, "node": pl.Int32}, orient="row")
     attempts = scores.select("tree", attempt=pl.lit(9, pl.Int32), node="node", right=pl.Series(right))
     scores = scores.with_columns(pl.arange(len(rows)).alias("m"))
-    return side_by_side.Slice(scores.select("task", "tree", "node"), scores, attempts, Counter(), Counter())
+    return side_by_side.Slice(scores.select("task", "tree", "node"), scores, attempts, *(Counter() for _ in range(3)))
 
 
 def test_slices_are_numbered_on():

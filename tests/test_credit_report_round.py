@@ -10,6 +10,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from environments.played_round import SUMS, played
 from scipy.stats import spearmanr
 from scripted_round import Pupil, changed, copied, read, run, scripted
 
@@ -22,6 +23,12 @@ from pipeline.credit_report.lines import Line, lines_of, table
 from pipeline.credit_report.picture import draw_report
 from pipeline.stages import side_by_side
 from pipeline.stages.agreement import write_agreement
+from pipeline.stages.credit import CreditConfig, write_credit
+from pipeline.stages.episodes import EpisodeConfig, write_episodes
+from pipeline.stages.judge import JudgeConfig, write_judgements
+from pipeline.stages.rollouts import RolloutConfig, write_rollouts
+from pipeline.stages.scores import ScoresConfig, write_scores
+from pipeline.stages.tasks import write_tasks
 from pipeline.stages.work import Work
 
 
@@ -96,6 +103,56 @@ def test_a_suite_without_an_oracle(made: Work, tmp_path: Path, monkeypatch: pyte
     assert columns[1] == "calibration"
     draw_report(list(figures(work).values()), tmp_path / "none.png", title="t")
     assert (tmp_path / "none.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_scores_of_a_file_cost_nobody_knows_what(made: Work, tmp_path: Path):
+    work, file = copied(made, tmp_path), tmp_path / "scores.jsonl"
+    steps = read(work, "nodes", "rollouts").filter(pl.col("node") > 0)
+    steps.select("tree", "node", value=pl.col("token_count") / 10).write_ndjson(file)
+    write_scores(work, ScoresConfig("latent_reward", str(file)))
+    write_credit(work, CreditConfig(("lare",)))
+    write_agreement(work)
+    line = figures(work)["credit/lare"].figures
+    assert line["extra_tokens_per_1k"] == line["extra_passes_per_1k"] == (None, steps.height, None, None)
+    assert line["resample_spread"].value == 0  # its own score, whatever it is compared to
+    assert line["resample_spread"].count > 0
+
+
+def test_branches_of_rollouts_are_beyond_the_plain_attempts(tmp_path: Path):
+    with scripted(tmp_path, Pupil()) as work:
+        write_tasks(work)
+        write_rollouts(work, RolloutConfig("pppo"))
+        nodes = read(work, "nodes", "rollouts")
+        write_credit(work, CreditConfig(("grpo", "spo_tree")))
+        write_agreement(work)
+        found = figures(work)
+    branches = nodes.filter("sampled", origin="branch")["token_count"].sum()
+    steps = found["credit/spo_tree"].figures["zero_share"].count
+    assert found["credit/spo_tree"].value("extra_tokens_per_1k") == pytest.approx(1000 * branches / steps)
+    assert branches > 0 == found["credit/grpo"].value("extra_tokens_per_1k")
+
+
+def judged(text: str, sample: int) -> str:
+    if "List the subgoals" in text:
+        return '{"subgoals": ["add"]}'
+    return '{"achieved": ["add"]}' if "were achieved by" in text else f"#### {sample}"
+
+
+def test_what_a_judge_decoded_is_counted_once(tmp_path: Path):
+    with played(tmp_path, 'name = "tools"\ntools = ["calculator"]\nschemas = false', SUMS, judged) as work:
+        write_tasks(work)
+        write_episodes(work, EpisodeConfig(group=3))
+        write_judgements(work, JudgeConfig(("calm",), per_task=0))
+        write_credit(work, CreditConfig(("calm", "grpo")))
+        write_agreement(work)
+        found = {line.name: line for line in lines_of(work.store.read("evals", work.places("evals")))}
+        asked = work.store.read("requests", work.places("requests", stage="calm"))
+    calm = found["credit/calm"]
+    tokens, steps = asked["decoded_tokens"].sum(), calm.figures["zero_share"].count
+    assert calm.figures["extra_tokens_per_1k"][:2] == (1000 * tokens / steps, steps)
+    assert tokens > 0
+    assert calm.value("extra_passes_per_1k") == found["credit/grpo"].value("extra_tokens_per_1k") == 0
+    assert calm.value("resample_spread") == 0
 
 
 def test_shards_do_not_matter(made: Work, tmp_path: Path):

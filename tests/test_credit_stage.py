@@ -262,7 +262,6 @@ class TestInputs:
         ("name", "rows", "said"),
         [
             pytest.param("critic_q", None, "there are no scores critic_q", id="no file"),
-            pytest.param("critic_q", {"tree": [], "node": [], "value": []}, "there are no scores", id="no rows"),
             pytest.param(
                 "critic_q",
                 {"tree": ["a@r0"] * 2, "node": [1, 1], "value": [0.5, 0.25]},

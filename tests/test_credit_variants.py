@@ -1,5 +1,6 @@
 """Credit by the methods that need a stage of variants: MALT after roles, BRPO after summaries."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,6 +12,8 @@ from varied_round import Cast
 from pipeline.builders.roles import role_outputs
 from pipeline.credit.malt import node_labels
 from pipeline.credit.spo_tree import node_values
+from pipeline.errors import BadConfig, BadTable
+from pipeline.generation.engine import Request
 from pipeline.stages.credit import CreditConfig, write_credit
 from pipeline.stages.judging import rewards_by_node
 from pipeline.stages.roles import RoleConfig, write_roles
@@ -102,3 +105,64 @@ def test_budgets_are_written_once(work: Work):
         work.store.drop("scores", place)
     assert write_summaries(work, SummaryConfig(per_task=2, support=BUDGETS, summaries=2)).fresh == 0
     assert {place.name("scores"): work.store.digest("scores", place) for place in work.places("scores")} == before
+
+
+CUT = RolloutConfig("brpo", params='{"traces": 2, "summaries": 2}')
+
+
+class AtOnce(Cast):
+    """Where it is made to answer: the value of the last line that it had finished."""
+
+    def __call__(self, request: Request) -> list[int]:
+        text = self.tokens._tokenizer.decode(request.prompt.tolist())
+        if not text.endswith("#### "):
+            return super().__call__(request)
+        values = re.findall(r" = (-?\d+)\n", text.split("<|assistant|>")[1])
+        return [*self.tokens.encode(values[-1] if values else "none").tolist(), 1]
+
+
+@pytest.fixture
+def cut(tmp_path) -> Iterator[Work]:
+    with scripted(tmp_path, AtOnce()) as work:
+        write_tasks(work)
+        write_rollouts(work, CUT)
+        yield work
+
+
+def test_brpo_credits_what_the_strategy_grew(cut: Work):
+    found, rewards = credit_of(cut, "brpo", '{"n_summary": 2}'), rewards_by_node(read(cut, "verdicts"))
+    places = {(row["tree"], row["node"]): int(row["value"]) for row in read(cut, "scores").to_dicts()}
+    stretches = 0
+    for tree in read_trees(read(cut, "nodes")).values():
+        lines = [tree.line(node) for node in range(len(tree))]
+        scores: dict[int, dict[int, list[float]]] = {}
+        for line in lines:
+            if tree[line[-1]]["origin"] == "branch":
+                at = places[tree.tree, line[-1]]
+                scores.setdefault(line[1], {}).setdefault(at, []).append(rewards[tree.tree, line[-1]])
+        assert [sorted(by_place) for by_place in scores.values()] == [[0, 1, 2, 3]] * 2, "by trace"
+        for line in lines:
+            key = tree.tree, line[-1]
+            if tree[line[-1]]["origin"] == "sample" and key in places:
+                later = [np.mean(scores[line[1]][place]) for place in range(places[key], 4)]
+                assert found[key]["value"] == pytest.approx(sum(later) / 4)
+                assert found[key]["advantage"] is not None
+                stretches += 1
+    assert stretches > 6
+    assert any(row["advantage"] for row in found.values())
+
+
+def test_budgets_of_rollouts_stand_with_them(cut: Work):
+    [place] = cut.places("scores")
+    digest = cut.store.digest("scores", place)
+    assert write_rollouts(cut, CUT).fresh == 0
+    cut.store.drop("scores", place)
+    assert write_rollouts(cut, CUT).fresh == 1
+    assert cut.store.digest("scores", place) == digest
+    with pytest.raises(BadConfig, match="cut at budgets already"):
+        write_summaries(cut)
+    write_rollouts(cut, RolloutConfig(group=2))
+    with pytest.raises(BadTable, match=r"(?s)before nodes of rollouts changed.*branchpoint summaries"):
+        credit_of(cut, "brpo")
+    write_summaries(cut, SummaryConfig(summaries=2))
+    assert credit_of(cut, "brpo", '{"n_summary": 2}')

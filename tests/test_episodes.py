@@ -8,7 +8,7 @@ import re
 import threading
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 from environments.played_round import SEEDS, SUMS, TINY, Script, faults, nodes_of, played, verdicts_of
 
+from pipeline.credit import METHODS
 from pipeline.environments import ENVIRONMENTS
 from pipeline.environments.chat import chat_of
 from pipeline.environments.episode import Episode, Rules, Seat
@@ -23,7 +24,7 @@ from pipeline.environments.protocol import Observation, Opened, Step
 from pipeline.errors import BadConfig
 from pipeline.generation.budget.turn_control import Limits
 from pipeline.generation.scripted import ScriptedEngine
-from pipeline.stages.credit import CreditConfig, write_credit
+from pipeline.stages.credit import CreditConfig, batches, credited, write_credit
 from pipeline.stages.episodes import EpisodeConfig, write_episodes
 from pipeline.stages.scores import ScoresConfig, write_scores
 from pipeline.stages.tasks import write_tasks
@@ -170,6 +171,16 @@ class TestTools:
         right, guess = (by_turn.filter(turn=turn, finish="stop")["advantage"][0] for turn in (1, 0))
         assert right > guess
 
+    def test_a_call_that_could_not_be_read_is_fined(self, tools):
+        found = []
+        for penalty in (0.0, 0.1):
+            params = {"mode": "mean_norm", "invalid_penalty": penalty}
+            write_credit(tools.work, CreditConfig(("gigpo",), json.dumps(params)))
+            found.append(tools.work.store.read("credit", tools.work.places("credit", stage="gigpo")))
+        moved = found[1].with_columns(by=found[1]["advantage"] - found[0]["advantage"]).filter(pl.col("by") < -1e-6)
+        unread = tools.nodes.filter(pl.col("tool_calls").str.contains('"error"'))
+        assert moved.select("tree", "node").rows() == unread.select("tree", "node").rows()
+
 
 class TestSearch:
     BANDS = '[[bands]]\nname = "b"\nsource = "multi_hop"\nhops = 2\nsizes = { train = 2, held_out = 1 }\n'
@@ -224,6 +235,33 @@ class TestGames:
         scores = games.verdicts.with_columns(episode=pl.col("tree").str.replace("/[01]$", ""))
         assert scores.group_by("episode").agg(pl.col("reward").sum())["reward"].to_list() == [1.0] * 12
 
+    @pytest.mark.parametrize(
+        ("says", "options", "finish", "paid"),
+        [
+            pytest.param(lambda text, sample: "no such move", {}, "invalid", -12.0, id="no move"),
+            pytest.param(lambda text, sample: "x" * 500, {}, "length", -12.0, id="too long"),
+            pytest.param(moves, {"loops": 1}, "loop", -12.0, id="a loop"),
+            pytest.param(
+                lambda text, sample: "Bet" if "You are player 1" in text else "Pass",
+                {"most_turns": 1},
+                "turns",
+                0.05 - 12.0,
+                id="no turn left after a move that was paid",
+            ),
+        ],
+    )
+    def test_an_end_that_a_seat_brings_about_costs_it_the_game_and_more(self, tmp_path, says, options, finish, paid):
+        """The worst of Kuhn poker is -2, a bad move 10; the other seat is paid nothing."""
+        with played(tmp_path, KUHN, SEEDS, says) as work:
+            out = played_out(work, group=1, **options)
+            assert faults(work) == []
+        last = out.nodes.filter("sampled", agent="player_0")
+        assert set(last["finish"]) == {finish}
+        assert last["step_reward"].to_list() == pytest.approx([paid] * 3)
+        assert out.verdicts.join(last, on=["tree", "node"])["reward"].to_list() == [0.0] * 3
+        other = out.nodes.filter("sampled", agent="player_1")
+        assert other["step_reward"].to_list() == pytest.approx([0.05] * other.height)
+
     def test_credit(self, games):
         """MARS centres each seat by itself, over all games."""
         write_credit(games.work, CreditConfig(("mars",)))
@@ -243,6 +281,21 @@ class TestPuzzle:
             met = out.nodes.filter("sampled").group_by("tree", "state_key").len()
             assert (met["len"] > 1).any()
             assert out.verdicts["reward"].is_between(0, 1).all()
+
+    def test_states_by_their_texts(self, tmp_path):
+        """Texts that must be equal are as good as codes of what was shown right above."""
+        method = METHODS["gigpo"]
+        params = method.params(enable_similarity=True, similarity_thresh=0.9999)
+        with played(tmp_path, PATH, SEEDS, steps_on) as work:
+            out = played_out(work, group=3)
+            write_credit(work, CreditConfig(("gigpo",), json.dumps(asdict(params))))
+            found = work.store.read("credit", work.places("credit"))
+            (shard,) = work.shards()
+            (batch,) = batches(work, method, shard)
+        shown = out.nodes.select("tree", parent="node", state_key="text")
+        coded = batch.nodes.drop("state_key").cast({"tree": pl.String}).join(shown, on=["tree", "parent"], how="left")
+        assert found.equals(credited("gigpo", method, method.params(), batch._replace(nodes=coded)))
+        assert (found["advantage"] != 0).any()
 
 
 class TestDialogue:
@@ -324,7 +377,7 @@ class TestWhatGoesWrong:
         [
             ("raises", "KeyError: 'in the middle'"),
             ("no text", "UnicodeError: ?"),
-            ("bytes", "BadStep: the observation's text is a bytes, its key a str"),
+            ("bytes", "BadStep: the observation's text is a bytes, its key a str, what is told a str"),
             ("nan", "BadStep: the rewards are (nan,)"),
         ],
     )

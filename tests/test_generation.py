@@ -126,8 +126,9 @@ class TestDrive:
         requests = [request(number) for number in range(3)]
         refused = ValueError("1 validation error for Params\n  Value error, no such token [type=value_error]")
         engine = Stepping(refuses=lambda key: refused if key == requests[1].key else None)
-        found = errors(list(engine.generate(requests)))
-        assert found == {
+        done = list(engine.generate(requests))
+        assert not any(one.may_pass for one in done)
+        assert errors(done) == {
             requests[0].key: None,
             requests[1].key: "the engine refused it: no such token",
             requests[2].key: None,
@@ -136,6 +137,7 @@ class TestDrive:
     def test_an_end_that_is_none_is_an_error(self):
         (done,) = Stepping(finish="abort").generate([request()])
         assert (done.error, done.finish, done.token_ids.tolist()) == ("the engine ended it with 'abort'", None, [])
+        assert done.may_pass
 
     @pytest.mark.parametrize(
         "broken",

@@ -17,10 +17,11 @@ from pipeline.generation.sampler import Sampler
 from pipeline.generation.scheduler import Scheduler
 from pipeline.store.ledger import Ledger
 from pipeline.trees.draft import Draft, Piece, Reading, Spot, new_draft
-from pipeline.trees.grow import Tree, nodes_frame
+from pipeline.trees.grow import Tree, nodes_frame, scores_frame
 from pipeline.trees.growth.brpo import Brpo
 from pipeline.trees.growth.flat import Flat
 from pipeline.trees.growth.forks import Forks
+from pipeline.trees.growth.guided import Guided, likelihood
 from pipeline.trees.growth.p2t import P2t
 from pipeline.trees.growth.pppo import Pppo
 from pipeline.trees.growth.spo_chain import SpoChain
@@ -29,7 +30,7 @@ from pipeline.trees.lay_out import lay_out
 from pipeline.trees.merging import merge_prefixes, token_counts
 from pipeline.trees.prefixes import Prefixes, common_tokens
 from pipeline.trees.segment import cut_steps
-from pipeline.trees.strategy import Strategy
+from pipeline.trees.strategy import Informed, Strategy
 from schemas import Nodes
 
 LETTERS = "\0abcdefgh\n.#>!"
@@ -133,6 +134,7 @@ STRATEGIES = {
     "brpo": Brpo((4, 8, 16), traces=3, summaries=2, summary_tokens=5, end_marker="b\n", cut="..", header="#"),
     "pppo": Pppo(group=4, continuations=3, eta=0.3),
     "treeps_rag": SEARCH,
+    "guided": Guided(beam=3, branching=2, segment=6),
 }
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
 
@@ -286,6 +288,28 @@ def test_brpo_cuts_at_budgets(trace, prefixes, grow):
     assert thought == min(len(trace) + 1, 6), "later budgets add no thinking"
 
 
+@pytest.mark.parametrize(
+    ("trace", "budgets"),
+    [
+        pytest.param("abcdefgh", {2: 0, 4: 1, 6: 2}, id="cut at each budget"),
+        pytest.param("abc>a", {2: 0, 4: 1}, id="closed: the first budget that is not reached"),
+        pytest.param("a>", {2: 0}, id="closed before the first"),
+        pytest.param("abc", {2: 0, 4: 1}, id="ended without closing: so is its last stretch"),
+    ],
+)
+def test_brpo_says_of_which_budget_thinking_and_answers_are(trace, budgets, grow):
+    strategy = Brpo((2, 4, 6), traces=1, summaries=2, summary_tokens=5, end_marker=">", cut="..", header="#")
+    draft, _ = grow(strategy, Shuffled(traces(trace)))
+    tree = Tree(draft.task, draft.tree)
+    lay_out(draft, tree, by_step=False)
+    said = {row["node"]: row["value"] for row in tree.scores}
+    thought = {node: place for node, place in said.items() if tree[node]["origin"] == "sample"}
+    assert {len(tree.tokens(node)) - len(PROMPT): place for node, place in thought.items()} == budgets
+    drawn = Counter(place for node, place in said.items() if tree[node]["origin"] == "branch")
+    assert drawn == dict.fromkeys(range(1 if trace == "abc" else 3), 2)
+    assert scores_frame([tree], "budget").height == len(thought) + drawn.total()
+
+
 def test_brpo_without_a_marker_answers_before_the_end_token(grow):
     strategy = Brpo((4, 8), traces=1, summaries=1, end_marker="", cut="..", header="#")
     engine = Shuffled(traces("abcdef"))
@@ -303,6 +327,49 @@ def test_pppo_continues_the_first_share(grow):
     prefixes = frame.filter((pl.col("depth") == 1) & pl.col("finish").is_null())
     assert prefixes["token_count"].sum() == sum(lengths.values())
     assert frame["depth"].max() == 2
+
+
+def wordy(request: Request) -> list[int]:
+    """Lines of a letter or two; ends in one draw of three."""
+    rng = np.random.default_rng(request.seed)
+    lines = ["abcdefgh"[rng.integers(8)] * rng.integers(1, 3) + "\n" for _ in range(9)]
+    ends = request.seed % 3 == 0
+    return [*encode("".join(lines[: 2 if ends else 9])).tolist(), *[END] * ends]
+
+
+def alphabetical(draft: Draft, spots: Iterable[Spot]) -> list[float]:
+    return [float(np.mean(draft.prefix(spot)[len(PROMPT) :])) for spot in spots]
+
+
+def test_guided_keeps_the_best_paths_until_they_have_ended(grow):
+    rules, engine = Guided(beam=2, branching=3, segment=7), Shuffled(wordy)
+    draft, _ = grow(Informed(rules, alphabetical), engine)
+    kept, rounds, known = [(0.0, (), False)], 0, {}
+    for piece in draft.pieces[1:]:
+        known.setdefault(tuple(draft.prefix(piece.at)[len(PROMPT) :].tolist()), []).append(piece)
+    while open_ := [path for _, path, ended in kept if not ended]:
+        rounds += 1
+        paths = [one for one in kept if one[2]]
+        for path in open_:
+            drawn = sorted(known.pop(path), key=lambda piece: piece.sample)
+            assert [piece.sample for piece in drawn] == list(range(6 if not path else 3))
+            for piece in drawn:
+                ids = piece.token_ids.tolist()
+                ended = ids[-1] == END or len(path) + len(ids) == 24
+                whole = [place + 1 for place, one in enumerate(ids[:-1]) if LETTERS[one] == "\n"]
+                ids = ids if ended or not whole else ids[: whole[-1]]
+                assert (piece.finish is None) == (not ended), "what may go on is no end"
+                paths.append((float(np.mean([*path, *ids])), (*path, *ids), ended))
+        distinct = {path: (score, path, ended) for score, path, ended in reversed(paths)}
+        kept = sorted(distinct.values(), key=lambda one: -one[0])[:2]
+    assert not known, "nothing else was gone on from"
+    assert rounds > 2
+    nodes_of(draft, rules)
+
+
+def test_guided_without_a_model_keeps_what_is_likely():
+    draft = drafted("abc", "de", logprobs=[-1, -3, -2, -1])
+    assert likelihood(draft, [Spot(1, 2), Spot(1, 4), Spot(2, 3)]) == pytest.approx([-2, -7 / 4, -2])
 
 
 def test_searches_alike_do_not_both_go_on(grow):

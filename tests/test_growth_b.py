@@ -47,7 +47,7 @@ from pipeline.trees.growth.mcts import Mcts, unjudged
 from pipeline.trees.growth.monte_carlo import MonteCarlo
 from pipeline.trees.growth.omegaprm import OmegaPrm
 from pipeline.trees.lay_out import lay_out
-from pipeline.trees.strategy import Strategy
+from pipeline.trees.strategy import Informed, Strategy
 from schemas import Nodes
 
 SUITE = [Policy(7, 0.9, 0.01), Policy(6, 0.85, 0.02), Policy(9, 0.9, 0.0)]
@@ -296,19 +296,6 @@ def steps(*marks: int, words: int = 0) -> list[int]:
     return [ids[0], *[WORD] * words, *ids[1:-1], END]
 
 
-@dataclass
-class Judged:
-    """A search with a judge."""
-
-    rules: Mcts
-    verdict_of: object
-    needs_rewards = True
-    by_step = True
-
-    def grow(self, draft):
-        return self.rules.grow(draft, verdict_of=self.verdict_of)
-
-
 class TestMcts:
     LATER = (RIGHT, RIGHT, RIGHT)
 
@@ -324,7 +311,7 @@ class TestMcts:
             engine = ScriptedEngine(answer)
             with Ledger(tmp_path / "l.sqlite") as ledger:
                 sampler = Sampler(ledger, "scripted", "stub", lambda: engine)
-                list(Scheduler(sampler, Judged(rules, verdict_of), reward_of=reward_of).grow(iter([draft])))
+                list(Scheduler(sampler, Informed(rules, verdict_of), reward_of=reward_of).grow(iter([draft])))
             return [(tuple(request.prompt[1:].tolist()), request.sampling.max_tokens) for request in engine.seen]
 
         return run
@@ -357,7 +344,7 @@ class TestMcts:
     def test_verdicts_of_simulated_steps_but_the_last_enter_the_reward(self, asked):
         judged = []
 
-        def verdict_of(draft: Draft, spot: Spot) -> int:
+        def verdict_of(draft: Draft, spot: Spot, text: str) -> int:
             piece = draft.pieces[spot.piece]
             judged.append((piece.sample, spot.end))
             return 1 if piece.reward == 0 else -1
@@ -383,7 +370,9 @@ class TestMcts:
             (RIGHT, WORD, WORD, WORD, SEPARATOR, RIGHT, SEPARATOR),
         ]
 
-    @pytest.mark.parametrize("wrong", [{"rounds": 0}, {"children": 0}, {"depth": -1}, {"selection": "best"}])
+    @pytest.mark.parametrize(
+        "wrong", [{"rounds": 0}, {"children": 0}, {"depth": -1}, {"judge": "me"}, {"selection": ""}]
+    )
     def test_what_cannot_be(self, wrong):
         with pytest.raises(BadConfig):
             Mcts(**wrong)

@@ -18,6 +18,7 @@ from pipeline.plan.forecast import Drawn, expected_prefill, expected_tasks, expe
 from pipeline.plan.lines import Line, cost_lines, read_plan
 from pipeline.plan.pace import Pace
 from pipeline.report import Progress
+from pipeline.stages.episodes import EpisodeConfig, write_episodes
 from pipeline.stages.pairs import write_pairs
 from pipeline.stages.patches import write_patches
 from pipeline.stages.plan import PlanConfig, write_plan
@@ -28,6 +29,7 @@ from pipeline.stages.trees import write_trees
 from pipeline.stages.work import Work
 from pipeline.statistics import MeanInterval
 from schemas import TABLES
+from tests.environments.played_round import SUMS, Script, played
 from tests.scripted_round import Pupil, changed, read, scripted
 
 NA = np.nan
@@ -230,6 +232,65 @@ def test_again_it_is_current_and_out_of_the_ledger_it_has_no_pace(work: Work, pu
     made = read(work, "step_labels").filter((pl.col("k") >= 3) & (pl.col("node") > 0))
     assert labels == made.height == lines(work)["step_labels"].actual
     assert labels < read(work, "step_labels").height
+
+
+def calculates(text: str, sample: int) -> str:
+    """Calls the calculator first, but every other sample, which guesses."""
+    if sample % 2:
+        return "#### 7"
+    answered = re.findall(r"<tool_response>\n(-?\d+)\n", text)
+    expression = re.search(r"problem: (.*?) =", text)[1]
+    call = {"name": "calculator", "arguments": {"expression": expression}}
+    return f"#### {answered[-1]}" if answered else f"<tool_call>{json.dumps(call)}</tool_call>"
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> Work:
+    with played(tmp_path, 'name = "tools"\ntools = ["calculator"]\nschemas = false', SUMS, calculates) as made:
+        write_tasks(made)
+        yield made
+
+
+def test_episodes_are_planned_where_a_suite_has_an_environment(tools: Work):
+    write_plan(tools, PlanConfig(group=4, price_per_million_decoded=2.0))  # 8 of 2
+    paid = len(Script.last.asked)
+    assert {place.stage for table in TABLES for place in tools.store.places(table)} == {"tasks", "plan"}
+    write_episodes(tools, EpisodeConfig(group=4))
+    write_step_labels(tools)
+    write_pairs(tools)
+    assert len(Script.last.asked) == paid == 12  # nothing is paid twice
+    plan = read_plan(tools.store, suite="played", round="r0")
+    found = {line.figure: line for line in cost_lines(tools.store, suite="played", round="r0", plan=plan)}
+    for figure in ("requests", "prompt_tokens", "decoded_tokens", "cost", "judged_leaves", "step_labels", "pairs"):
+        assert found[figure].plan == pytest.approx(found[figure].actual)
+        assert found[figure].plan > 0
+    assert 0 < found["computed_tokens"].plan < found["prompt_tokens"].plan
+    assert found["seconds"].plan > 0
+    assert (found["requests"].plan, found["mixed_tasks"].plan) == (12, 2)
+
+
+def test_a_plan_of_episodes_takes_their_parameters(tools: Work):
+    write_plan(tools, PlanConfig(group=2, params='{"most_turns": 1}'))
+    plan = read_plan(tools.store, suite="played", round="r0")
+    assert plan.figures["requests"][0] == 4
+    write_plan(tools, PlanConfig(group=2, params='{"player": "recite"}'))
+    plan = read_plan(tools.store, suite="played", round="r0")
+    assert [plan.figures[name][0] for name in ("requests", "computed_tokens", "seconds")] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "spo_tree"}, "suite played is played in an environment; leave --strategy and --rule out"),
+        ({"rule": "steps"}, "suite played is played in an environment; leave --strategy and --rule out"),
+        ({"params": '{"segment": 3}'}, "episodes has no parameter 'segment'; it has "),
+        ({"params": '{"baseline": "r0"}'}, "episodes with a baseline cannot be planned; plan with most_turns"),
+    ],
+)
+def test_a_plan_of_episodes_refuses(tools: Work, options, message):
+    with pytest.raises(BadConfig, match=f"^{re.escape(message)}"):
+        write_plan(tools, PlanConfig(group=2, **options))
+    assert not Script.last.asked
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pipeline.bench.credit import largest_difference, plain_rows
 from pipeline.bench.row_loops import ROW_LOOPS
 from pipeline.credit import METHODS
 from pipeline.credit.columns import Trees
+from schemas.words import FINISHES
 
 LABELS = ("malt", "groundedprm")
 """Methods whose advantages are labels."""
@@ -28,6 +29,7 @@ CALLS = (
     '[{"name": "search", "ok": false, "arguments": {"query": "a", "k": 1}}]',
     '[{"name": "Search", "arguments": {"query": "b", "k": true}}, {"name": "add", "arguments": [1]}]',
     '[{"name": "add"}]',
+    '[{"name": null, "error": "no JSON"}]',
 )
 REFERENCES = (
     None,
@@ -42,7 +44,7 @@ PROMPT, SAMPLE, BRANCH, SUMMARY = 0, 1, 2, 13
 
 def drawn_trees(seed: int) -> Trees:
     """Ragged trees: some of a node alone, some with none or all alike judged; steps without tokens, labels, states."""
-    random = np.random.default_rng(seed)
+    random, later = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     parent, depth, tree = [], [], []
     for number in range(10):
         first, lanky = len(parent), random.random() < 0.5
@@ -87,6 +89,8 @@ def drawn_trees(seed: int) -> Trees:
             "step_soft": random.choice([0.0, 0.25, 0.25, 0.25, 1.0, np.nan], count, p=[0.1, 0.3, 0.3, 0.1, 0.15, 0.05]),
             "step_hard": random.choice([0.0, 1.0, np.nan], count),
             "origin": origin,
+            "finish": later.integers(-1, len(FINISHES), count),
+            "sampled": later.random(count) < 0.8,
             "budget": drawn_budgets(random, parent, origin),
             "long_thinking": random.choice([0.0, 1.0, np.nan], count, p=[0.45, 0.45, 0.1]),
             "reference_calls": pl.Series([REFERENCES[at] for at in random.integers(0, 4, count)], dtype=pl.String),

@@ -117,8 +117,10 @@ class TestAnswers:
     def test_a_refusal_is_an_error_in_the_servers_words_and_not_tried_again(self, refusal):
         bad, good = request(0), request(1)
         with FakeServer(NAME, fault=lambda number, body: refusal if body["seed"] == bad.seed else None) as server:
-            found = told(engine_on(server).generate([bad, good]))
+            done = list(engine_on(server).generate([bad, good]))
+        found = told(done)
         assert found[bad.key] == ([], [], None, f"the server refused it: answered 400: {REFUSAL}")
+        assert not any(one.may_pass for one in done)
         assert found[good.key] == undisturbed([good])[good.key]
         assert server.asked == 2
 
@@ -147,6 +149,7 @@ class TestFaults:
                 server, limits=replace(QUICK, attempts=2, stall=0.1 if "stall" in fault else 10.0)
             ).generate([request()])
         assert done.error.startswith(f"given up after 2 tries, the last at {server.url}: ")
+        assert done.may_pass
         assert REASONS[fault] in done.error
         assert (done.finish, len(done.token_ids), len(done.logprobs)) == (None, 0, 0)
         assert server.asked == 2
@@ -284,8 +287,10 @@ class TestFleet:
         going = engine_on(server, limits=replace(NARROW, patience=1.0)).generate(requests)
         done = list(itertools.islice(going, 20))
         server.kill()
-        found = told([*done, *going])
+        done += going
+        found = told(done)
         errors = [one[3] for one in found.values() if one[3] is not None]
+        assert all(one.may_pass == (one.error is not None) for one in done)
         assert len(found) == 300
         assert 272 <= len(errors) <= 280
         assert all(error.startswith(f"no server for 1 s: {server.url}: Cannot connect") for error in errors)

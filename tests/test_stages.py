@@ -108,6 +108,16 @@ def test_intervention_mends_and_its_effect_is_counted(work: Work):
     assert set(kept["effect"]) == {1.0}
 
 
+def test_a_draw_is_one_piece_of_evidence(work: Work):
+    """The step that was replaced has two branches of its tree and the three continuations of its arm, all different."""
+    nodes = read(work, "nodes").filter(pl.col("request").is_not_null(), pl.col("copied_from").is_null())
+    begun = nodes.join(nodes, left_on=["tree", "parent", "request"], right_on=["tree", "node", "request"], how="anti")
+    assert begun.filter(pl.struct("tree", "parent", "request").is_duplicated()).is_empty()
+    arms = begun.filter(origin="continuation").select("tree", node="parent").unique()
+    labels = read(work, "step_labels").join(arms, on=["tree", "node"])
+    assert labels["k"].to_list() == [2 + 3] * 2
+
+
 def test_patch_ends_with_the_intervention_and_has_no_wrong_token(work: Work):
     nodes = {(row["tree"], row["node"]): row for row in read(work, "nodes").iter_rows(named=True)}
     for row in read(work, "patches").iter_rows(named=True):

@@ -14,6 +14,7 @@ from scripted_round import Pupil, changed, read, run, scripted
 from pipeline.errors import BadConfig, BadTable
 from pipeline.generation.engine import Request
 from pipeline.generation.policies import find_policy
+from pipeline.report import Progress
 from pipeline.stages.agreement import write_agreement
 from pipeline.stages.credit import write_credit
 from pipeline.stages.earlier import GENERATING, refuse_replaced
@@ -261,3 +262,45 @@ def test_no_figure_repeats_a_count_of_rows(fresh: Work):
     reports = run(fresh)
     assert not [stage for stage, report in reports.items() if report.numbers.keys() & report.rows.keys()]
     assert reports["rollouts"].numbers.keys() == {"pass_rate", "mixed_share", "tokens", "truncated"}
+
+
+def test_the_way_to_go_is_told_in_trees_of_shards_that_are_not_current(fresh: Work):
+    told: list[Progress] = []
+    work = replace(
+        changed(fresh, size=("max_tokens = 96", "max_tokens = 96\nshard_tasks = 1")), on_progress=told.append
+    )
+    write_tasks(work)
+    write_rollouts(work, RolloutConfig(group=2))
+    assert [(one.done, one.total) for one in told if one.what == "trees"] == [(1, 3), (2, 3), (3, 3)]
+    assert {one.total for one in told if one.what == "requests"} == {0}
+    told.clear()
+    work.store.drop("nodes", work.places("nodes", stage="rollouts")[1])
+    write_rollouts(work, RolloutConfig(group=2))
+    assert [(one.done, one.total) for one in told if one.what == "trees"] == [(1, 1)]
+
+
+class Knower(Pupil):
+    """Never slips at the first task that it is asked about, and seldom at others."""
+
+    def __call__(self, request: Request) -> list[int]:
+        self.first = getattr(self, "first", request.prompt.tobytes())
+        slips = request.sample == 1 and request.prompt.tobytes() != self.first
+        return super().__call__(replace(request, sample=int(slips)))
+
+
+def test_samples_go_to_tasks_that_earlier_rounds_did_not_settle(tmp_path: Path):
+    with scripted(tmp_path, Knower()) as work:
+        write_tasks(work)
+        write_rollouts(work, RolloutConfig(group=8))
+        later = replace(work, round="r1")
+        config = RolloutConfig("allotted", group=8, history=("r0",))
+        write_rollouts(later, config)
+        drawn = later.store.read("verdicts", later.places("verdicts"))["task"].value_counts()["count"]
+        assert sorted(drawn) == [2, 11, 11]
+        assert write_rollouts(later, config).fresh == 0
+        for history, culprit in ((("r1",), "r1"), (("r0", "r7"), "r7")):
+            with pytest.raises(BadConfig, match=f"round {culprit} of suite three is no history of round r1"):
+                write_rollouts(later, replace(config, history=history))
+        for other in ({"strategy": "flat"}, {"params": '{"counts": {"a": 1}}'}):
+            with pytest.raises(BadConfig, match="give it with --strategy allotted, without counts"):
+                write_rollouts(later, replace(config, **other))

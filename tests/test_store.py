@@ -271,7 +271,7 @@ class TestReading:
         path = store.write("step_labels", labels(label()), HERE, inputs={}).path
         copy = Store(Path(shutil.copytree(store.root, tmp_path / "copy", ignore=shutil.ignore_patterns("*.sqlite"))))
         with pytest.raises(
-            BadTable, match=rf"{path.name} has version 99 of step_labels, this branchpoint reads up to 2"
+            BadTable, match=rf"{path.name} has version 99 of step_labels, this branchpoint reads up to 3"
         ):
             copy.entry("step_labels", HERE)
 

@@ -144,11 +144,14 @@ def test_dpo_prefers_the_chosen(policy, pairs, tmp_path, packed):
     assert (report.steps, report.rows, report.skipped) == (20, 6, 0)
 
 
-@pytest.mark.parametrize("loss_type", ["sigmoid", "hinge", "ipo", "sigmoid_norm"])
-def test_dpo_packed_is_as_trl(policy, pairs, tmp_path, capfd, loss_type):
-    runs_of = {}
+@pytest.mark.parametrize(
+    ("loss_type", "label_smoothing"),
+    [("sigmoid", 0.0), ("robust", 0.1), ("hinge", 0.0), ("ipo", 0.0), ("sigmoid_norm", 0.0)],
+)
+def test_dpo_packed_is_as_trl(policy, pairs, tmp_path, capfd, loss_type, label_smoothing):
+    runs_of, loss = {}, {"loss_type": loss_type, "label_smoothing": label_smoothing}
     for packed in (True, False):
-        recipe = DpoRecipe(steps=3, batch_size=6, learning_rate=1e-3, loss_type=loss_type, packed=packed, beta=0.5)
+        recipe = DpoRecipe(steps=3, batch_size=6, learning_rate=1e-3, packed=packed, beta=0.5, **loss)
         report = train_dpo(pairs, policy=policy, out=tmp_path / str(packed), recipe=recipe)
         runs_of[packed] = [(entry["loss"], entry["rewards/margins"], entry["grad_norm"]) for entry in report.curves]
     for ours, theirs in zip(runs_of[True], runs_of[False], strict=True):
@@ -341,7 +344,17 @@ def test_full_disk_is_one_line_and_keeps_what_was_there(policy, patches, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "field", [{"loss_type": "sigmoyd"}, {"beta": 0.0}, {"sft_weight": -1.0}, {"steps": 0}, {"warmup_ratio": 1.0}]
+    "field",
+    [
+        {"loss_type": "sigmoyd"},
+        {"beta": 0.0},
+        {"label_smoothing": 0.5},
+        {"label_smoothing": 0.1, "loss_type": "ipo"},
+        {"label_smoothing": 0.1, "packed": False},
+        {"sft_weight": -1.0},
+        {"steps": 0},
+        {"warmup_ratio": 1.0},
+    ],
 )
 def test_bad_recipe(field):
     with pytest.raises(BadConfig, match=next(iter(field))):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -10,23 +11,27 @@ from varied_round import Cast, reflection, vary
 
 from pipeline.builders.malt import ROLES
 from pipeline.cli import main
-from pipeline.errors import BadConfig, BadInput
+from pipeline.errors import BadConfig, BadInput, BadTable
 from pipeline.labels.intervention import intervention
 from pipeline.stages.intervene import InterveneConfig, write_interventions_by_hand
 from pipeline.stages.interventions import InterventionConfig, write_interventions
 from pipeline.stages.pairs import write_pairs
-from pipeline.stages.patches import write_patches
-from pipeline.stages.regenerations import FIRST_SAMPLE
+from pipeline.stages.patches import PatchConfig, write_patches
+from pipeline.stages.regenerations import FIRST_SAMPLE, write_regenerations
 from pipeline.stages.retries import RetryConfig, write_retries
 from pipeline.stages.retry_rows import write_retry_rows
 from pipeline.stages.role_rows import write_role_rows
+from pipeline.stages.roles import write_roles
 from pipeline.stages.rollouts import RolloutConfig, write_rollouts
+from pipeline.stages.step_labels import write_step_labels
 from pipeline.stages.summaries import SummaryConfig, write_summaries
 from pipeline.stages.tasks import write_tasks
+from pipeline.stages.verdicts import write_verdicts
 from pipeline.stages.work import Work
 from pipeline.store.checks import CHECKS
 from pipeline.trees.grow import Tree, read_trees
 from pipeline.variants.checks import VARIANT_CHECKS
+from pipeline.variants.intervene import ALREADY_CORRECT, NO_SUCCESS
 
 
 @pytest.fixture(scope="module")
@@ -247,9 +252,79 @@ class TestByHand:
         file.write_text(json.dumps(other) + "\n\n")
         report = write_interventions_by_hand(work, InterveneConfig(file=str(file), author="tool", continuations=3))
         assert report.numbers["edits"] == 2
-        assert set(read(work, "variants", "intervene")["author"]) == {"person", "tool"}
+        mended, other = read(work, "variants", "intervene").sort("variant").to_dicts()
+        assert (mended["author"], other["author"]) == ("person", "tool")
+        shared = [(row["without_count"], row["without_successes"]) for row in (mended, other)]
+        assert shared == [(3, 0), (3, 0)]
+        labels = intervention(read(work, "nodes"), read(work, "verdicts"))
+        assert labels.filter(tree=first.tree, node=first.node)["k"].to_list() == [3]
         for table, name in (("nodes", "token_exact"), ("nodes", "parents_present"), ("variants", "keys_unique")):
             assert CHECKS[table][name](work.store, table, work.store.places(table, suite="three")).passed
+
+    def test_an_edit_that_stands_there_is_taken(self, work: Work, tmp_path):
+        """Its step and what was drawn from it are the policy's; more continuations are added to those."""
+        work = copied(work, tmp_path)
+        first = self.mend(work)
+        write_interventions_by_hand(work, first)
+        assert read(work, "nodes", "intervene").is_empty()
+        write_interventions_by_hand(work, replace(first, continuations=5))
+        rows = read(work, "variants", "intervene").sort("variant")
+        assert rows["with_count"].to_list() == rows["without_count"].to_list() == [3, 5]
+        assert rows["first_node"].n_unique() == 1
+        begun = read(work, "nodes", "intervene").filter(pl.col("parent").is_in([first.node, rows["first_node"][0]]))
+        assert begun.height == 2 + 2
+
+    def test_each_edit_is_drawn_as_it_was_asked_for(self, work: Work, cast: Cast, tmp_path):
+        work = copied(work, tmp_path)
+        first = replace(self.mend(work), continuations=2, temperature=0.5)
+        write_interventions_by_hand(work, first)
+        before = len(cast.requests)
+        other = replace(first, text=first.text.replace("=", "+ 0 ="), continuations=4, temperature=0.7)
+        write_interventions_by_hand(work, other)
+        assert {request.sampling.temperature for request in cast.requests[before:]} == {0.7}
+        assert read(work, "variants", "intervene").sort("variant")["with_count"].to_list() == [2, 4]
+
+    def test_what_is_kept(self, work: Work, tmp_path):
+        """Patches are made of edits of wrong attempts that helped at least once."""
+        work = copied(work, tmp_path)
+        first, outcome = self.mend(work), rewards(work)
+        right = next(
+            (tree, node)
+            for tree in forest(work).values()
+            for node, row in tree.known.items()
+            if row["origin"] == "sample" and outcome.get((tree.tree, node)) == 1
+        )
+        tree, leaf = right
+        for config in (
+            replace(first, text="1 + 1 = 90"),
+            InterveneConfig(tree.tree, tree.path(leaf)[2], first.text, continuations=1),
+        ):
+            write_interventions_by_hand(work, config)
+        rows = read(work, "variants", "intervene")
+        assert sorted(rows["dropped"]) == [NO_SUCCESS, ALREADY_CORRECT]
+        write_verdicts(work)
+        write_patches(work, PatchConfig(per_task=9))
+        assert not set(read(work, "patches")["row"]) & set(rows["variant"])
+
+    def test_edits_of_nodes_that_were_replaced(self, work: Work, tmp_path):
+        """Their numbers mean other steps: they are laid again when they are given again, and forgotten else."""
+        work = copied(work, tmp_path)
+        first = self.mend(work)
+        write_interventions_by_hand(work, first)
+        write_retries(work, RetryConfig(per_task=1, begin="step"))
+        write_interventions(work, InterventionConfig(per_task=2, continuations=3))
+        for stage in (write_regenerations, write_roles, write_summaries):
+            stage(work)
+        with pytest.raises(BadTable, match="laid on nodes that have changed since") as error:
+            write_interventions_by_hand(work, replace(first, text="1 + 1 = 90"))
+        assert "--anew" in error.value.remedy
+        with pytest.raises(BadTable, match="intervene of three") as error:
+            write_step_labels(work)
+        assert "branchpoint intervene --anew" in error.value.remedy
+        assert write_interventions_by_hand(work, replace(first, anew=True)).numbers["edits"] == 1
+        assert write_interventions_by_hand(work, InterveneConfig(anew=True)).numbers["edits"] == 0
+        for stage in (write_verdicts, write_step_labels):
+            stage(work)
 
     @pytest.mark.parametrize(
         ("changes", "message"),
@@ -331,6 +406,62 @@ def test_a_hostile_reflection_is_a_recorded_failure(tmp_path, name: str):
         assert set(found["parsed"]) == {parsed}
         assert found["report_node"].null_count() == 0
         assert report.numbers["parsed_share"] == float(parsed != "failed")
+
+
+def test_a_reflection_that_states_the_answer_found_it_itself(tmp_path):
+    """No prompt of it has the reference or the answer, so that is what was learnt and not a leak."""
+    cast = Cast(said={"reflect": lambda usual: reflection(improvement_suggestion=found)})
+    with scripted(tmp_path, cast) as work:
+        write_tasks(work)
+        tasks = work.store.tasks("three", split="train")
+        found = " or ".join(tasks["answer"])
+        write_rollouts(work, RolloutConfig(group=4))
+        write_retries(work, RetryConfig(per_task=2))
+        assert set(read(work, "variants")["dropped"]) == {None}
+        shown = [cast.tokens._tokenizer.decode(request.prompt.tolist()) for request in cast.requests]
+        reflected = [text for text in shown if "Reflect on" in text]
+        assert reflected
+        for text in reflected:
+            (question,) = [one for one in tasks["question"] if one in text]
+            steps = text.partition(question)[2].partition("Outcome: failure")[0].strip().split("\n")
+            assert all(line.startswith("Step ") for line in steps)
+
+
+ADVICE = "Look at every sign twice before you go on to the next term"
+
+
+@pytest.mark.parametrize(
+    ("told", "said", "dropped"),
+    [
+        (ADVICE, f"{ADVICE}.", "retry quotes its guidance"),
+        (
+            ADVICE,
+            "The earlier attempt had issues. Apply the lessons and do not mention them.",
+            "retry quotes its guidance",
+        ),
+        (ADVICE, "I look at every sign twice.", None),
+        ("1 + 2 + 3 + 4 + 5 + 6 = 21", "1 + 2 + 3 + 4 + 5 + 6 = 21", None),
+    ],
+    ids=["its report", "the words around it", "in its own words", "sums"],
+)
+def test_a_retry_that_quotes_its_guidance_is_dropped_and_kept_on_record(tmp_path, told, said, dropped):
+    cast = Cast(
+        said={
+            "reflect": lambda usual: reflection(improvement_suggestion={"advice": [told]}),
+            "retry": lambda usual: f"{said}\n{usual}",
+        }
+    )
+    with scripted(tmp_path, cast) as work:
+        write_tasks(work)
+        write_rollouts(work, RolloutConfig(group=4))
+        write_retries(work, RetryConfig(per_task=2))
+        found = read(work, "variants")
+        assert found.height
+        assert set(found["dropped"]) == {dropped}
+        assert found["first_node"].is_null().all() == (dropped is not None)
+        origins = set(read(work, "nodes")["origin"])
+        assert "guided_retry" in origins
+        assert ("retry" in origins) == (dropped is None)
 
 
 def test_an_edit_that_leaks_the_answer_is_dropped_and_kept_on_record(tmp_path):

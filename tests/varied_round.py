@@ -21,7 +21,12 @@ from pipeline.stages.verdicts import write_verdicts
 from pipeline.stages.work import Work
 from pipeline.tasks.arithmetic import read_sum, steps_right
 
-ASKS = {"reflect": "Reflect on", "intervene": "trusted reference", "judge": "Is the last step correct?"}
+ASKS = {
+    "reflect": "Reflect on",
+    "intervene": "trusted reference",
+    "judge": "Is the last step correct?",
+    "retry": "The earlier attempt had issues.",
+}
 
 
 @dataclass

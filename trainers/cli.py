@@ -57,7 +57,7 @@ RUNS = {
     "dpo": Run(train_dpo_policy, DpoRecipe, "direct preference optimisation on the round's pairs"),
     "token-rewards": Run(build_token_rewards, TokenRewardConfig, "reward every token of the round's pairs, for treg"),
     "treg": Run(train_treg_policy, TRegRecipe, "preference optimisation with token rewards (T-REG)"),
-    "sft": Run(train_sft_policy, SftRecipe, "supervised training on the round's answers to imitate"),
+    "sft": Run(train_sft_policy, SftRecipe, "supervised training on the round's answers to imitate, or R3L's rows"),
     "int": Run(train_int_policy, IntRecipe, "supervised training on the round's interventions (InT)"),
     "offline-compare": Run(compare_methods, OfflineConfig, "these side by side, several seeds each, at equal tokens"),
     "prm": Run(train_prm_model, PrmRecipe, "a process reward model on the round's labelled steps"),

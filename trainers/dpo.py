@@ -72,6 +72,7 @@ def dpo_trainer(pairs: pl.DataFrame, *, policy: Policy, recipe: DpoRecipe, folde
             beta=recipe.beta,
             loss_type=[recipe.loss_type, "sft"] if recipe.sft_weight else [recipe.loss_type],
             loss_weights=[1.0, recipe.sft_weight] if recipe.sft_weight else None,
+            label_smoothing=recipe.label_smoothing,
             max_length=None,
             precompute_ref_log_probs=True,
         ),
@@ -111,7 +112,13 @@ def packed_dpo(
         share = min(1.0, int(ready.trainer.state.epoch or 0) / recipe.curriculum)
         return weights * (1 - share) + share
 
-    loss = dpo_loss(beta=recipe.beta, loss_type=recipe.loss_type, sft_weight=recipe.sft_weight, mixed=mixed)
+    loss = dpo_loss(
+        beta=recipe.beta,
+        loss_type=recipe.loss_type,
+        label_smoothing=recipe.label_smoothing,
+        sft_weight=recipe.sft_weight,
+        mixed=mixed,
+    )
     ready = packed_trainer(
         packed,
         None if held is None else dpo_packs(held, replace(recipe, curriculum=0)),  # alike at every epoch
@@ -160,10 +167,10 @@ def train_dpo(
         BadConfig: `out` is something else than a policy, a setting cannot be, or the loss became no number.
         StoreFull: the disk refused; what was at `out` stays.
 
-    Source: Rafailov et al. 2023 (arXiv 2305.18290), equation 7; hinge SLiC; ipo Azar et al. 2023 (arXiv 2310.12036),
-        equation 17, log-ratios averaged over tokens; TDPO (Zeng et al. 2024, arXiv 2404.11999); the added likelihood as
-        in RPO (Pang et al. 2024, arXiv 2404.19733), there normalised by answer, here by batch; Step-DPO (Lai et al.
-        2024, arXiv 2406.18629).
+    Source: Rafailov et al. 2023 (arXiv 2305.18290), equation 7; robust Chowdhury et al. 2024; hinge SLiC; ipo Azar et
+        al. 2023 (arXiv 2310.12036), equation 17, log-ratios averaged over tokens; TDPO (Zeng et al. 2024, arXiv
+        2404.11999); the added likelihood as in RPO (Pang et al. 2024, arXiv 2404.19733), there normalised by answer,
+        here by batch; Step-DPO (Lai et al. 2024, arXiv 2406.18629).
     """
     recipe.check()
     check_rows(pairs, PAIR_COLUMNS)

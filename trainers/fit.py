@@ -20,6 +20,7 @@ from pipeline.builders.packing import Forecast, forecast
 from pipeline.generation.policies import Policy
 from trainers import runs, saving
 from trainers.data import held_out_split, token_digest
+from trainers.gathering import whole_model
 from trainers.packed.losses import Loss
 from trainers.packed.rows import Batch, Packed
 from trainers.packed.trainer import PackedTrainer
@@ -94,8 +95,10 @@ def fit(
             on_progress=on_progress,
         )
         source = saving.trace_lineage(parent, recipe, method=method, digest=digest, report=report, inputs=inputs)
-        if trainer.is_world_process_zero():
-            saving.save_policy(runs.merged(trainer.model), parent.path, out=out, lineage=source, report=report)
+        model = whole_model(trainer, lambda: runs.adapted(runs.load_model(parent), recipe))
+        if model is not None:
+            saving.save_policy(runs.merged(model), parent.path, out=out, lineage=source, report=report)
+        trainer.accelerator.wait_for_everyone()
     return report
 
 

@@ -31,7 +31,8 @@ from pipeline.errors import BadInput, BadModel
 from pipeline.generation.policies import Policy
 from pipeline.labels.prm import CLASSES
 from trainers import runs, saving
-from trainers.data import check_fit, check_rows, row_name, token_digest
+from trainers.data import check_fit, check_rows, check_spelling, row_name, token_digest
+from trainers.gathering import whole_model
 from trainers.prm_loss import prm_loss
 from trainers.prm_recipe import PrmRecipe
 from trainers.resuming import last_checkpoint, training_folder
@@ -114,11 +115,13 @@ def prm_trainer(rows: pl.DataFrame, *, policy: Policy, recipe: PrmRecipe, folder
         folder: for checkpoints.
 
     Raises:
-        BadInput: a row does not fit the policy, or none has a label.
+        BadInput: a row does not fit the policy or its tokenizer, or none has a label.
         BadModel: the policy cannot be loaded.
     """
     model = load_backbone(policy, seed=recipe.seed)
     check_fit(rows, COLUMNS[:1], length=LENGTH, vocabulary=model.config.vocab_size, positions=policy.max_length)
+    spelt = rows.with_columns(last=pl.col("steps").list.last()) if "steps" in rows.columns else rows
+    check_spelling(spelt, COLUMNS[:1], text="last", decode=runs.decoder(policy))
     arguments = runs.shared_arguments(recipe, scratch=str(folder)) | {
         "remove_unused_columns": False,
         "save_strategy": "steps",
@@ -188,7 +191,7 @@ def train_prm(
         The numbers of the run; losses in nats a labelled step.
 
     Raises:
-        BadInput: no rows, or a row that does not fit the policy, or none with a label.
+        BadInput: no rows, or a row that does not fit the policy or its tokenizer, or none with a label.
         BadModel: `policy` is no model, or none with a token classifier.
         BadConfig: `out` is something else than a model, or the loss became no number.
         StoreFull: the disk refused; what was at `out` stays.
@@ -217,9 +220,11 @@ def train_prm(
             on_progress=on_progress,
         )
         source = saving.trace_lineage(parent, recipe, method="prm", digest=digest, report=report, inputs=inputs)
-        if trainer.is_world_process_zero():
-            form = _form(parent, trainer.model, folder / "form")
-            saving.save_policy(trainer.model, form, out=out, lineage=source, report=report)
+        model = whole_model(trainer, lambda: load_backbone(parent, seed=recipe.seed))
+        if model is not None:
+            form = _form(parent, model, folder / "form")
+            saving.save_policy(model, form, out=out, lineage=source, report=report)
+        trainer.accelerator.wait_for_everyone()
     return report
 
 

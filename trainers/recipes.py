@@ -8,10 +8,11 @@ from typing import Protocol
 
 from pipeline.errors import BadConfig
 
-DPO_LOSSES = ("sigmoid", "hinge", "ipo", "sigmoid_norm")
+DPO_LOSSES = ("sigmoid", "robust", "hinge", "ipo", "sigmoid_norm")
 """TRL's words."""
 TDPO_LOSSES = ("tdpo1", "tdpo2")
-SFT_ROWS = ("best_answers", "role_rows", "rationales")
+AMPLIFIED = "retry_rows"
+SFT_ROWS = ("best_answers", "role_rows", "rationales", AMPLIFIED)
 SEEDS = 2**32
 """As many as the generators of all libraries take."""
 
@@ -110,7 +111,8 @@ class DpoRecipe(RunRecipe):
     """Preference optimisation on pairs. For billions of parameters take a rate near 1e-6.
 
     beta:       strength of the pull to the reference, in nats.
-    loss_type:  sigmoid, hinge, ipo or sigmoid_norm; packed also tdpo1 and tdpo2.
+    loss_type:  sigmoid, robust, hinge, ipo or sigmoid_norm; packed also tdpo1 and tdpo2.
+    label_smoothing: chance that a pair is the wrong way round, for robust and, packed, sigmoid (conservative DPO).
     sft_weight: weight of the chosen answers' negative log-likelihood, added: mean over a pack's chosen tokens, packs
                 weighed by their pairs.
     max_length: pairs whose prompt and longer answer have more tokens are left out, never cut; none keeps all.
@@ -121,6 +123,7 @@ class DpoRecipe(RunRecipe):
     learning_rate: float = 3e-5
     beta: float = 0.1
     loss_type: str = "sigmoid"
+    label_smoothing: float = 0.0
     sft_weight: float = 1.0
     max_length: int | None = None
     curriculum: int = 0
@@ -136,6 +139,11 @@ class DpoRecipe(RunRecipe):
         known = (*DPO_LOSSES, *TDPO_LOSSES) if self.packed else DPO_LOSSES
         self.require(self.loss_type in known, "loss_type", f"to one of {', '.join(known)}")
         self.require(self.beta > 0, "beta", "above 0; 0.1 is usual")
+        self.require(0 <= self.label_smoothing < 0.5, "label_smoothing", "at least 0 and below 0.5")
+        smoothed = self.loss_type == "robust" or (self.loss_type == "sigmoid" and self.packed)  # TRL's sigmoid has none
+        self.require(
+            smoothed or not self.label_smoothing, "label_smoothing", "to 0; robust and packed sigmoid have one"
+        )
         self.require(self.sft_weight >= 0, "sft_weight", "0 or more")
         self.require(self.curriculum >= 0, "curriculum", "0 or more")
         self.require(not self.curriculum or self.packed, "packed", "true; a curriculum weighs pairs in packs")
@@ -180,7 +188,8 @@ class TRegRecipe(RunRecipe):
 class SftRecipe(RunRecipe):
     """Likelihood of a round's answers to imitate, token by token weighted. For billions take a rate near 1e-5.
 
-    rows:  stage whose rows: best_answers, role_rows (MALT) or rationales.
+    rows:  stage whose rows: best_answers, role_rows (MALT), rationales or retry_rows (R3L's offline form, whose weights
+           are advantages, negative ones too).
     agent: answers of this role alone (MALT); empty: of all.
     """
 
@@ -195,6 +204,7 @@ class SftRecipe(RunRecipe):
         """
         RunRecipe.check(self)
         self.require(self.rows in SFT_ROWS, "rows", f"to one of {', '.join(SFT_ROWS)}")
+        self.require(self.rows != AMPLIFIED or self.packed, "packed", "true; TRL knows no weights but 0 and 1")
 
 
 @dataclass(frozen=True, slots=True)

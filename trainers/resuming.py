@@ -1,4 +1,4 @@
-"""Heavy: accelerate. The folder beside a policy in which its run keeps checkpoints, from which a killed run goes on."""
+"""Heavy: torch, accelerate. The folder beside a policy with its run's checkpoints, from which a killed run goes on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 
 from pipeline.errors import BadConfig, BadInput, BadModel
@@ -27,7 +28,7 @@ def training_folder(out: Path, made_from: Mapping[str, Any]) -> Iterator[Path]:
         out: the policy's folder.
         made_from: all that the outcome of the run depends on, as JSON.
     """
-    folder, state = out.with_name(f".{out.name}.training"), PartialState()
+    folder, state = out.with_name(f".{out.name}.training"), PartialState(cpu=not torch.accelerator.is_available())
     if state.is_main_process:
         text = json.dumps(made_from, indent=2, sort_keys=True)
         said = folder / "run.json"

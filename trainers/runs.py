@@ -210,6 +210,7 @@ def shared_arguments(recipe: Recipe, *, scratch: str) -> dict[str, Any]:
         "bf16": False,
         "gradient_checkpointing": False,
         "use_cache": False,
+        "use_cpu": not torch.accelerator.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
 
@@ -226,7 +227,6 @@ def run_arguments(recipe: RunRecipe, *, folder: Path, held_out: bool) -> dict[st
         "gradient_accumulation_steps": recipe.accumulate,
         "gradient_checkpointing": recipe.gradient_checkpointing,
         "bf16": recipe.bf16,
-        "use_cpu": not torch.accelerator.is_available(),
         "save_strategy": "steps",
         "save_steps": recipe.checkpoint_every,
         "save_total_limit": 1,
@@ -311,6 +311,8 @@ def run(
 ) -> TrainingReport:
     """Train to the end of the recipe, from a checkpoint where there is one. Writes nothing but checkpoints.
 
+    Of the weights it ends with nothing is known yet, see `check_weights`.
+
     Args:
         trainer: ready to run.
         out: where the policy will be.
@@ -321,7 +323,7 @@ def run(
         on_progress: called after each step.
 
     Raises:
-        BadConfig: the loss or a weight became infinite or no number.
+        BadConfig: the loss became infinite or no number.
     """
     trainer.remove_callback(PrinterCallback)
     evaluated = trainer.eval_dataset is not None
@@ -330,7 +332,6 @@ def run(
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     seconds = time.monotonic() - started
-    check_weights(trainer.model)
     curves = _by_step(trainer.state.log_history)
     return TrainingReport(
         steps=trainer.state.global_step,

@@ -6,6 +6,7 @@ Knows no objective and does not train. The folder appears in one rename, whateve
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypedDict
@@ -39,6 +41,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "merges.txt",
 )
+PACKAGES = ("schemas", "pipeline", "trainers")
 PANELS = {
     "loss": "loss",
     "rewards/accuracies": "share of pairs ranked right",
@@ -52,6 +55,7 @@ PANELS = {
 class Lineage(TypedDict):
     """What a policy was made from; lineage.json. No time and no path of the machine: same run, same text.
 
+    source_digest: of the code that trained it, see `source_digest`.
     inputs:  what the caller made it from, in the caller's words; a caller that finds its own need not train again.
     numbers: of the run.
     """
@@ -63,6 +67,7 @@ class Lineage(TypedDict):
     data_digest: str
     config: dict[str, Any]
     code_version: str
+    source_digest: str
     libraries: dict[str, str]
     inputs: dict[str, Any]
     numbers: dict[str, float | int]
@@ -127,7 +132,7 @@ def trace_lineage(
 ) -> Lineage:
     """What a policy trained from `policy` on rows of this digest came from."""
     source = made_from(policy, config, method=method, digest=digest, inputs=inputs)
-    return {**source, "rows": report.rows, "numbers": report.numbers}
+    return {**source, "source_digest": source_digest(), "rows": report.rows, "numbers": report.numbers}
 
 
 def made_from(
@@ -144,6 +149,15 @@ def made_from(
         "libraries": {name: metadata.version(name) for name in ("torch", "transformers", "trl")},
         "inputs": dict(inputs or {}),
     }
+
+
+@cache
+def source_digest() -> str:
+    """12 hex digits that change with any line of the schemas, the pipeline or the trainers."""
+    digest, root = hashlib.sha256(), Path(__file__).parents[1]
+    for file in sorted(path for package in PACKAGES for path in (root / package).rglob("*.py")):
+        digest.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def check_out(out: Path) -> None:
@@ -255,8 +269,9 @@ tags:
 
 # {name}
 
-Trained by Branchpoint {lineage["code_version"]} with `{lineage["method"]}` from `{lineage["parent"]}`
-(fingerprint `{lineage["parent_fingerprint"]}`) on {lineage["rows"]} rows (digest `{lineage["data_digest"]}`).
+Trained by Branchpoint {lineage["code_version"]} (source `{lineage["source_digest"]}`) with `{lineage["method"]}` from
+`{lineage["parent"]}` (fingerprint `{lineage["parent_fingerprint"]}`)
+on {lineage["rows"]} rows (digest `{lineage["data_digest"]}`).
 Tokenizer, chat template and end tokens are the parent's. `lineage.json` has the same facts for machines.
 
 | run | |

@@ -17,16 +17,27 @@ from pipeline.builders.packing import Rows
 from pipeline.errors import BadConfig, BadModel
 from pipeline.generation.policies import find_policy
 from pipeline.report import Progress, Report
-from pipeline.stages.earlier import refuse_replaced
+from pipeline.stages.earlier import Earlier
 from pipeline.stages.token_rewards import TokenRewardConfig, write_token_rewards
 from pipeline.stages.work import Work, inputs
-from trainers.recipes import DpoRecipe, IntRecipe, RunRecipe, SftRecipe, TRegRecipe
+from trainers.recipes import AMPLIFIED, DpoRecipe, IntRecipe, RunRecipe, SftRecipe, TRegRecipe
+from trainers.weighed_rows import amplified, with_answers
 
 if TYPE_CHECKING:
     from trainers.runs import TrainingReport
 
 VERSION = "2"
 """Of the training code. Raise it when a trainer comes to make another policy of the same parent, rows and recipe."""
+
+
+TABLES = {DpoRecipe: "pairs", TRegRecipe: "token_rewards", IntRecipe: "patches", SftRecipe: "sft"}
+
+
+def trained_on(recipe: RunRecipe) -> tuple[str, str | None]:
+    """Table and stage of the rows that a recipe is for; None: of every stage."""
+    if isinstance(recipe, SftRecipe):
+        return "rl_samples" if recipe.rows == AMPLIFIED else TABLES[SftRecipe], recipe.rows
+    return TABLES[type(recipe)], None
 
 
 def policy_name(work: Work, method: str) -> str:
@@ -47,7 +58,7 @@ def train_dpo_policy(work: Work, recipe: DpoRecipe = DpoRecipe()) -> Report:
 
         return train_dpo(rows, policy=work.policy.path, recipe=recipe, **run)
 
-    return _train(work, "dpo", "pairs", recipe, train)
+    return _train(work, "dpo", recipe, train)
 
 
 def build_token_rewards(work: Work, config: TokenRewardConfig = TokenRewardConfig()) -> Report:
@@ -78,7 +89,7 @@ def train_treg_policy(work: Work, recipe: TRegRecipe = TRegRecipe()) -> Report:
 
         return train_treg(rows, policy=work.policy.path, recipe=recipe, **run)
 
-    return _train(work, "treg", "token_rewards", recipe, train)
+    return _train(work, "treg", recipe, train)
 
 
 def train_int_policy(work: Work, recipe: IntRecipe = IntRecipe()) -> Report:
@@ -88,7 +99,7 @@ def train_int_policy(work: Work, recipe: IntRecipe = IntRecipe()) -> Report:
         BadConfig, BadInput, BadModel: the recipe, the rows or the parent cannot be used.
         StoreFull: the policy cannot be written; one already there stays.
     """
-    return _train_likelihood(work, "int", "patches", recipe)
+    return _train_likelihood(work, "int", recipe)
 
 
 def train_sft_policy(work: Work, recipe: SftRecipe = SftRecipe()) -> Report:
@@ -98,23 +109,25 @@ def train_sft_policy(work: Work, recipe: SftRecipe = SftRecipe()) -> Report:
         BadConfig, BadInput, BadModel: the recipe, the rows or the parent cannot be used.
         StoreFull: the policy cannot be written; one already there stays.
     """
-    return _train_likelihood(work, "sft", "sft", recipe)
+    return _train_likelihood(work, "sft", recipe)
 
 
-def _train_likelihood(work: Work, method: str, table: str, recipe: RunRecipe) -> Report:
+def _train_likelihood(work: Work, method: str, recipe: IntRecipe | SftRecipe) -> Report:
     def train(rows: pl.DataFrame, **run: Any) -> TrainingReport:
         from trainers.sft import train_sft
 
         return train_sft(rows, policy=work.policy.path, recipe=recipe, method=method, **run)
 
-    return _train(work, method, table, recipe, train)
+    return _train(work, method, recipe, train)
 
 
-def _train(work: Work, method: str, table: str, recipe: RunRecipe, train: Callable[..., TrainingReport]) -> Report:
+def _train(work: Work, method: str, recipe: RunRecipe, train: Callable[..., TrainingReport]) -> Report:
     recipe.check()
+    table, of = trained_on(recipe)
     name, stage = policy_name(work, recipe.name or method), f"policies/{method}"
-    refuse_replaced(work, table)
-    places = work.places(table, stage=recipe.rows if isinstance(recipe, SftRecipe) else None)
+    places = work.places(table, stage=of)
+    for place in places:
+        Earlier(work, place.shard).refuse_replaced(table, place.stage)
     made_from = {
         **inputs(VERSION, config=recipe, parent=work.policy.fingerprint),
         "rows": [work.store.digest(table, place) for place in places],
@@ -123,7 +136,7 @@ def _train(work: Work, method: str, table: str, recipe: RunRecipe, train: Callab
     numbers = stored_numbers(work.settings.policies / name, made_from)
     if numbers is None:
         done = train(
-            _chosen(work, table, work.store.read(table, places), recipe),
+            _completed(work, table, _chosen(work, table, work.store.read(table, places), recipe)),
             out=work.settings.policies / name,
             inputs=made_from,
             on_progress=lambda p: work.on_progress(Progress(stage, "steps", p.step, p.steps, 0, 0, p.seconds)),
@@ -142,7 +155,7 @@ def _chosen(work: Work, table: str, rows: pl.DataFrame, recipe: RunRecipe) -> pl
         BadConfig: there are none; names what there is, or the command that makes them.
     """
     if rows.is_empty():
-        made_by = recipe.rows if isinstance(recipe, SftRecipe) else table
+        made_by = trained_on(recipe)[1] or table
         command = "branchpoint-train" if made_by == "token_rewards" else "branchpoint"
         raise BadConfig(
             f"round {work.round} of {work.suite.name} has no rows of {made_by}",
@@ -163,6 +176,14 @@ def _chosen(work: Work, table: str, rows: pl.DataFrame, recipe: RunRecipe) -> pl
         known = ", ".join(sorted(there[column].drop_nulls().unique())) or "none"
         raise BadConfig(f"no row is of {column} {wanted!r}", remedy=f"choose one of those there are: {known}")
     return found
+
+
+def _completed(work: Work, table: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows with their text where the table has none, and R3L's with weights."""
+    if table not in ("token_rewards", "rl_samples"):
+        return rows
+    told = with_answers(work, rows)
+    return amplified(told) if table == "rl_samples" else told
 
 
 def stored_numbers(folder: Path, made_from: dict[str, Any]) -> dict[str, float | int] | None:

@@ -13,7 +13,7 @@ from pipeline.builders.packing import Rows
 from pipeline.errors import BadInput
 from pipeline.generation.policies import Policy
 from trainers import runs
-from trainers.data import REWARD_COLUMNS, check_fit, check_rows, check_weights, group_numbers
+from trainers.data import REWARD_COLUMNS, check_fit, check_rows, check_spelling, check_weights, group_numbers
 from trainers.fit import Ready, fit, packed_trainer
 from trainers.packed.losses import t_reg_loss
 from trainers.packed.rows import Packed, paired_rows, preference_packs
@@ -82,7 +82,7 @@ def train_treg(
     """Train a policy to prefer the chosen answers, and each of their tokens by its reward.
 
     Args:
-        rows: rows of the `token_rewards` table, two a pair.
+        rows: rows of the `token_rewards` table, two a pair; where they have an `answer`, of the policy's spelling.
         policy: folder of the policy, also the reference.
         out: folder of the new policy; a policy already there is replaced.
         recipe: of the run.
@@ -93,7 +93,8 @@ def train_treg(
         The numbers of the run; `curves` has `preference_loss` and TRL's `rewards/...` (nats) too.
 
     Raises:
-        BadInput: no rows, one that lacks its other answer, does not fit the policy or has a reward that is no number.
+        BadInput: no rows, one that lacks its other answer, does not fit the policy or its tokenizer, or has a reward
+            that is no number.
         BadModel: `policy` is no model.
         BadConfig: `out` is something else than a policy, a setting cannot be, or the loss became no number.
         StoreFull: the disk refused; what was at `out` stays.
@@ -117,6 +118,7 @@ def train_treg(
         vocabulary, positions = runs.limits(parent)
         ids = ("prompt_ids", "chosen_ids", "rejected_ids")
         check_fit(pairs, ids, length=LENGTH, vocabulary=vocabulary, positions=positions)
+        check_spelling(rows, ("prompt_ids", "answer_ids"), text="answer", decode=runs.decoder(parent))
         packs = [None if part is None else treg_packs(part, recipe) for part in (train, held)]
         referenced = recipe.base_loss == "dpo"
         return packed_trainer(*packs, policy=parent, recipe=recipe, folder=folder, loss=loss, referenced=referenced)

@@ -6,22 +6,23 @@ A tick is a decoded token, a prompt takes no time. Knows no engine but the simul
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from pipeline.bench.bounds import least_makespan, longest_path
 from pipeline.bench.forest import StoredForest
-from pipeline.bench.gen_drivers import Drawn, Turns, by_level, in_batches, ours
+from pipeline.bench.gen_drivers import Attempted, Drawn, Turns, by_level, in_batches, ours
 from pipeline.bench.metric import Metric, Params, ratio
 from pipeline.bench.simulated_engine import END_ID, Answers, Machine, SimulatedEngine
 from pipeline.generation.block_cache import BLOCK_TOKENS
 from pipeline.generation.engine import Request
 from pipeline.generation.reuse import Answered, least_prefill, unique_tokens
 from pipeline.trees.draft import Draft, Reading, new_draft
-from pipeline.trees.growth import FROM_PROMPT
+from pipeline.trees.growth import FROM_PROMPT, FROM_TREE
 from pipeline.trees.growth.forks import Forks
+from pipeline.trees.growth.treeps_rag import TreepsRag
 from pipeline.trees.segment import Step
 from pipeline.trees.strategy import Strategy
 
@@ -40,6 +41,7 @@ class Load:
     prompt, answer: tokens of a prompt, of an answer in the mean. alike: standard deviation of the logarithm of what the
         answers of a task have in common.
     tool:  ticks from an answer's end to its delivery.
+    stragglers: share of the answers that are eight times as long.
     cache: blocks of the prefix cache, over those that so many whole paths take as there are slots. None: no end.
     """
 
@@ -51,6 +53,7 @@ class Load:
     slots: int
     tool: int = 0
     alike: float = 0.0
+    stragglers: float = 0.0
     cache: float | None = None
 
     def machine(self) -> Machine:
@@ -66,7 +69,8 @@ class Load:
     def params(self) -> Params:
         """What it is, as metrics state it."""
         found = {"shape": self.shape, "trees": self.trees, "slots": self.slots, "tool_ticks": self.tool}
-        return {**found, "alike": self.alike, "cache": "endless" if self.cache is None else self.cache}
+        found |= {"alike": self.alike, "stragglers": self.stragglers}
+        return {**found, "cache": "endless" if self.cache is None else self.cache}
 
 
 GROUP = Load("group of 8", 48, 500, (8,), 800, 64)
@@ -74,7 +78,8 @@ MATH = Load("3^3", 48, 500, (3, 3, 3), 250, 64)
 WIDE = Load("6-6-6", 8, 500, (6, 6, 6), 250, 64)
 TURNS = Load("2^5 agentic", 24, 1800, (2, 2, 2, 2, 2), 200, 64, tool=100)
 TOOLS = Load("4^3 agentic", 24, 1800, (4, 4, 4), 300, 256, tool=100)
-LOADS = (GROUP, replace(GROUP, slots=256), MATH, replace(MATH, slots=256), WIDE, TURNS, TOOLS)
+STRAGGLING = replace(GROUP, stragglers=0.02)
+LOADS = (GROUP, replace(GROUP, slots=256), STRAGGLING, MATH, replace(MATH, slots=256), WIDE, TURNS, TOOLS)
 OURS = (
     replace(GROUP, trees=240),
     replace(MATH, cache=1.5),
@@ -95,7 +100,7 @@ PARAMS: dict[str, dict[str, object]] = {
 
 
 def measure(forest: StoredForest) -> Iterator[Metric]:
-    """Ours and its rivals by load, then every strategy that begins with a prompt."""
+    """Ours and its rivals by load, then every strategy: those that begin with attempts after a flat group."""
     seed = forest.shape.seed
     for load in LOADS:
         for way in WAYS:
@@ -103,11 +108,17 @@ def measure(forest: StoredForest) -> Iterator[Metric]:
     for load in OURS:
         for way in WAYS[:2]:
             yield from _metrics(*_draw(load, way, seed), load, {"strategy": "turns", "scheduler": way})
-    for name, strategy in FROM_PROMPT.items():
-        if all((field.default, field.default_factory) != (MISSING, MISSING) for field in fields(strategy)):
-            drawn = _draw(STRATEGIES, WAYS[0], seed, strategy=strategy(**PARAMS.get(name, {})))
-            yield from _metrics(*drawn, STRATEGIES, {"strategy": name, "scheduler": WAYS[0]})
+    for name, strategy in strategies().items():
+        drawn = _draw(STRATEGIES, WAYS[0], seed, strategy=strategy)
+        yield from _metrics(*drawn, STRATEGIES, {"strategy": name, "scheduler": WAYS[0]})
     yield _edges(seed)
+
+
+def strategies() -> dict[str, Strategy]:
+    """Every strategy with what suits short answers, by what it is called in metrics."""
+    begun = {name: strategy(**PARAMS.get(name, {})) for name, strategy in FROM_PROMPT.items()}
+    after = {f"flat, {name}": Attempted(rule()) for name, rule in FROM_TREE.items()}
+    return {**begun, **after, "treeps_rag": TreepsRag(_documents_of, 1.0, step=STEP)}
 
 
 def _edges(seed: int) -> Metric:
@@ -127,7 +138,8 @@ def _draw(load: Load, way: str, seed: int, *, strategy: Strategy | None = None) 
     stretch = np.exp(load.alike * random.standard_normal(load.trees) - load.alike**2 / 2)
     by_start = {prompt[:4].tobytes(): factor for prompt, factor in zip(prompts, stretch.tolist(), strict=True)}
     answer = partial(_stretched, by_start) if load.alike else None
-    engine = SimulatedEngine(Answers(load.answer, seed=seed), load.machine(), answer=answer)
+    answers = Answers(load.answer, stragglers=load.stragglers, seed=seed)
+    engine = SimulatedEngine(answers, load.machine(), answer=answer)
     if way == "barrier by level":
         return engine, by_level(engine, load.branching, prompts, max_tokens=LONGEST)
     if way == "chains in batches":
@@ -176,6 +188,12 @@ def _stretched(factors: dict[bytes, float], request: Request, token_ids: np.ndar
     found = np.resize(token_ids, max(1, round(len(token_ids) * factors[request.prompt[:4].tobytes()])))
     found[-1] = END_ID
     return found
+
+
+def _documents_of(draft: Draft, piece: int) -> frozenset[str] | None:
+    """A step that did not end is a search, which finds one document of eight."""
+    one = draft.pieces[piece]
+    return frozenset((str(one.token_ids[0] % 8),)) if one.cut_short else None
 
 
 def _spelt(token_ids: list[int]) -> str:

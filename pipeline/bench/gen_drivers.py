@@ -22,6 +22,7 @@ from pipeline.generation.scheduler import Scheduler
 from pipeline.store.ledger import Ledger
 from pipeline.trees.draft import Answer, Ask, Draft, Piece, Spot
 from pipeline.trees.grow import Tree
+from pipeline.trees.growth.flat import Flat
 from pipeline.trees.lay_out import lay_out
 from pipeline.trees.strategy import Growing, Strategy, spread
 
@@ -79,6 +80,22 @@ class Turns:
             return () if answer.piece is None else below(draft.end_of(answer.piece), answer.ask.note + 1)
 
         yield from spread(below(draft.root, 0), follow)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """A rule that begins with attempts, after a flat group of them."""
+
+    rule: Strategy
+    group: int = 8
+
+    needs_rewards = True
+    by_step = True
+
+    def grow(self, draft: Draft) -> Growing:
+        """Sample the prompt, then grow by the rule."""
+        yield from Flat(self.group).grow(draft)
+        yield from self.rule.grow(draft)
 
 
 def ours(

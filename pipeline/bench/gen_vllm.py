@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.bench.forest import StoredForest
-from pipeline.bench.gen_drivers import ours
+from pipeline.bench.gen_drivers import Attempted, ours
 from pipeline.bench.metric import Metric, ratio
 from pipeline.generation.engine import Sampling, make_request
 from pipeline.generation.engines import MAX_LENGTH, close_engines, engine_dtype, open_engine, open_tokens
@@ -25,10 +25,14 @@ from pipeline.trees.draft import Draft, Reading, new_draft
 from pipeline.trees.growth.brpo import Brpo
 from pipeline.trees.growth.flat import Flat
 from pipeline.trees.growth.forks import Forks
+from pipeline.trees.growth.guided import Guided
 from pipeline.trees.growth.mcts import Mcts
+from pipeline.trees.growth.monte_carlo import MonteCarlo
+from pipeline.trees.growth.omegaprm import OmegaPrm
 from pipeline.trees.growth.pppo import Pppo
 from pipeline.trees.growth.spo_chain import SpoChain
 from pipeline.trees.growth.spo_tree import SpoTree
+from pipeline.trees.growth.steps import Steps
 from pipeline.trees.segment import cut_steps
 from pipeline.trees.strategy import Strategy
 
@@ -44,11 +48,16 @@ STRATEGIES: dict[str, tuple[int, Strategy]] = {
     "flat": (16, Flat()),
     "spo_chain": (8, SpoChain()),
     "forks": (16, Forks()),
-    "brpo": (8, Brpo(budgets=(12, 24, 36), summary_tokens=12, end_marker="", cut="", header="")),
+    "brpo": (8, Brpo(budgets=(12, 24, 36), summary_tokens=12, end_marker="", cut="", header="\n")),
     "pppo": (8, Pppo()),
     "mcts": (8, Mcts()),
+    "guided": (8, Guided()),
+    "flat, steps": (8, Attempted(Steps())),
+    "flat, monte_carlo": (8, Attempted(MonteCarlo())),
+    "flat, omegaprm": (8, Attempted(OmegaPrm())),
 }
-"""Trees of each strategy; `chains` are as many answers as a tree of SPO has leaves."""
+"""Trees of each strategy, of rules that begin with attempts after a flat group; `chains` are as many answers as a tree
+of SPO has leaves."""
 
 
 def measure(forest: StoredForest) -> Iterator[Metric]:

@@ -13,7 +13,7 @@ from pipeline.trees.grow import Tree
 Rewards = dict[tuple[str, int], float]
 
 
-def outcome_pairs(tree: Tree, rewards: Rewards, *, suite: str) -> Iterator[dict[str, Any]]:
+def outcome_pairs(tree: Tree, rewards: Rewards, *, suite: str, separator: str) -> Iterator[dict[str, Any]]:
     """A right sample against a wrong one of the same task, the whole answers.
 
     Those that share the longest beginning come first: they differ in little but what went wrong. Of episodes the first
@@ -26,12 +26,14 @@ def outcome_pairs(tree: Tree, rewards: Rewards, *, suite: str) -> Iterator[dict[
     for chosen, rejected in both:
         margin = chosen.reward - rejected.reward
         if not any(tree[node]["kind"] == "prompt" for node in (*chosen.steps, *rejected.steps)):
-            yield _row(tree, 0, chosen.leaf, rejected.leaf, margin, source="outcome", suite=suite)
+            yield _row(tree, 0, chosen.leaf, rejected.leaf, margin, source="outcome", suite=suite, separator=separator)
         elif turns := _turns_apart(tree, chosen, rejected):
-            yield _row(tree, tree[turns[0]]["parent"], *turns, margin, source="outcome", suite=suite)
+            yield _row(
+                tree, tree[turns[0]]["parent"], *turns, margin, source="outcome", suite=suite, separator=separator
+            )
 
 
-def fork_pairs(tree: Tree, rewards: Rewards, *, suite: str) -> Iterator[dict[str, Any]]:
+def fork_pairs(tree: Tree, rewards: Rewards, *, suite: str, separator: str) -> Iterator[dict[str, Any]]:
     """A right continuation against a wrong one of the same prefix, from the step after it on."""
     by_fork: dict[int, list[tuple[int, float]]] = {}
     for branch in attempts_of(tree, rewards, origin="branch"):
@@ -42,12 +44,19 @@ def fork_pairs(tree: Tree, rewards: Rewards, *, suite: str) -> Iterator[dict[str
         wrong = [leaf for leaf, reward in leaves if reward < 1]
         for chosen, rejected in zip(right, wrong, strict=False):
             yield _row(
-                tree, fork, chosen, rejected, _margin(tree, chosen, rejected, rewards), source="step", suite=suite
+                tree,
+                fork,
+                chosen,
+                rejected,
+                _margin(tree, chosen, rejected, rewards),
+                source="step",
+                suite=suite,
+                separator=separator,
             )
 
 
 def retry_pairs(
-    tree: Tree, rewards: Rewards, variants: list[dict[str, Any]], *, suite: str
+    tree: Tree, rewards: Rewards, variants: list[dict[str, Any]], *, suite: str, separator: str
 ) -> Iterator[dict[str, Any]]:
     """A retry that succeeded against the failed attempt it was made from, both without guidance and from where they
     depart on."""
@@ -56,10 +65,14 @@ def retry_pairs(
             leaf, source = tree.last_of(variant["first_node"]), variant["source_leaf"]
             margin = _margin(tree, leaf, source, rewards)
             if rewards.get((tree.tree, leaf), 0.0) >= 1 and margin > 0:
-                yield _row(tree, variant["pivot"], leaf, source, margin, source="retry", suite=suite)
+                yield _row(
+                    tree, variant["pivot"], leaf, source, margin, source="retry", suite=suite, separator=separator
+                )
 
 
-def intervention_pairs(tree: Tree, variants: list[dict[str, Any]], *, suite: str) -> Iterator[dict[str, Any]]:
+def intervention_pairs(
+    tree: Tree, variants: list[dict[str, Any]], *, suite: str, separator: str
+) -> Iterator[dict[str, Any]]:
     """A step written anew against the one it replaces, each alone after the very same prefix (step-DPO).
 
     Of interventions that were kept and did no harm; the margin is their effect, or their success where the step they
@@ -73,11 +86,11 @@ def intervention_pairs(tree: Tree, variants: list[dict[str, Any]], *, suite: str
         if margin > 0:
             original = tree.path(variant["source_leaf"])[1 + variant["blamed_step"]]
             nodes = (variant["pivot"], variant["first_node"], original)
-            yield _row(tree, *nodes, margin, source="intervention", suite=suite)
+            yield _row(tree, *nodes, margin, source="intervention", suite=suite, separator=separator)
 
 
 def regeneration_pairs(
-    tree: Tree, rewards: Rewards, variants: list[dict[str, Any]], *, suite: str
+    tree: Tree, rewards: Rewards, variants: list[dict[str, Any]], *, suite: str, separator: str
 ) -> Iterator[dict[str, Any]]:
     """Of an attempt and what was drawn anew after a cut in it, the right one against the wrong one, from the cut on."""
     for variant in variants:
@@ -89,13 +102,17 @@ def regeneration_pairs(
         wrong, right = sorted(leaves, key=lambda leaf: rewards[tree.tree, leaf])
         if rewards[tree.tree, wrong] < 1 <= rewards[tree.tree, right]:
             margin = rewards[tree.tree, right] - rewards[tree.tree, wrong]
-            yield _row(tree, variant["pivot"], right, wrong, margin, source="regeneration", suite=suite)
+            yield _row(
+                tree, variant["pivot"], right, wrong, margin, source="regeneration", suite=suite, separator=separator
+            )
 
 
-def malt_pairs(tree: Tree, rewards: Rewards, *, suite: str) -> Iterator[dict[str, Any]]:
+def malt_pairs(tree: Tree, rewards: Rewards, *, suite: str, separator: str) -> Iterator[dict[str, Any]]:
     """A good output of a role against a bad one in the same context (MALT)."""
     for role, chosen, rejected, margin in role_pairs(tree, rewards):
-        yield _row(tree, tree[chosen]["context"], chosen, rejected, margin, source=role, suite=suite)
+        yield _row(
+            tree, tree[chosen]["context"], chosen, rejected, margin, source=role, suite=suite, separator=separator
+        )
 
 
 def distinct(rows: Iterator[dict[str, Any]], *, most: int) -> list[dict[str, Any]]:
@@ -133,13 +150,13 @@ def _margin(tree: Tree, chosen: int, rejected: int, rewards: Rewards) -> float:
 
 
 def _row(
-    tree: Tree, fork: int, chosen: int, rejected: int, margin: float, *, source: str, suite: str
+    tree: Tree, fork: int, chosen: int, rejected: int, margin: float, *, source: str, suite: str, separator: str
 ) -> dict[str, Any]:
     """The row of two answers that follow the same node."""
     prompt = tree.tokens(fork)
     answers = [tree.tokens(leaf)[len(prompt) :].tolist() for leaf in (chosen, rejected)]
     skip = len(tree.texts(fork))
-    texts = ["\n".join(tree.texts(leaf)[skip:]) for leaf in (chosen, rejected)]
+    texts = [separator.join(tree.texts(leaf)[skip:]) for leaf in (chosen, rejected)]
     return {
         "task": tree.task,
         "row": f"{tree.tree}/{source}/{chosen}/{rejected}",
@@ -152,7 +169,7 @@ def _row(
         "chosen_ids": answers[0],
         "rejected_ids": answers[1],
         "margin": margin,
-        "prompt": "\n".join([tree[tree[fork]["context"]]["text"], *tree.texts(fork)]),
+        "prompt": separator.join([tree[tree[fork]["context"]]["text"], *tree.texts(fork)]),
         "chosen": texts[0],
         "rejected": texts[1],
     }

@@ -13,7 +13,7 @@ from pipeline.credit.clip_delta import ClipDeltaParams, clip_delta_credit
 from pipeline.credit.columns import Method
 from pipeline.credit.curriculum_length import CurriculumLengthParams, curriculum_length_credit
 from pipeline.credit.epo import EpoParams, epo_credit
-from pipeline.credit.gigpo import GigpoParams, gigpo_credit
+from pipeline.credit.gigpo import GigpoParams, gigpo_credit, gigpo_needs
 from pipeline.credit.groundedprm import GroundedprmParams, groundedprm_credit
 from pipeline.credit.group import GroupParams, group_credit
 from pipeline.credit.gtalign import GTAlignParams, gtalign_credit
@@ -89,7 +89,14 @@ METHODS: dict[str, Method] = {
     "clip_delta": Method(clip_delta_credit, origins=_ATTEMPTS, params=ClipDeltaParams, needs=("step_soft",)),
     "trust_grpo": Method(trust_grpo_credit, origins=_ATTEMPTS, params=TrustParams, needs=("step_soft",)),
     "vsrm": Method(vsrm_credit, origins=_ATTEMPTS, params=VsrmParams, needs=("step_soft",)),
-    "gigpo": Method(gigpo_credit, origins=_ATTEMPTS, params=GigpoParams, needs=("state", "step_reward", "kind")),
+    "gigpo": Method(
+        gigpo_credit,
+        origins=_ATTEMPTS,
+        params=GigpoParams,
+        needs=gigpo_needs(GigpoParams()),
+        needs_by=gigpo_needs,
+        version="2",
+    ),
     "mars": Method(
         mars_credit,
         origins=_ATTEMPTS,
@@ -193,12 +200,12 @@ METHODS: dict[str, Method] = {
 
 def labelled(method: Method) -> bool:
     """Whether a method needs step labels."""
-    return any(INPUTS[name].source.startswith("step_labels.") for name in method.needs)
+    return any(INPUTS[name].table == "step_labels" for name in method.needs)
 
 
 def scored_by(method: Method) -> list[str]:
     """The names under which a method needs scores."""
-    return [name for name in method.needs if INPUTS[name].source.startswith(f"{SCORES}.")]
+    return [name for name in method.needs if INPUTS[name].table == SCORES]
 
 
 def in_every_round(method: Method) -> bool:

@@ -164,6 +164,7 @@ class Method:
     origins:  nodes the method looks at, words of `schemas.words.ORIGINS`; all others have no credit.
     params:   gives the frozen dataclass of its parameters as published; takes those that shall be others by name.
     needs:    what it must be given, names of INPUTS.
+    needs_by: what it must be given with some parameters. None: the same with all.
     version:  rises when the same input gives other numbers.
     across_tasks: whether, with some parameters, a node's numbers depend on nodes of other tasks.
     judged:   origins whose verdicts count; empty: all.
@@ -178,6 +179,11 @@ class Method:
     across_tasks: Callable[[Any], bool] = lambda params: False
     judged: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
+    needs_by: Callable[[Any], tuple[str, ...]] | None = None
+
+    def under(self, params: Any) -> Method:
+        """The method with what it needs under these parameters."""
+        return replace(self, needs=self.needs_by(params)) if self.needs_by else self
 
 
 @dataclass(frozen=True, slots=True, eq=False)

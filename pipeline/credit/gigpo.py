@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import polars as pl
 
 from pipeline.credit.anchors import alike_state, same_state
 from pipeline.credit.columns import CreditColumns, Trees
 from pipeline.credit.normalise import lone, normalise
 from pipeline.credit.ragged import row_sums, rows_of, suffix_sums
-from pipeline.credit.spoken import lay_steps, spoken
+from pipeline.credit.scored import parse
+from pipeline.credit.spoken import PROMPT, lay_steps, spoken
 from pipeline.errors import BadConfig, check_words
+from schemas.words import FINISHES
 
 MODES = ("mean_std_norm", "mean_norm")
 """Less the mean and over the deviation; less the mean alone."""
@@ -139,33 +142,61 @@ def gigpo(
     )
 
 
+def gigpo_needs(params: GigpoParams) -> tuple[str, ...]:
+    """The INPUTS that `gigpo_credit` needs: of a state its text, or the code."""
+    return ("text" if params.enable_similarity else "state", "step_reward", "kind", "finish", "tool_calls")
+
+
 def gigpo_credit(trees: Trees, params: GigpoParams = DEFAULTS) -> CreditColumns:
     """Credit the steps of trees, every path to a leaf being a trajectory of the tree's group.
 
-    Needs `kind`, `state` and `step_reward`. What the environment showed is no step. Rewards are what it paid; verdicts
-    are not looked at, so that a path without one takes part with what it was paid. Every action counts as readable.
+    Needs what `gigpo_needs` says. What the environment showed is no step. Rewards are what it paid; verdicts are not
+    looked at, so that a path without one takes part with what it was paid.
+
+    With `enable_similarity` a step's state is the text that it was shown: of the rendered node right above, which at
+    the first turn is the task's question; a step below another has none.
+
+    An action could not be read where none of its tool calls could, or where it ended the episode as invalid. The store
+    does not tell of other actions that could not be taken: they count as readable.
 
     Args:
         trees: `N` nodes.
-        params: without `enable_similarity`, for trees hold codes of states and not their texts.
+        params: see there.
 
     Returns:
         advantage: `[N]` float64, mean over the paths through the node; 0 at roots.
 
-    Raises:
-        BadConfig: `enable_similarity` is on.
-
     Source: as `gigpo`. Deviation: the paper samples trajectories that share no step.
     """
-    if params.enable_similarity:
-        raise BadConfig("gigpo cannot compare states of trees, whose texts are not kept", remedy="turn similarity off")
     found = spoken(trees)
     nodes = found.paths.nodes
     steps = gigpo(
         trees.given["step_reward"][nodes],
         found.paths.offsets,
         tasks=found.tasks,
-        states=trees.given["state"][nodes],
+        states=_shown_before(trees, nodes) if params.enable_similarity else trees.given["state"][nodes],
+        valid=_readable(trees)[nodes],
         params=params,
     )
     return CreditColumns(advantage=lay_steps(trees, nodes, steps.advantage))
+
+
+def _shown_before(trees: Trees, steps: np.ndarray) -> list[str | None]:
+    """What was shown right above each of some steps; None where nothing was."""
+    above = trees.parent[steps]
+    texts = pl.Series(trees.given["text"]).gather(above)
+    return texts.set(pl.Series(trees.given["kind"][above] != PROMPT) | (texts == ""), None).to_list()
+
+
+def _readable(trees: Trees) -> np.ndarray:
+    """`[N]` bool: no sign that the step's action could not be read."""
+    calls = pl.Series(trees.given["tool_calls"])
+    told = calls.unique().drop_nulls()
+    unread = [text for text in told.filter(told.str.contains('"error"', literal=True)).to_list() if _all_unread(text)]
+    return (trees.given["finish"] != FINISHES.index("invalid")) & ~calls.is_in(unread).fill_null(False).to_numpy()
+
+
+def _all_unread(calls: str) -> bool:
+    """Whether a JSON list of tool calls says of each why it could not be made."""
+    found = parse(calls)
+    return isinstance(found, list) and all(isinstance(call, dict) and call.get("error") for call in found)

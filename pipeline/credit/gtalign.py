@@ -86,20 +86,24 @@ class GTAlignCredit(NamedTuple):
 
 
 def read_replies(texts: Sequence[str]) -> Replies:
-    """What replies say, whatever they hold; time is linear in their length."""
-    responses = [block(text, "response") for text in texts]
-    written = [block(text, "payoff") for text in texts]
+    """What replies say, whatever they hold, each distinct one read once; time is linear in their length."""
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    which, replies = np.array([places[text] for text in texts], dtype=np.int64), list(places)
+    responses = [block(text, "response") for text in replies]
+    written = [block(text, "payoff") for text in replies]
     read = {said: read_payoff(said) for said in set(written) - {None}}
     payoffs = [read.get(said) for said in written]
     readable = np.array([payoff is not None for payoff in payoffs], dtype=bool)
+    scored = readable & np.array([response is not None for response in responses], dtype=bool)
+    in_form = readable & np.array([well_formed(text) for text in replies], dtype=bool)
     return Replies(
-        payoffs=payoffs,
-        payoff=payoff_array(payoffs),
-        scored=readable & np.array([response is not None for response in responses], dtype=bool),
-        well_formed=readable & np.array([well_formed(text) for text in texts], dtype=bool),
-        response_words=_count_words(responses),
-        words=_count_words(texts),
-        reasoning=np.array([len(text.partition("<response>")[0]) for text in texts], dtype=np.int64),
+        payoffs=[payoffs[place] for place in which.tolist()],
+        payoff=payoff_array(payoffs)[which],
+        scored=scored[which],
+        well_formed=in_form[which],
+        response_words=_count_words(responses)[which],
+        words=_count_words(replies)[which],
+        reasoning=np.array([len(text.partition("<response>")[0]) for text in replies], dtype=np.int64)[which],
     )
 
 

@@ -17,6 +17,16 @@ class Input(NamedTuple):
     source: str
     remedy: str
 
+    @property
+    def table(self) -> str:
+        """Where it is read."""
+        return self.source.split(".")[0]
+
+    @property
+    def column(self) -> str:
+        """Of that table."""
+        return self.source.split(".")[1]
+
 
 _NODES = "run the stage that made the nodes again; what they were imported from lacks it"
 _LABELS = "run `branchpoint step-labels` with the labeller that the method's parameters name"
@@ -105,5 +115,8 @@ INPUTS: dict[str, Input] = {
     "long_thinking": _number("on a leaf: 1 where the run was made to think at length, 0 where briefly"),
     "budget": _number(
         "on the last step of a stretch of thinking: the place of its budget, from 0; on a summary's leaf: of its own"
-    )._replace(remedy="run `branchpoint summaries`, or write them with `branchpoint scores --name NAME --file FILE`"),
+    )._replace(
+        remedy="run `branchpoint rollouts --strategy brpo` in a round of its own, or `summaries`, or write them with "
+        "`branchpoint scores --name NAME --file FILE`"
+    ),
 }

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pipeline.credit.columns import BadTrees, CreditColumns, Method, Trees
 from pipeline.credit.compiled import kernels
 from pipeline.credit.inputs import INPUTS, SCORES, TOKEN
+from pipeline.credit.lacking import lacking
 from pipeline.errors import BadTable
 from schemas import Credit
 from schemas.words import AGENTS, FINISHES, KINDS, ORIGINS
@@ -24,7 +25,6 @@ TREE_COLUMNS = ("task", "tree", "node", "parent", "depth", "origin", "kind", "to
 """Of nodes, without which there are no trees."""
 FEW_WORDS = ("task", "tree", "origin", "kind", "version")
 """Columns of nodes and verdicts that are best read as dictionaries: far more rows than values."""
-_MAY_BE_EMPTY = ("tool_calls", "finish")
 _AGAIN = "remove the file and run its stage again, or mend what it was imported from"
 
 
@@ -144,12 +144,12 @@ def trees_from_nodes(
         verdicts: as `reward_rows`.
         needs: names of INPUTS to fill in.
         judged: origins whose verdicts count; empty: all.
-        labels: step labels of one labeller and version, where a need is made from them.
-        scores: rows of the table of scores by name, for the needs that stand there.
+        labels: step labels of one labeller and version, where a need is made from them. No rows: none is known.
+        scores: rows of the table of scores by name, for the needs that stand there; likewise.
 
     Raises:
-        BadTable: the rows are no trees, or a column that is needed is missing or holds nothing; names table, tree,
-            node and remedy.
+        BadTable: the rows are no trees, or a table or column that is needed is missing; names table, tree, node and
+            remedy.
     """
     index = node_rows(nodes)
     lengths = (nodes["token_count"] if "token_count" in nodes.columns else nodes["token_ids"].list.len()).to_numpy()
@@ -185,9 +185,9 @@ def seen_by(method: Method) -> pl.Expr:
 
 def columns_for(method: Method) -> list[str]:
     """The columns of nodes that a method's arrays are made from."""
-    made_from = [INPUTS[name].source.split(".") for name in method.needs]
+    made_from = [INPUTS[name].column for name in method.needs if INPUTS[name].table == "nodes"]
     told_by = ("agent",) if method.agents else ()
-    return list(dict.fromkeys((*TREE_COLUMNS, *told_by, *(column for table, column in made_from if table == "nodes"))))
+    return list(dict.fromkeys((*TREE_COLUMNS, *told_by, *made_from)))
 
 
 def credit_frame(nodes: pl.DataFrame, trees: Trees, columns: CreditColumns, method: str) -> pl.DataFrame:
@@ -242,21 +242,15 @@ def _given(
     index: NodeRows,
     offsets: np.ndarray,
 ) -> np.ndarray | pl.Series:
-    """One of INPUTS, filled in from its table.
+    """One of INPUTS, filled in from its table; where that has no row or null, as INPUTS says.
 
     Raises:
-        BadTable: its column is missing, or no row of it holds anything.
+        BadTable: there is no such table or column.
     """
-    table, column = INPUTS[name].source.split(".")
+    table, column = INPUTS[name].table, INPUTS[name].column
     rows = {"nodes": nodes, "step_labels": labels, SCORES: scores.get(name)}[table]
-    remedy = INPUTS[name].remedy.replace("NAME", name)
-    if table == SCORES and (rows is None or (len(nodes) and not len(rows))):
-        raise BadTable(f"there are no scores {name}", remedy=remedy)
     if rows is None or column not in rows.columns:
-        raise BadTable(f"{table} have no {column}", remedy=remedy)
-    if len(nodes) and rows[column].null_count() == len(rows) and name not in _MAY_BE_EMPTY:
-        where = f"{table}: {column} is null from {_named(rows, 0)} on" if len(rows) else f"there are no {table}"
-        raise BadTable(where, remedy=remedy)
+        raise lacking(rows, name)
     if table == SCORES:
         return _scored(name, nodes, rows, column, index, offsets)
     if table == "step_labels":

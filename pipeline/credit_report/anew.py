@@ -1,7 +1,7 @@
 """Methods and labellers run once more, on trees that were changed. Writes nothing.
 
-Trees are rows of nodes with the verdict (`reward`) and labels (`hard:<labeller>`, `soft:<labeller>`) beside each, so
-that whoever drops or copies rows need not look after other tables.
+Trees are rows of nodes with the verdict (`reward`), labels (`hard:<labeller>`, `soft:<labeller>`) and scores
+(`score:<input>`) beside each, so that whoever drops or copies rows need not look after other tables.
 """
 
 from __future__ import annotations
@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from pipeline.credit import scored_by
 from pipeline.credit.columns import Method
+from pipeline.credit.inputs import INPUTS
+from pipeline.credit.lacking import has
 from pipeline.credit.tables import seen_by, trees_from_nodes
-from pipeline.errors import BadTable
 from pipeline.labels import LABELLERS
 
 LABELS = ("hard", "soft")
+SCORE = "score:"
+"""How a column of scores begins; the name of the input follows."""
 
 
 class Said(NamedTuple):
@@ -30,8 +34,8 @@ def credit_anew(nodes: pl.DataFrame, method: Method, params: Any, *, labeller: s
     """Run a method on trees as they stand here.
 
     Args:
-        nodes: the columns that the method's arrays are made from, `reward`, and the labels it needs; parents first,
-            the rows of a tree together.
+        nodes: the columns that the method's arrays are made from, `reward`, and the labels and scores it needs;
+            parents first, the rows of a tree together.
 
     Returns:
         None: of what the method needs these trees have nothing, though others of the round may.
@@ -40,11 +44,16 @@ def credit_anew(nodes: pl.DataFrame, method: Method, params: Any, *, labeller: s
     labels = None
     if f"soft:{labeller}" in nodes.columns:
         labels = rows.select("tree", "node", **{name: pl.col(f"{name}:{labeller}") for name in LABELS})
+    scores = {
+        name: rows.select("tree", "node", pl.col(SCORE + name).alias(INPUTS[name].column))
+        for name in scored_by(method)
+        if SCORE + name in rows.columns
+    }
     verdicts = rows.select("tree", "node", "reward").drop_nulls("reward")
-    try:
-        trees = trees_from_nodes(rows, verdicts, needs=method.needs, labels=labels, judged=method.judged)
-    except BadTable:  # the same trees were read when credit was written, so what is amiss is that nothing is left
+    tables = {"nodes": rows, "step_labels": labels}
+    if not all(has(scores.get(name, tables.get(INPUTS[name].table)), name) for name in method.needs):
         return None
+    trees = trees_from_nodes(rows, verdicts, needs=method.needs, labels=labels, judged=method.judged, scores=scores)
     said = method.function(trees, params)
     found = []
     for values in (said.advantage, said.value):

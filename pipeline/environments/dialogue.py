@@ -14,7 +14,7 @@ from pipeline.environments.protocol import BadStep, Observation, Opened, Step, T
 from pipeline.errors import BadConfig, check_counts
 from schemas.words import SEATS
 
-VERSION = "1"
+VERSION = "2"
 LEAVING = "[leave]"
 _FIELDS = {"scenario", "names", "goals"}
 
@@ -73,13 +73,13 @@ class Dialogue:
     def _seen(self) -> Observation:
         turn = len(self._said)
         seat, names = turn % 2, self._scenario["names"]
-        begins = [
+        part = [
             self._scenario["scenario"],
             f"You are {names[seat]}, the other is {names[1 - seat]}.",
             f"Your goal: {self._scenario['goals'][seat]}",
         ]
-        said = [f"{names[1 - seat]}: {self._said[-1]}"] if self._said else ["You begin."]
-        return Observation("\n".join([*(begins if turn < 2 else []), *said]), json.dumps(self._said), seat)
+        said = f"{names[1 - seat]}: {self._said[-1]}" if self._said else "You begin."
+        return Observation(said, json.dumps(self._said), seat, told="\n".join(part) if turn < 2 else "")
 
 
 def opened(options: Options) -> Opened:

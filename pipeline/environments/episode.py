@@ -91,7 +91,7 @@ class Ending(NamedTuple):
 class Story:
     """What becomes one tree: a draft, what its nodes say beside tokens, and how its episodes ended.
 
-    task, tree, episode: their names. agent: whose it is. text: of the task, for people.
+    task, tree, episode: their names. agent: whose it is. text: of the task, or what its seat was told of its part.
     draft:  None before the first turn. unopened: the root where none comes, since no episode could begin.
     marks:  by piece, columns of its node.
     begins: pieces at which a new context begins, since the template wrote the history anew.
@@ -171,6 +171,7 @@ class Episode:
 
     sample: index of its turns; no two episodes of a task share one.
     judge:  the task's verifier.
+    forfeit: paid to the seat with which a rule ends it, where the environment judges.
     seen:   what was seen before each turn so far.
     """
 
@@ -182,6 +183,7 @@ class Episode:
     chat: Chat
     rules: Rules
     judge: Callable[[str], Verdict]
+    forfeit: float = 0.0
     seen: list[Observation] = field(default_factory=list)
     _times: Counter[tuple[int, str, str]] = field(default_factory=Counter)
 
@@ -196,7 +198,7 @@ class Episode:
     def retell(self, turn: Retold) -> None:
         """Hang a turn on the story that was taken once: as it was said, after what was seen. For one seat alone."""
         (seat,) = self.seats
-        shown = self._show(seat, self._reminded(turn.seen.text, seat, self._limit(seat)))
+        shown = self._show(seat, turn.seen, self._limit(seat))
         self._take(seat, shown, turn.token_ids, drawn=None, at=turn.columns)
         self._count(turn.seen, seat)
 
@@ -209,7 +211,7 @@ class Episode:
             limit = self._limit(seat)
             if len(seat.turns) >= limit:
                 return self._stop(seat, "turns")
-            shown = self._show(seat, self._reminded(seen.text, seat, limit))
+            shown = self._show(seat, seen, limit)
             room = rules.length - len(shown.prompt)
             if room < 1 and not seat.turns:
                 size = len(shown.prompt)
@@ -269,7 +271,10 @@ class Episode:
         self._times[what] += 1
         return self._times[what]
 
-    def _show(self, seat: Seat, text: str) -> _Shown:
+    def _show(self, seat: Seat, seen: Observation, limit: int) -> _Shown:
+        text = self._reminded(seen.shown, seat, limit)
+        if seen.told and seat.story.draft is None:
+            seat.story.text = seen.told
         messages = [*seat.messages, {"role": "user", "content": text}]
         if seat.guide is not None:
             messages = seat.guide(messages)
@@ -326,12 +331,15 @@ class Episode:
         return None
 
     def _stop(self, seat: Seat, finish: str) -> None:
-        """A rule has ended it: what there is is judged as it is; an unfinished game is worth 0 to who ended it."""
+        """A rule has ended it: what there is is judged as it is; an unfinished game is lost to who ended it."""
         if self.environment.judge == "verifier":
             return self._judged(seat, finish, seat.messages[-1]["content"] if seat.turns else "")
+        lost = self.environment.judge == "environment"
+        if lost:
+            seat.pay(self.forfeit)
         for one in self.seats:
-            lost = one is seat and self.environment.judge == "environment"
-            self._end(one, finish if one is seat else "stop", Verdict(0.0, None, None) if lost else None)
+            verdict = Verdict(0.0, None, None) if lost and one is seat else None
+            self._end(one, finish if one is seat else "stop", verdict)
         return None
 
     def _judged(self, seat: Seat, finish: str, text: str) -> None:

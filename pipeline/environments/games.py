@@ -16,7 +16,7 @@ from pipeline.environments.protocol import Observation, Opened, Step, Task
 from pipeline.errors import BadConfig
 from schemas.words import SEATS
 
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,8 @@ class Options:
     """game: name in OpenSpiel. parameters: of the game.
 
     instructions: what each seat is told first.
-    valid_move: paid for each move that can be made. bad_move: what the seat that makes one that cannot be loses beside
-    the game; such a move ends the game.
+    valid_move: paid for each move that can be made. bad_move: what the seat loses beside the game that makes one that
+    cannot be, which ends the game, or with which a rule ends it: a turn too long, no room or no turn left, a loop.
     """
 
     game: str
@@ -84,7 +84,7 @@ class Game:
     def _forfeited(self, seat: int) -> Step:
         """The end of a game by a move that cannot be made."""
         rewards, scores = [0.0] * len(self.seats), [self._score(0.0)] * len(self.seats)
-        rewards[seat], scores[seat] = self._low - self._options.bad_move, 0.0
+        rewards[seat], scores[seat] = forfeit(self._game, self._options), 0.0
         return Step(None, tuple(rewards), done=True, invalid=True, scores=tuple(scores), info="no such move")
 
     def _score(self, utility: float) -> float:
@@ -115,6 +115,11 @@ class Game:
         if kind.provides_information_state_string:
             return self._state.information_state_string(seat)
         return self._state.observation_string(seat)
+
+
+def forfeit(game: Any, options: Options) -> float:
+    """What the seat is paid with which a game ends unfinished: the worst that the game has, and what is lost beside."""
+    return game.min_utility() - options.bad_move
 
 
 def chosen_move(text: str, moves: tuple[str, ...]) -> str | None:
@@ -154,4 +159,4 @@ def opened(options: Options) -> Opened:
             f"game {options.game!r} has no turns", remedy=f"choose one with 1 to {len(SEATS)} seats in turn"
         )
     rivals = game.num_players() > 1 and kind.utility != kind.utility.IDENTICAL
-    return Opened(lambda: Game(game, options), VERSION, rivals)
+    return Opened(lambda: Game(game, options), VERSION, rivals, forfeit(game, options))

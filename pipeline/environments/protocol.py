@@ -27,6 +27,7 @@ class Observation(NamedTuple):
     """What the seat whose turn it is gets to see.
 
     text:      shown to the policy.
+    told:      shown before it; what a seat is told of its part, once, when its first turn comes.
     state_key: equal for equal states of a task; empty: that of the text.
     seat:      whose turn it is, from 0.
     actions:   those that can be taken; empty: any text.
@@ -36,6 +37,12 @@ class Observation(NamedTuple):
     state_key: str = ""
     seat: int = 0
     actions: tuple[str, ...] = ()
+    told: str = ""
+
+    @property
+    def shown(self) -> str:
+        """All that the policy is shown."""
+        return f"{self.told}\n{self.text}" if self.told else self.text
 
 
 class Step(NamedTuple):
@@ -101,11 +108,13 @@ class Environment(Protocol):
 class Opened:
     """An environment of a suite. make: a new one for an episode. version: rises when the same actions give others.
     rivals: its seats play against one another, so what the policy earns against itself says nothing of it.
+    forfeit: paid to the seat with which an episode ends unfinished, where the environment judges.
     """
 
     make: Callable[[], Environment]
     version: str
     rivals: bool = False
+    forfeit: float = 0.0
 
 
 class BadStep(ValueError):
@@ -152,15 +161,16 @@ def checked_observation(seen: object, *, seats: int, longest: int = LONGEST) -> 
     """
     if not isinstance(seen, Observation):
         raise BadStep(f"the observation is a {type(seen).__name__}")
-    if not isinstance(seen.text, str) or not isinstance(seen.state_key, str):
-        raise BadStep(
-            f"the observation's text is a {type(seen.text).__name__}, its key a {type(seen.state_key).__name__}"
-        )
+    if not all(isinstance(one, str) for one in (seen.text, seen.state_key, seen.told)):
+        kinds = (type(one).__name__ for one in (seen.text, seen.state_key, seen.told))
+        raise BadStep("the observation's text is a {}, its key a {}, what is told a {}".format(*kinds))
     if not 0 <= seen.seat < seats:
         raise BadStep(f"it is the turn of seat {seen.seat}, there are {seats}")
-    text = seen.text if len(seen.text) <= longest else seen.text[:longest] + _CUT
-    text = text.encode(errors="replace").decode()
-    return seen._replace(text=text, state_key=_key(seen.state_key or seen.text))
+    told, text = (
+        (one if len(one) <= longest else one[:longest] + _CUT).encode(errors="replace").decode()
+        for one in (seen.told, seen.text)
+    )
+    return seen._replace(text=text, told=told, state_key=_key(seen.state_key or seen.text))
 
 
 def checked_step(step: object, *, seats: int, longest: int = LONGEST) -> Step:

@@ -10,12 +10,15 @@ import msgspec
 
 from pipeline.exchange.conversation import Call, Function, Message, Turn, conversation
 from pipeline.exchange.document import Document, Number, Refused, Restored, TokenId, licence_of
-from pipeline.exchange.paths import Exporter, Line, Path
+from pipeline.exchange.paths import Exporter, Line, Path, openai_calls
 from pipeline.exchange.reading import Importer, objects
 from pipeline.exchange.references import KEY, restored
 
 VERSION = "ATIF-v1.6"
 _ROLES = {"system": "system", "user": "user", "agent": "assistant"}
+_SOURCES = {"system": "system", "developer": "system", "assistant": "agent"}
+_OBSERVED = "observed"
+"""In a step's reference, those of the messages that are its observation."""
 
 
 class ToolCall(msgspec.Struct):
@@ -92,7 +95,7 @@ def _trajectory(raw: Any) -> Iterator[Document | Restored]:
         root = found.extra[KEY]
         nodes = root.get("nodes") if isinstance(root, dict) else None
         whole = msgspec.convert(nodes, list[dict[str, Any]] | None)
-        yield restored(root, [_reference(step) for step in found.steps] if whole is None else whole)
+        yield restored(root, [one for step in found.steps for one in _references(step)] if whole is None else whole)
         return
     inner = msgspec.json.decode(msgspec.json.encode(raw.get("subagent_trajectories") or []))
     turns: list[Turn] = []
@@ -134,14 +137,20 @@ def _turns(step: Step, said: dict[str, Any], number: int) -> Iterator[Turn]:
         yield Turn(message=Message(role="tool", content=result.content, tool_call_id=result.source_call_id), said=of)
 
 
-def _reference(step: Step) -> dict[str, Any]:
-    """The reference of a step's node, with what stands elsewhere in the step put back."""
+def _references(step: Step) -> Iterator[dict[str, Any]]:
+    """The references of a step's node and of those observed, with what stands elsewhere in the step put back."""
     reference = (step.extra or {}).get(KEY)
     if not isinstance(reference, dict):
         raise Refused(f"a step has no {KEY}")
     metrics = step.metrics or Metrics()
     put = {"text": step.message, "token_ids": metrics.completion_token_ids, "logprobs": metrics.logprobs}
-    return {name: value for name, value in put.items() if value is not None} | reference
+    yield {name: value for name, value in put.items() if value is not None} | reference
+    observed = msgspec.convert(reference.get(_OBSERVED) or [], list[dict[str, Any]])
+    results = (step.observation or Observation()).results
+    if observed and len(observed) != len(results):
+        raise Refused(f"a step has {len(results)} results, and {len(observed)} of them in its {KEY}")
+    for result, of in zip(results, observed):
+        yield {"text": result.content} | of
 
 
 def written(path: Path) -> Iterator[Line]:
@@ -156,21 +165,35 @@ def written(path: Path) -> Iterator[Line]:
         "schema_version": VERSION,
         "session_id": f"{path.tree.tree}#{path.end}",
         "agent": {name: value for name, value in agent.items() if value},
-        "steps": [
-            _step(node, reference, number)
-            for number, (node, reference) in enumerate(zip(path.nodes, references, strict=True), start=1)
-        ],
+        "steps": _steps(path, references),
         "extra": {KEY: root, "task": task["task"]},
     }
 
 
-def _step(node: Line, reference: Line, number: int) -> Line:
+def _steps(path: Path, references: list[Line]) -> list[Line]:
+    """A step a node, but what tools said, which is the observation of the step before."""
+    steps: list[Line] = []
+    for node, reference in zip(path.nodes, references, strict=True):
+        role, call = path.tree.speaker(node)
+        if role != "tool" or not steps or steps[-1]["source"] != "agent":
+            steps.append(_step(node, reference, len(steps) + 1, _SOURCES.get(role, "user")))
+            continue
+        step, said = steps[-1], reference.pop("text")
+        known = {one["tool_call_id"] for one in step.get("tool_calls", ())}
+        step.setdefault("observation", {"results": []})["results"].append(
+            {"source_call_id": call if call in known else None, "content": said}
+        )
+        step["extra"][KEY].setdefault(_OBSERVED, []).append(reference)
+    return steps
+
+
+def _step(node: Line, reference: Line, number: int, source: str) -> Line:
     del reference["text"]
-    step = {"step_id": number, "source": "user" if node["kind"] == "prompt" else "agent", "message": node["text"]}
+    step = {"step_id": number, "source": source, "message": node["text"]}
     if node["kind"] != "prompt":
         ids = {"completion_token_ids": reference.pop("token_ids", None), "logprobs": reference.pop("logprobs", None)}
         metrics = {name: value for name, value in ids.items() if value is not None}
-        calls = [_call(call) for call in msgspec.json.decode(node["tool_calls"] or "[]")]
+        calls = [_call(call) for call in openai_calls(node)]
         step |= ({"tool_calls": calls} if calls else {}) | ({"metrics": metrics} if metrics else {})
     return step | {"extra": {KEY: reference}}
 
@@ -182,7 +205,7 @@ def _call(call: Line) -> Line:
         arguments = msgspec.json.decode(function["arguments"], type=dict[str, Any])
     except (msgspec.MsgspecError, RecursionError):
         arguments = {"arguments": function["arguments"]}
-    return {"tool_call_id": call["id"] or "", "function_name": function["name"], "arguments": arguments}
+    return {"tool_call_id": call["id"], "function_name": function["name"], "arguments": arguments}
 
 
 IMPORTER = Importer(parse, objects, (".json", ".jsonl"))

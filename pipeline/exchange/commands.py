@@ -29,6 +29,7 @@ IMPORT: dict[str, dict[str, Any]] = {
         "help": "source|policy|render: token ids as the source has them; they are of --policy, which may grow them; "
         "texts without them are encoded by it too; default source",
     },
+    "--replace": {"action": "store_true", "help": "take the place of the round's rollouts of other files"},
     "--policy": {"default": "tiny", "help": "name, or folder of a model, for --tokens; default tiny"},
     "--engine": {"default": "vllm", "metavar": "NAME", "help": "that will grow them, for --tokens; default vllm"},
 }
@@ -55,7 +56,7 @@ def run_import(options: argparse.Namespace) -> None:
     settings = settings_of(options)
     check_store(settings.store)
     ensure_suite(options.suite, folder=settings.suites)
-    config = ImportConfig(options.format, options.path, options.licence, options.tokens)
+    config = ImportConfig(options.format, options.path, options.licence, options.tokens, options.replace)
     of = {"suite": options.suite, "round": options.round, "policy": options.policy, "engine": options.engine}
     with progress_on(sys.stderr) as on_progress:
         work = make_work(settings, **of, on_progress=on_progress)

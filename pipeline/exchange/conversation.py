@@ -60,6 +60,7 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     said:   the source's own object, kept in the record; `text_at` names the key that holds the message's text there.
     above:  place of the turn that it follows; None: the one before it. -1: none does, and something is missing.
     before: why something is missing before it; empty: nothing is.
+    shown:  whether it is part of the prompt whoever speaks, as a demonstration is.
     """
 
     message: Message
@@ -67,6 +68,7 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     text_at: str = "content"
     above: int | None = None
     before: str = ""
+    shown: bool = False
     token_ids: list[int] | None = None
     logprobs: list[float] | None = None
     finish: str | None = None
@@ -120,9 +122,9 @@ def conversation(
     """
     if not turns:
         raise Refused("no messages")
-    start = next((place for place, turn in enumerate(turns) if not _opens(turn, place)), len(turns))
+    start = _opening(turns)
     opening = turns[:start]
-    asked = max((place for place, turn in enumerate(opening) if turn.message.role == "user"), default=None)
+    asked = max((place for place, turn in enumerate(opening) if _asks(turn)), default=None)
     messages = [_bare(turn.message) for place, turn in enumerate(opening) if place != asked]
     if asked is not None and isinstance(opening[asked].said.get(opening[asked].text_at), str):
         opening[asked].said[opening[asked].text_at] = {REFERENCE: -1}
@@ -153,10 +155,19 @@ def conversation(
     )
 
 
-def _opens(turn: Turn, place: int) -> bool:
-    """Whether a turn is part of the prompt, where all before it are."""
-    follows = turn.above in (None, place - 1) and not (turn.before and place)
-    return turn.message.role in PROMPTING and follows
+def _opening(turns: Sequence[Turn]) -> int:
+    """How many turns are the prompt: what is shown before the question, and it."""
+    asked = False
+    for place, turn in enumerate(turns):
+        follows = turn.above in (None, place - 1) and not (turn.before and place)
+        if not follows or (asked if turn.shown else turn.message.role not in PROMPTING):
+            return place
+        asked = asked or _asks(turn)
+    return len(turns)
+
+
+def _asks(turn: Turn) -> bool:
+    return turn.message.role == "user" and not turn.shown
 
 
 def in_order(parents: Sequence[int | None]) -> list[int]:
@@ -184,7 +195,7 @@ def _bare(message: Message) -> dict[str, Any]:
 
 def _step(turn: Turn, above: int) -> Step:
     message = turn.message
-    answered = message.role == "assistant"
+    answered = message.role == "assistant" and not turn.shown
     return Step(
         above,
         text_of(message.content),

@@ -9,7 +9,7 @@ import msgspec
 
 from pipeline.exchange.conversation import Message, Turn, conversation
 from pipeline.exchange.document import Document, licence_of
-from pipeline.exchange.paths import Exporter, Line, Path
+from pipeline.exchange.paths import Exporter, Line, Path, openai_calls
 from pipeline.exchange.reading import Importer, rows
 
 
@@ -44,7 +44,7 @@ def chat(path: Path) -> list[Line]:
     messages = [*path.messages, {"role": "user", "content": path.question}]
     answering = False
     for node in path.nodes[1:]:
-        role, _, call = path.tree.speakers.get(node["node"], "user").partition(" ")
+        role, call = path.tree.speaker(node)
         if node["origin"] == "gap" or (node["kind"] == "prompt" and not node["text"]):
             continue
         if node["kind"] == "prompt":
@@ -54,8 +54,8 @@ def chat(path: Path) -> list[Line]:
         else:
             messages.append({"role": "assistant", "content": node["text"]})
         answering = node["kind"] != "prompt"
-        if answering and node["tool_calls"]:
-            messages[-1]["tool_calls"] = msgspec.json.decode(node["tool_calls"])
+        if answering and (calls := openai_calls(node)):
+            messages[-1]["tool_calls"] = calls
     return messages
 
 

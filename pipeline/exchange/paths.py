@@ -12,7 +12,7 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
-from pipeline.exchange.document import REFERENCE
+from pipeline.exchange.document import REFERENCE, as_json
 from pipeline.exchange.planting import SOURCE
 from pipeline.exchange.references import node_reference, root_reference
 from pipeline.store.batches import beside
@@ -35,6 +35,13 @@ class Exporter(NamedTuple):
     ending: str = ""
 
 
+class Speaker(NamedTuple):
+    """role: of ROLES. call: id of the tool call that the message answers; empty: of several, of none, or not told."""
+
+    role: str
+    call: str = ""
+
+
 @dataclass(eq=False)
 class StoredTree:
     """A tree with what is said of its nodes: rows of their tables. said: by node, then by table."""
@@ -53,6 +60,16 @@ class StoredTree:
             for record in self.records(node):
                 found |= {of: said for of, said in zip(record["nodes"], record.get("speakers", ())) if said}
         return found
+
+    def speaker(self, node: Line) -> Speaker:
+        """Whose message a node is, as a record says; else what follows a step that calls tools is their answer."""
+        if node["kind"] != "prompt":
+            return Speaker("assistant")
+        if said := self.speakers.get(node["node"]):
+            role, _, call = said.partition(" ")
+            return Speaker(role, call)
+        calls = [] if node["parent"] is None else openai_calls(self.nodes[node["parent"]])
+        return Speaker("tool" if calls else "user", calls[0]["id"] if len(calls) == 1 else "")
 
     def records(self, node: int) -> list[dict[str, Any]]:
         """Where the paths that end at a node were read, and what is left of their records."""
@@ -127,6 +144,26 @@ class Path:
         return root, [
             node_reference(node, self.tree.said.get(node["node"], {}), without=without) for node in self.nodes
         ]
+
+
+def openai_calls(node: Line) -> list[Line]:
+    """The tool calls of a node as OpenAI has them, arguments as text, each with an id.
+
+    Those that environments wrote down have a name and arguments alone; a call that names no tool is none.
+    """
+    try:
+        said = msgspec.json.decode(node["tool_calls"] or "[]", type=list[dict[str, Any]])
+    except (msgspec.MsgspecError, RecursionError):
+        return []  # a tree that was restored may say anything here
+    found = []
+    for place, call in enumerate(said):
+        function = call["function"] if isinstance(call.get("function"), dict) else call
+        name, arguments = function.get("name"), function.get("arguments") or {}
+        if isinstance(name, str) and name:
+            text = arguments if isinstance(arguments, str) else as_json(arguments)
+            own = call.get("id") or f"call_{node['node']}_{place}"
+            found.append({"id": own, "type": "function", "function": {"name": name, "arguments": text}})
+    return found
 
 
 def put_back(value: Any, text_of: Callable[[int], str]) -> Any:

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 import lzma
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from pipeline.errors import BadInput
 from pipeline.exchange.document import Document, Fault, Refused, Restored
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MOST_BYTES = 64 * 2**20
 """Of one record, in memory."""
@@ -25,6 +29,8 @@ _MOST_RATIO = 250
 """How much larger than packed a member of an archive may be, once it is over a megabyte."""
 _MARK = b"\xef\xbb\xbf"
 _CONSTANTS = (b"NaN", b"Infinity")
+_LENIENT = json.JSONDecoder(parse_constant=lambda name: None)
+_BETWEEN = re.compile(r"[\s,]*")
 _ZIP_FAULTS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError)
 _RECORD_FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Refused)
 
@@ -94,15 +100,35 @@ def rows(path: Path) -> Iterator[Unit]:
         yield from lines(path)
         return
     for unit in whole(path):
-        try:
-            entries = [] if unit.data is None else msgspec.json.decode(unit.data, type=list[msgspec.Raw])
-        except _RECORD_FAULTS as error:
-            yield Unit(0, None, said(error))
-            return
         if unit.data is None:
             yield unit
-        for number, entry in enumerate(entries, start=1):
+        else:
+            yield from _entries(unit.data)
+
+
+def _entries(data: bytes) -> Iterator[Unit]:
+    """The entries of a JSON list, NaN as null; of one that breaks off those before the fault."""
+    try:
+        for number, entry in enumerate(msgspec.json.decode(data, type=list[msgspec.Raw]), start=1):
             yield Unit(number, bytes(entry))
+        return
+    except _RECORD_FAULTS as error:
+        why = said(error)
+    text, number = data.decode(errors="surrogateescape"), 0
+    at = _BETWEEN.match(text, text.index("[") + 1).end()
+    while text[at : at + 1] not in ("", "]"):
+        try:
+            entry, at = _LENIENT.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            break
+        number += 1
+        try:
+            yield Unit(number, msgspec.json.encode(entry))
+        except (ValueError, RecursionError) as error:
+            yield Unit(number, None, said(error))
+        at = _BETWEEN.match(text, at).end()
+    if text[at:].strip() != "]":
+        yield Unit(number + 1, None, f"the list breaks off: {why}")
 
 
 def _parquet(path: Path) -> Iterator[Unit]:
@@ -113,11 +139,30 @@ def _parquet(path: Path) -> Iterator[Unit]:
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(1024):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield Unit(number, msgspec.json.encode(row))
+                yield from _rows_of(batch, number + 1)
+                number += batch.num_rows
     except (pa.ArrowException, OSError) as error:
         yield Unit(number + 1, None, f"no readable Parquet: {said(error)}")
+
+
+def _rows_of(batch: pa.RecordBatch, first: int) -> Iterator[Unit]:
+    """Rows as JSON. A batch that is too large or not UTF-8 is halved until the row at fault is alone."""
+    why, rows = f"longer than {MOST_BYTES} bytes", None
+    if batch.nbytes <= MOST_BYTES:
+        try:
+            rows = batch.to_pylist()
+        except UnicodeDecodeError as error:
+            why = said(error)
+    if rows is None and batch.num_rows > 1:
+        half = batch.num_rows // 2
+        yield from _rows_of(batch.slice(0, half), first)
+        yield from _rows_of(batch.slice(half), first + half)
+    elif rows is None:
+        yield Unit(first, None, why)
+    else:
+        for number, row in enumerate(rows, start=first):
+            data = msgspec.json.encode(row)
+            yield Unit(number, data) if len(data) <= MOST_BYTES else Unit(number, None, why)
 
 
 def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Unit]]:
@@ -160,7 +205,7 @@ def documents(importer: Importer, path: Path) -> Iterator[tuple[int, Document | 
                 yield unit.line, Fault(unit.line, unit.why)
                 continue
             try:
-                for found in importer.parse(_strict(unit.data)):
+                for found in importer.parse(strict(unit.data)):
                     yield (found.line if isinstance(found, Fault) and found.line else unit.line), found
             except _RECORD_FAULTS as error:
                 yield unit.line, Fault(unit.line, said(error))
@@ -170,7 +215,7 @@ def documents(importer: Importer, path: Path) -> Iterator[tuple[int, Document | 
         ) from error
 
 
-def _strict(data: bytes) -> bytes:
+def strict(data: bytes) -> bytes:
     """The record with null in place of NaN and the infinities, which Python writes and JSON does not have."""
     if not any(name in data for name in _CONSTANTS):
         return data

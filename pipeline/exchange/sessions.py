@@ -19,8 +19,8 @@ from pipeline.exchange.conversation import (
     text_of,
 )
 from pipeline.exchange.document import Document, Fault, Refused, Restored, licence_of
-from pipeline.exchange.paths import Exporter, Line, Path
-from pipeline.exchange.reading import Importer, said, whole
+from pipeline.exchange.paths import Exporter, Line, Path, openai_calls
+from pipeline.exchange.reading import Importer, said, strict, whole
 from pipeline.exchange.references import KEY, restored
 
 _COMPACTED = "what came before was compacted"
@@ -52,7 +52,7 @@ def parse(data: bytes) -> Iterator[Document | Restored | Fault]:
         if not line or line.isspace():
             continue
         try:
-            raw = msgspec.json.decode(line, type=dict[str, Any])
+            raw = msgspec.json.decode(strict(line), type=dict[str, Any])
             if raw.get("type") in ("session", "session_meta") and not head:
                 head = raw
             elif KEY in raw:
@@ -192,12 +192,11 @@ def written(path: Path) -> Iterator[Line]:
     root, references = path.references()
     yield {"type": "session", "harness": KEY, "id": f"{path.tree.tree}#{path.end}", KEY: root}
     for node, reference in zip(path.nodes, references, strict=True):
-        role, _, call = path.tree.speakers.get(node["node"], "user").partition(" ")
-        message: Line = {"role": role if node["kind"] == "prompt" else "assistant", "content": reference.pop("text")}
-        if message["role"] == "tool" and call:
+        role, call = path.tree.speaker(node)
+        message: Line = {"role": role, "content": reference.pop("text")}
+        if role == "tool" and call:
             message["toolCallId"] = call
-        if node["tool_calls"]:
-            calls = msgspec.json.decode(node["tool_calls"])
+        if calls := openai_calls(node):
             message["toolCalls"] = [{"id": said["id"], "function": said["function"]} for said in calls]
         if message["role"] == "assistant" and node["policy"]:
             message["model"] = node["policy"]

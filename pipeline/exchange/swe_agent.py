@@ -1,4 +1,4 @@
-"""SWE-agent's trajectories (.traj): what was thought, done and seen, step by step."""
+"""SWE-agent's trajectories (.traj): what was thought, done and seen, step by step. A demonstration is the prompt's."""
 
 from __future__ import annotations
 
@@ -48,6 +48,9 @@ def parse(data: bytes) -> Iterator[Document]:
     """
     found = msgspec.convert(msgspec.json.decode(data), Trajectory)
     turns = [_turn(entry) for entry in found.history]
+    if all(turn.shown for turn in turns):  # the demonstration itself
+        for turn in turns:
+            turn.shown = False
     if not turns:
         for step in found.trajectory:
             turns.append(Turn(message=Message(role="assistant", content=step.response), said={}))
@@ -67,7 +70,7 @@ def _turn(entry: Entry) -> Turn:
         message["tool_calls"] = entry.tool_calls
     if role == "tool" and entry.tool_call_ids:
         message["tool_call_id"] = entry.tool_call_ids[0]
-    return Turn(message=msgspec.convert(message, Message), said={})
+    return Turn(message=msgspec.convert(message, Message), said={}, shown=entry.is_demo)
 
 
 IMPORTER = Importer(parse, whole, (".traj", ".json"))

@@ -121,7 +121,7 @@ def reason(error: Exception) -> str:
 def _completion(request: Request, output: Any, seconds: float) -> Completion:
     answer = output.outputs[0]
     if answer.finish_reason not in FINISHES:
-        return failed(request, f"the engine ended it with {answer.finish_reason!r}")
+        return failed(request, f"the engine ended it with {answer.finish_reason!r}", may_pass=True)
     token_ids = np.asarray(answer.token_ids, dtype=np.int32)
     logprobs = np.asarray(answer.logprobs.logprobs, dtype=np.float32)
     if len(logprobs) != len(token_ids):

@@ -75,6 +75,7 @@ class Completion:
     cached:    prompt tokens found in the prefix cache; None where the engine does not tell.
     seconds:   from sending to its end; None where not told.
     error:     why it failed; None where it did not.
+    may_pass:  it failed by what another time may be otherwise, as a server that was away. No ledger keeps it.
     """
 
     key: str
@@ -84,11 +85,13 @@ class Completion:
     cached: int | None = None
     seconds: float | None = None
     error: str | None = None
+    may_pass: bool = False
 
 
-def failed(request: Request, error: str) -> Completion:
+def failed(request: Request, error: str, *, may_pass: bool = False) -> Completion:
     """What stands for an answer that never came: no tokens, and why."""
-    return Completion(request.key, np.empty(0, np.int32), np.empty(0, np.float32), None, error=error)
+    nothing = np.empty(0, np.int32), np.empty(0, np.float32)
+    return Completion(request.key, *nothing, None, error=error, may_pass=may_pass)
 
 
 class Engine(Protocol):

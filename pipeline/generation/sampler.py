@@ -36,6 +36,7 @@ class Sampler:
     asked_by:    suite/round/stage that pays.
     on_answer:   called after every answer with the counts so far.
     prices:      of what is paid.
+    missed:      requests that failed by what may pass: asked another time they may be answered.
     """
 
     ledger: Ledger
@@ -46,6 +47,7 @@ class Sampler:
     on_answer: Callable[[Spent], None] = lambda spent: None
     spent: Spent = field(default_factory=Spent)
     prices: Prices = NO_PRICES
+    missed: set[str] = field(default_factory=set)
 
     def request(self, prompt: np.ndarray, sampling: Sampling, *, sample: int) -> Request:
         """A request of this policy."""
@@ -130,6 +132,8 @@ class Sampler:
         self.spent.prompt += len(request.prompt)
         self.spent.cached += completion.cached or 0
         self.spent.failed += completion.error is not None
+        if completion.may_pass:
+            self.missed.add(completion.key)
         self.on_answer(self.spent)
 
     def _entry(self, request: Request, completion: Completion, *, attempts: int) -> Entry:

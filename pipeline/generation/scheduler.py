@@ -32,7 +32,7 @@ _DOUBT = 2
 
 
 class Grown(NamedTuple):
-    """A tree that is done. failed: asks whose requests failed for good."""
+    """A tree that is done. failed: asks whose requests failed."""
 
     draft: Draft
     failed: int

@@ -9,14 +9,12 @@ import polars as pl
 
 from pipeline.hygiene.benchmarks import Overlap
 from pipeline.hygiene.near import Near
-from pipeline.hygiene.private import PERSONAL, SECRET, find_private, suspects
+from pipeline.hygiene.private import PERSONAL, SECRET, find_private, strings_in, suspects
 from schemas import Hygiene
 from schemas.base import column_types
 
 ASKED = ("messages", "question")
 """Of a task, what is compared with other tasks and with benchmarks."""
-TEXTS = (*ASKED, "reference_solution")
-"""Of a task, what is searched for secrets and personal data."""
 
 
 def task_texts(tasks: pl.DataFrame) -> list[str]:
@@ -24,18 +22,20 @@ def task_texts(tasks: pl.DataFrame) -> list[str]:
     return tasks.select(pl.concat_str(ASKED, separator="\n", ignore_nulls=True)).to_series().to_list()
 
 
-def count_private(texts: pl.DataFrame, *, region: str = "") -> pl.DataFrame:
+def count_private(texts: pl.DataFrame, *, region: str = "", json: bool = False) -> pl.DataFrame:
     """Secrets and personal data by task.
 
     Args:
         texts: `task`, `text`; a text that a task has twice counts once.
         region: see `find_private`.
+        json: whether the texts are JSON, whose strings are searched one by one.
 
     Returns:
         `task, secrets, personal` of the tasks that have any.
     """
     looked = texts.filter(suspects(texts["text"])).unique(maintain_order=True)
-    found = [[one.kind for one in find_private(text, region=region)] for text in looked["text"]]
+    parts = strings_in if json else lambda text: [text]
+    found = [[one.kind for part in parts(text) for one in find_private(part, region=region)] for text in looked["text"]]
     counts = pl.DataFrame(
         {
             "task": looked["task"],

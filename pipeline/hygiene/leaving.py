@@ -1,34 +1,44 @@
 """Rows as they may leave the store, by what hygiene found of their task.
 
 A task that is withheld takes all its rows along: tokens spell what texts say, a path runs through nodes that others
-share, and what is secret in one table stands in the next. Under REDACT personal data is the exception: the texts of
-tasks, nodes and variants are kept with a word in its place, and the tokens of all nodes of the task are withheld with
-it; training rows, which are nothing without tokens, go.
+share, and what is secret in one table stands in the next. Under REDACT personal data is the exception: the rows of
+tables of TEXTS are kept with a word in its place, and the tokens of all nodes of the task are withheld with it, as are
+figures a token; training rows, which are nothing without tokens, go.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import polars as pl
 
-from pipeline.hygiene.private import find_private, redacted
+from pipeline.hygiene.private import find_private, redacted, redacted_json
 from schemas import TABLES
 
 DROP, REDACT = "drop", "redact"
 Policy = Literal["drop", "redact"]
-_TEXTS = {
-    "tasks": ("question", "messages", "answer", "reference_solution", "info"),
-    "nodes": ("text", "tool_calls"),
-    "variants": ("edit", "parsed", "dropped"),
-    "verdicts": ("parsed_answer", "components", "error"),
-    "step_labels": ("rationale",),
+
+
+class Texts(NamedTuple):
+    """Columns of words: as they are, and as JSON."""
+
+    plain: tuple[str, ...] = ()
+    json: tuple[str, ...] = ()
+
+
+TEXTS = {
+    "tasks": Texts(("question", "answer", "reference_solution"), ("messages", "tools", "info")),
+    "nodes": Texts(("text",), ("tool_calls",)),
+    "requests": Texts(("error",)),
+    "scores": Texts((), ("text",)),
+    "step_labels": Texts(("rationale",)),
+    "variants": Texts(("edit", "dropped")),
+    "verdicts": Texts(("parsed_answer", "error"), ("components",)),
 }
-"""Columns of words, by table, of what is kept without tokens."""
-_KEPT = ("hygiene", *_TEXTS)
-"""Tables without figures a token, and that of nodes, whose tokens can be withheld."""
+"""By table, what is searched, and what is redacted of tables that are kept without tokens."""
+_KEPT = ("hygiene", *TEXTS)
 
 
 @dataclass(slots=True)
@@ -65,11 +75,12 @@ class Leaving:
         return {task for task, why in self.withheld.items() if why == "personal"}
 
     def _redacted(self, table: str, rows: pl.DataFrame, touched: pl.Series) -> pl.DataFrame:
-        for column in _TEXTS.get(table, ()):
+        words = TEXTS.get(table, Texts())
+        for column in (*words.plain, *words.json):
             if column in rows.columns:
-                said = rows[column].to_list()
+                said, mend = rows[column].to_list(), redacted_json if column in words.json else _redacted
                 for place in touched.arg_true().to_list():
-                    said[place] = said[place] and redacted(said[place], find_private(said[place], region=self.region))
+                    said[place] = said[place] and mend(said[place], region=self.region)
                 new = pl.Series(column, said, rows[column].dtype)
                 self.tally[table, "redacted"] += int(new.ne_missing(rows[column]).sum())
                 rows = rows.with_columns(new)
@@ -90,6 +101,10 @@ class Leaving:
         if lists:
             self.tally[table, "tokens_withheld"] += int(touched.sum())
         return rows.with_columns(**{name: made for name, made in blank.items() if name in rows.columns})
+
+
+def _redacted(text: str, *, region: str) -> str:
+    return redacted(text, find_private(text, region=region))
 
 
 def leaving(hygiene: pl.DataFrame, *, policy: Policy = DROP, region: str = "") -> Leaving:

@@ -8,8 +8,9 @@ such as `password` are left out, since in reasoning they are mostly wrong. Telep
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -97,6 +98,44 @@ def redacted(text: str, found: Sequence[Found]) -> str:
         parts += [text[at : one.start], f"[{one.what}]"]
         at = one.end
     return "".join((*parts, text[at:]))
+
+
+def redacted_json(text: str, *, region: str = "") -> str:
+    """JSON with what is found in each of its strings and numbers redacted; the very text where nothing is."""
+    said = _read_json(text)
+    if said is None:
+        return redacted(text, find_private(text, region=region))
+    mended = _mapped(said, lambda one: redacted(one, find_private(one, region=region)))
+    return text if mended == said else json.dumps(mended, ensure_ascii=False)
+
+
+def strings_in(text: str) -> list[str]:
+    """What JSON says, string by string, keys and whole numbers too: escapes hide where words begin. Else itself."""
+    found: list[str] = []
+    said = _read_json(text)
+    if said is None:
+        return [text]
+    _mapped(said, lambda one: found.append(one) or one)
+    return found
+
+
+def _read_json(text: str) -> Any:
+    """None: it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _mapped(said: Any, mend: Callable[[str], str]) -> Any:
+    if isinstance(said, dict):
+        return {mend(name): _mapped(inner, mend) for name, inner in said.items()}
+    if isinstance(said, list):
+        return [_mapped(inner, mend) for inner in said]
+    if isinstance(said, bool) or not isinstance(said, str | int):
+        return said
+    mended = mend(str(said))
+    return said if mended == str(said) else mended
 
 
 def _secrets(text: str) -> Iterator[Found]:

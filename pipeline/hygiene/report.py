@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 import polars as pl
 
+from pipeline.publish.markdown import code, figures_table
 from schemas.hygiene import WITHHELD
 
 COLUMNS = ("split", "source", "licence", "near_count", "benchmark", "secrets", "personal", "withheld")
+_MOST_ROWS, _MOST_LETTERS = 30, 80
 _MEANING = {
     "near_held_out": "a held-out task reads nearly the same",
     "benchmark": "a benchmark has n-grams of the task",
@@ -58,10 +60,19 @@ def hygiene_section(facts: HygieneFacts) -> str:
         f"Found in texts: {facts.secrets:,} secrets of known forms, {facts.personal:,} addresses and numbers of "
         "persons. Names are not looked for.",
     ]
-    lines += [f"Tasks that share n-grams with `{name}`: {count:,}." for name, count in facts.benchmarks.items()]
+    lines += [f"Tasks that share n-grams with {_cell(name)}: {count:,}." for name, count in facts.benchmarks.items()]
     lines += [f"Held to be withheld, {count:,} tasks: {_MEANING[why]}." for why, count in facts.withheld.items()]
     rows = [
-        f"| {source} | {licence or 'not stated'} | {count:,} |" for (source, licence), count in facts.sources.items()
+        (_cell(source), "not stated" if licence is None else _cell(licence), count)
+        for (source, licence), count in facts.sources.items()
     ]
-    table = "\n".join(["| source of tasks | licence | tasks |", "| --- | --- | --- |", *rows])
+    if len(rows) > _MOST_ROWS:
+        rest = rows[_MOST_ROWS:]
+        rows[_MOST_ROWS:] = [(f"{len(rest):,} more", "", sum(count for *_, count in rest))]
+    table = figures_table(("source of tasks", "licence", "tasks"), rows)
     return "\n\n".join(["## Hygiene", "\n".join(f"- {line}" for line in lines), table])
+
+
+def _cell(text: str) -> str:
+    """What an imported record may have named, so untrusted."""
+    return code(text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]}…")

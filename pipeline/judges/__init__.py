@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from pipeline.judges.adasearch import AdaSearchJudge
 from pipeline.judges.calm import CalmJudge
 from pipeline.judges.capo import CapoJudge
 from pipeline.judges.cases import Case
+from pipeline.judges.epo import EpoJudge
 from pipeline.judges.genprm import GenPrmJudge
 from pipeline.judges.lare import LaReJudge
+from pipeline.judges.search_r2 import SearchR2Judge
 from pipeline.judges.sophiavl import SophiaVlJudge
 from pipeline.judges.sotopia_rl import SotopiaJudge
 from pipeline.judges.talk import Talk
@@ -41,4 +44,7 @@ JUDGES: dict[str, type[Judge]] = {
     "sotopia_rl": SotopiaJudge,
     "calm": CalmJudge,
     "lare": LaReJudge,
+    "epo": EpoJudge,
+    "search_r2": SearchR2Judge,
+    "adasearch": AdaSearchJudge,
 }

@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.errors import check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.judges.cases import Attempt, Case
-from pipeline.judges.talk import Ask, Said, Talk
+from pipeline.judges.talk import Said, Talk
 from pipeline.judges.wording import Wording
 from pipeline.variants.answers import read_object
 
@@ -44,7 +44,7 @@ class CalmJudge:
         sampling = Sampling(self.temperature, 1.0, self.max_tokens)
         goals, tokens = _texts(self.subgoals), 0
         if goals is None:
-            (reply,) = yield [Ask(words.messages("decompose", question=case.question), sampling)]
+            (reply,) = yield [words.ask("decompose", sampling, question=case.question)]
             goals, tokens = _texts_under(reply.text, "subgoals"), len(reply.tokens)
         if goals is None:
             return [Said(case.root, name="subgoals", tokens=tokens, unread=1)]
@@ -53,16 +53,14 @@ class CalmJudge:
             for place in attempt.steps:
                 steps.setdefault(attempt.nodes[place], (attempt, place))
         replies = yield [
-            Ask(
-                words.messages(
-                    "verify",
-                    question=case.question,
-                    subgoals=json.dumps(goals),
-                    before=_between(attempt, place, back=True),
-                    step=attempt.texts[place],
-                    after=_between(attempt, place, back=False),
-                ),
+            words.ask(
+                "verify",
                 sampling,
+                question=case.question,
+                subgoals=json.dumps(goals),
+                before=_between(attempt, place, back=True),
+                step=attempt.texts[place],
+                after=_between(attempt, place, back=False),
             )
             for attempt, place in steps.values()
         ]

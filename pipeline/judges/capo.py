@@ -11,7 +11,7 @@ from pipeline.credit.capo import VOTES, Critiques, parse_critique, wrong_steps
 from pipeline.errors import check_counts, check_words
 from pipeline.generation.engine import Sampling
 from pipeline.judges.cases import Case
-from pipeline.judges.talk import Ask, Said, Talk, shared
+from pipeline.judges.talk import Said, Talk, shared
 from pipeline.judges.votes import Votes
 from pipeline.judges.wording import Wording, tagged
 from pipeline.variants.answers import read_object
@@ -42,12 +42,13 @@ class CapoJudge:
         """Ask for all critiques of all attempts at once."""
         sampling = Sampling(self.temperature, 1.0, self.max_tokens)
         asks = [
-            Ask(
-                words.messages(
-                    "critique", question=case.question, answer=case.task["answer"], steps=tagged(attempt.own_texts)
-                ),
+            words.ask(
+                "critique",
                 sampling,
                 sample,
+                question=case.question,
+                answer=case.task["answer"],
+                steps=tagged(attempt.own_texts),
             )
             for attempt in case.attempts
             for sample in range(self.k)

@@ -85,9 +85,9 @@ class LaReJudge:
         example, question = recorded(case.attempts[:1]), case.question
         shown = {name: values[0] for name, values in example[0].items()} | {"text": example[1][0]}
         columns = "; ".join(f"{name}: {what}" for name, what in COLUMNS.items())
-        messages = words.messages("write", question=question, columns=columns, example=json.dumps(shown))
+        holes = {"question": question, "columns": columns, "example": json.dumps(shown)}
         sampling = Sampling(self.temperature, 1.0, self.max_tokens)
-        replies = yield [Ask(messages, sampling, sample) for sample in range(self.candidates)]
+        replies = yield [words.ask("write", sampling, sample, **holes) for sample in range(self.candidates)]
         trials: list[Trial] = []
         later = Sampling(self.merge_temperature, 1.0, self.max_tokens)
         with Sandbox(LIMITS, workers=1) as sandbox:
@@ -95,7 +95,7 @@ class LaReJudge:
             passed = yield from self._passed(replies, first, sandbox, words=words, trials=trials)
             if len(passed) > 1:
                 functions = "\n\n".join(one.source for one in passed)
-                replies = yield [Ask(words.messages("merge", question=question, functions=functions), later)]
+                replies = yield [words.ask("merge", later, question=question, functions=functions)]
                 merged = yield from self._passed(replies, first, sandbox, words=words, trials=trials)
                 passed = merged or passed
         source = passed[0].source if passed else None
@@ -128,8 +128,7 @@ class LaReJudge:
             if not failed:
                 break
             replies = yield [
-                Ask(words.messages("mend", function=last[at].source, error=last[at].error), sampling, sample)
-                for at in failed
+                words.ask("mend", sampling, sample, function=last[at].source, error=last[at].error) for at in failed
             ]
             for at, reply in zip(failed, replies, strict=True):
                 again = try_answer(reply, example, sandbox)

@@ -1,6 +1,7 @@
 """Sotopia-RL's annotator: how much each utterance of a speaker contributed to a dialogue's score, a dimension a prompt.
 
-The policy is the speaker; what is rendered between its steps is what the other one said.
+The policy is the speaker; what is rendered between its steps is what the other one said. What it was told of its part,
+the goal that the other does not know among it, is shown apart from what was said.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pipeline.errors import check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.judges.cases import Attempt, Case
 from pipeline.judges.talk import Ask, Reply, Said, Talk
-from pipeline.judges.wording import Wording
+from pipeline.judges.wording import Wording, dialogue
 from pipeline.variants.answers import read_object
 
 _DIMENSIONS = {
@@ -42,7 +43,7 @@ class SotopiaJudge:
     temperature: float = 0.7
     max_tokens: int = 512
 
-    version = "1"
+    version = "2"
     names = tuple(f"{said}_{name}" for said in ("attribution", "score") for name in JUDGED)
 
     def __post_init__(self) -> None:
@@ -53,10 +54,13 @@ class SotopiaJudge:
         sampling = Sampling(self.temperature, 1.0, self.max_tokens)
 
         def ask(attempt: Attempt, dimension: str, sample: int) -> Ask:
-            holes = {"question": case.question, "dialogue": dialogue(attempt)}
+            holes = {"told": case.told or case.question, "dialogue": dialogue(attempt)}
             if dimension == "score":
-                return Ask(words.messages("score", **holes), sampling, sample)
-            return Ask(words.messages("attribute", dimension=_DIMENSIONS[dimension], **holes), sampling, sample)
+                return words.ask("score", sampling, sample, **holes)
+            scale = {"type": "integer", "minimum": 0, "maximum": SCALES["default"]}
+            keys = {f"Utterance {place}": scale for place in range(len(attempt.steps))}
+            holes["dimension"] = _DIMENSIONS[dimension]
+            return words.ask("attribute", sampling, sample, properties=keys, **holes)
 
         wanted = [(number, name) for number in range(len(case.attempts)) for name in ("score", *JUDGED)]
         answers: dict[tuple[int, str], list[Reply]] = {one: [] for one in wanted}
@@ -75,15 +79,6 @@ class SotopiaJudge:
             for one in rows(case.attempts[number], name, replies):
                 said.setdefault((one.node, one.name), one)
         return list(said.values())
-
-
-def dialogue(attempt: Attempt) -> str:
-    """What was said in turn, the speaker's utterances numbered in tags."""
-    lines, number = [], 0
-    for text, own in zip(attempt.texts, attempt.said, strict=True):
-        lines.append(f"<Utterance {number}>\n{text}\n</Utterance {number}>" if own else f"<other>\n{text}\n</other>")
-        number += own
-    return "\n".join(lines)
 
 
 def read_attributions(text: str, count: int) -> list[float | None] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
@@ -169,7 +169,7 @@ class Talks:
         if left < 1:
             return Reply("", error=f"the prompt has {len(prompt)} tokens, the judge {self.max_length} positions")
         most = min(ask.sampling.max_tokens, left)
-        sampling = Sampling(ask.sampling.temperature, ask.sampling.top_p, most)
+        sampling = replace(ask.sampling, max_tokens=most)
         request = self.sampler.request(prompt, sampling, sample=ask.sample)
         self.on_request(held.about, request)
         return request

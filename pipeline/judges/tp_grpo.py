@@ -70,12 +70,10 @@ class TpGrpoJudge:
 
     def _first(self, case: Case, attempt: Attempt, words: Wording) -> Ask:
         *thought, conclusion = attempt.own_texts
-        holes = {"question": case.question, "steps": tagged(thought)}
+        sampling = Sampling(self.temperature, 1.0, self.max_tokens)
         if attempt.right:
-            messages = words.messages("reflections", question=case.question, steps=tagged(attempt.own_texts))
-        else:
-            messages = words.messages("matches", conclusion=conclusion, **holes)
-        return Ask(messages, Sampling(self.temperature, 1.0, self.max_tokens))
+            return words.ask("reflections", sampling, question=case.question, steps=tagged(attempt.own_texts))
+        return words.ask("matches", sampling, question=case.question, steps=tagged(thought), conclusion=conclusion)
 
     def _second(
         self,
@@ -89,15 +87,13 @@ class TpGrpoJudge:
         """Go through the ranges that reflections correct. One that cannot be read leaves its attempt untold."""
         sampling = Sampling(self.temperature, 1.0, self.max_tokens)
         replies = yield [
-            Ask(
-                words.messages(
-                    "corrected",
-                    question=case.question,
-                    steps=tagged(attempts[number].own_texts),
-                    first=str(first),
-                    last=str(last),
-                ),
+            words.ask(
+                "corrected",
                 sampling,
+                question=case.question,
+                steps=tagged(attempts[number].own_texts),
+                first=str(first),
+                last=str(last),
             )
             for number, first, last in ranges
         ]

@@ -57,6 +57,11 @@ def check_step(text: str) -> tuple[int, str] | None:
     if code:
         ran = run(code)
         return ran.exit_code, ran.told[:_TOLD]
+    return check_equations(text)
+
+
+def check_equations(text: str) -> tuple[int, str] | None:
+    """As `check_step`, of the equations alone: a function of the text and nothing else."""
     found = equations(text)
     if not found:
         return None

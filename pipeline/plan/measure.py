@@ -10,7 +10,7 @@ from pipeline.lineage.datasets import DATASETS
 from pipeline.stages.earlier import JUDGING, ROLLOUTS
 from pipeline.store.store import Store
 
-_EPISODES = "episodes"
+EPISODES = "episodes"
 """Who asks for the rollouts of suites with an environment."""
 
 
@@ -62,9 +62,9 @@ def clock_seconds(store: Store, suite: str, round: str, *, stages: Sequence[str]
     if not store.ledger_path.exists():
         return None
     with store.ledger() as ledger:
-        told = {stage: ledger.seconds(f"{suite}/{round}/{stage}") for stage in (*paying, _EPISODES)}
+        told = {stage: ledger.seconds(f"{suite}/{round}/{stage}") for stage in (*paying, EPISODES)}
     if ROLLOUTS in told and told[ROLLOUTS] is None:
-        told[ROLLOUTS] = told[_EPISODES]
+        told[ROLLOUTS] = told[EPISODES]
     found = [told[stage] for stage in paying]
     return None if None in found else sum(found)
 

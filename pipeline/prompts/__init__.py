@@ -11,10 +11,11 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from string import Template
+from typing import Any
 
 from pipeline.errors import BadConfig
 
@@ -95,17 +96,16 @@ def load_pack(name: str) -> PromptPack:
         step_line=fields["step_line"],
         right=fields["judge"]["right"],
         wrong=fields["judge"]["wrong"],
-        schemas={role: _schema(fields[role]["schema"]) for role in ROLES if "schema" in fields[role]},
+        schemas={role: object_schema(json.loads(fields[role]["schema"])) for role in ROLES if "schema" in fields[role]},
         cut=fields["summarise"]["cut"],
         header=fields["summarise"]["header"],
         unshown=fields["intervene"].get("unshown"),
     )
 
 
-def _schema(properties: str) -> str:
-    """The schema of an object that has just these properties, all of them."""
-    known = json.loads(properties)
+def object_schema(properties: Mapping[str, Any]) -> str:
+    """The schema, as text, of an object that has just these properties, all of them, in their order."""
     return json.dumps(
-        {"type": "object", "properties": known, "required": list(known), "additionalProperties": False},
+        {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False},
         separators=(",", ":"),
     )

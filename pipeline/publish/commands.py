@@ -135,10 +135,12 @@ def run_verify(options: argparse.Namespace) -> int:
         return _verify(folder, options)
     if options.release.count("/") != 1 or options.release.startswith((".", "/")):
         raise BadConfig(f"there is no folder {options.release}", remedy="correct it, or name a repository OWNER/NAME")
+    from pipeline.publish.folder import Folder
     from pipeline.publish.hub import Hub
 
     with TemporaryDirectory(prefix="branchpoint-verify-") as place:
         Hub().fetch(options.release, Path(place), revision=options.revision)
+        Folder(Path(place)).drop_others()
         return _verify(Path(place), options)
 
 

@@ -120,6 +120,13 @@ class Folder:
             if name.parts[0] not in NOT_OURS and name.as_posix() != MANIFEST and path.is_file():
                 yield path
 
+    def drop_others(self) -> None:
+        """Remove what others keep in a repository beside a release, outside the folders of tables."""
+        for path in list(self.mine()):
+            name = path.relative_to(self.path)
+            if name.as_posix() not in self.manifest["files"] and name.parts[0] not in TABLES:
+                path.unlink()
+
     def listed(self) -> dict[str, dict[str, Any]]:
         """Size and SHA-256 of every file, by its path inside the folder."""
         return {

@@ -18,7 +18,7 @@ from pipeline.comparison.lines import Figure
 from pipeline.credit_report import SPEARMAN
 from pipeline.credit_report.anew import credit_anew, label_anew
 from pipeline.credit_report.calibration import calibration_error, hide_continuations
-from pipeline.credit_report.cost import extra_tokens, passes_of, per_thousand
+from pipeline.credit_report.cost import extra_tokens, passes_a_token, per_thousand
 from pipeline.credit_report.lines import lines_of
 from pipeline.credit_report.picture import draw_report
 from pipeline.credit_report.scores import (
@@ -29,16 +29,17 @@ from pipeline.credit_report.scores import (
     zero_share,
 )
 from pipeline.credit_report.spread import resample_attempts, resample_spread
+from pipeline.labels import LABELLERS
 from pipeline.report import Report
 from pipeline.stages.earlier import refuse_replaced, rollout_shards
-from pipeline.stages.side_by_side import TABLES, Source, joined, numbered, read_sources, slices, some_tasks
+from pipeline.stages.side_by_side import TABLES, Slice, Source, joined, numbered, read_sources, slices, some_tasks
 from pipeline.stages.work import Shards, Work, inputs
 from pipeline.store.write import disk_errors
 from schemas import Evals
 from schemas.base import column_types
 
 STAGE = "agreement"
-VERSION = "2"
+VERSION = "3"
 SPLIT = "train"
 MOST_TASKS = 2048
 """Tasks looked at; of a larger round as many, evenly over it. So memory is bounded: one shard, and the scores."""
@@ -89,12 +90,11 @@ def measured(work: Work, by_shard: dict[str, pl.DataFrame]) -> dict[tuple[str, s
     sources = read_sources(work)
     names = [source.policy for source in sources]
     parts, sampled, calibrated = [], [], [_Calibrated() for _ in sources]
-    decoded, labels, seen = Counter(), Counter(), 0
+    spent, seen = _Spent(), 0
     chosen = min(MOST_TASKS, sum(tasks.height for tasks in by_shard.values()))
     for part in slices(work, sources, by_shard, most=MOST_TASKS):
         parts.append(numbered(part, names, before=sum(len(scores.task) for scores in parts)))
-        decoded.update(part.decoded)
-        labels.update(part.labels)
+        spent.add(part)
         _calibrate(part.nodes, sources, calibrated)
         sampled.append(some_tasks(part, names, every=ceil(chosen / SPREAD_TASKS), before=seen))
         seen += part.nodes["task"].n_unique()
@@ -108,21 +108,47 @@ def measured(work: Work, by_shard: dict[str, pl.DataFrame]) -> dict[tuple[str, s
             "degenerate_share": degenerate_share(scores, number),
         }
         zeros = zero_share(scores, number)
-        tokens, passes = labels[source.stage], 0
         if source.table == "credit":
             say["zero_share"] = zeros
-            method = source.method
-            known = method is not None and (not source.labeller or source.labeller in labels)
-            tokens = extra_tokens(method, decoded, labels[source.labeller]) if known else None
-            passes = passes_of(method.needs) * zeros.count if method else None
-        if tokens is not None:
-            say["extra_tokens_per_1k"] = per_thousand(tokens, zeros.count)
-            say["extra_passes_per_1k"] = per_thousand(passes, zeros.count)
+        say["extra_tokens_per_1k"] = per_thousand(spent.tokens(source), zeros.count)
+        say["extra_passes_per_1k"] = per_thousand(spent.passes(source), zeros.count)
         figures |= {(source.policy, metric): figure for metric, figure in say.items()}
     for (one, other), figure in rank_correlations(scores).items():
         figures[sources[one].policy, SPEARMAN + sources[other].policy] = figure
     figures |= {(policy, "resample_spread"): figure for policy, figure in _spread(sampled, sources).items()}
     return {key: figure for key, figure in figures.items() if figure is not None}
+
+
+class _Spent:
+    """What sources took beyond the plain attempts, shard after shard; None: not known."""
+
+    def __init__(self):
+        self._decoded, self._labels, self._read = Counter(), Counter(), Counter()
+
+    def add(self, part: Slice) -> None:
+        self._decoded.update(part.decoded)
+        self._labels.update(part.labels)
+        self._read.update(part.read)
+
+    def tokens(self, source: Source) -> float | None:
+        """Decoded."""
+        if not self._known(source):
+            return None
+        labels = self._labels[source.labeller]
+        if source.method is None:
+            return labels
+        return extra_tokens(source.method, self._decoded, labels=labels, scored=source.scored)
+
+    def passes(self, source: Source) -> float | None:
+        """Over each token that the source looks at, summed."""
+        times = passes_a_token(source.scored, source.labeller) if self._known(source) else None
+        return None if times is None else times * self._read[source.policy]
+
+    def _known(self, source: Source) -> bool:
+        """Whether it is ours, and the labels it is made from are there."""
+        if source.table == "step_labels":
+            return source.stage in LABELLERS
+        return source.method is not None and (not source.labeller or source.labeller in self._labels)
 
 
 class _Calibrated:

@@ -15,6 +15,10 @@ from pipeline.trees.grow import Tree
 from pipeline.variants.effect import effect_of
 from pipeline.variants.intervene import Continuations, tally
 
+FIRST_SAMPLE = 1 << 17
+"""Samples are numbered from here on, so that none is a draw that the tree has from the same prefix: what shows which
+step is worth an edit must not tell its effect too."""
+
 
 @dataclass(slots=True)
 class Edited:
@@ -36,27 +40,34 @@ class Edited:
 
 
 def put_edit(grower: Grower, tree: Tree, original: int, text: str) -> Edited:
-    """Put a step in the place of another."""
-    ids = grower.tokens.encode(text + grower.work.suite.separator).tolist()
-    node = tree.add(
-        tree[original]["parent"], kind="step", origin="intervention", agent="editor", token_ids=ids, text=text
-    )
+    """Put a step in the place of another; one that stands there already is taken."""
+    ids, above = grower.tokens.encode(text + grower.work.suite.separator).tolist(), tree[original]["parent"]
+    for node in tree.children(above):
+        if tree[node]["origin"] == "intervention" and tree[node]["token_ids"] == ids:
+            return Edited(tree, original, node)
+    node = tree.add(above, kind="step", origin="intervention", agent="editor", token_ids=ids, text=text)
     return Edited(tree, original, node)
 
 
 def draw_arms(grower: Grower, edits: list[Edited], sampling: Sampling, *, continuations: int) -> None:
-    """Draw both arms of every edit and append what comes."""
+    """Draw both arms of every edit and append what comes.
+
+    A draw hangs on a step once: edits of one step share the continuations of the original, earlier stages' too.
+    """
 
     def asked(edit: Edited, node: int) -> list[Request]:
         ends = edit.tree[node]["finish"] is not None
-        return [] if ends else go_on(grower, edit.tree, node, sampling, samples=continuations)
+        return [] if ends else go_on(grower, edit.tree, node, sampling, samples=continuations, first=FIRST_SAMPLE)
 
     arms = [(edit, [asked(edit, node) for node in (edit.node, edit.original)]) for edit in edits]
     entries = grower.run(request for _, both in arms for requests in both for request in requests)
     for edit, both in arms:
         for node, requests, leaves in zip((edit.node, edit.original), both, edit.leaves, strict=True):
+            hung = {edit.tree[child]["request"]: child for child in edit.tree.children(node)}
             for request in requests:
-                if request.key in entries:
+                if request.key in hung:
+                    leaves.append(edit.tree.last_of(hung[request.key]))
+                elif request.key in entries:
                     leaves.append(grower.add(edit.tree, node, entries[request.key], origin="continuation"))
 
 

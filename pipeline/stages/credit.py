@@ -16,24 +16,31 @@ import pyarrow as pa
 
 from pipeline.credit import METHODS, labelled, scored_by
 from pipeline.credit.columns import Method
-from pipeline.credit.inputs import SCORES
+from pipeline.credit.inputs import INPUTS, SCORES
+from pipeline.credit.lacking import always_known, has, lacking
 from pipeline.credit.scored import BadScore
 from pipeline.credit.tables import FEW_WORDS, columns_for, credit_frame, seen_by, trees_from_nodes
 from pipeline.errors import BadConfig, BadTable
 from pipeline.labels import LABELLERS
-from pipeline.labels.ledger import newest
+from pipeline.labels.ledger import STEP, newest
 from pipeline.report import Report
 from pipeline.stages.earlier import GENERATING, JUDGING, Earlier, judged_from, rollout_shards
 from pipeline.stages.params import read_json_params
 from pipeline.stages.verdicts import present
 from pipeline.stages.work import Shards, Work, inputs
 from pipeline.store.batches import beside
-from schemas import Scores, StepLabels, Verdicts
+from schemas import TABLES, Scores, StepLabels, Verdicts
 from schemas.base import column_types
 
 VERSION = "3"
 BATCH_ROWS = 200_000
 _VERDICTS = ("task", "tree", "node", "version", "reward")
+_TOLD_BY = {
+    "nodes": ("tree", "node", "parent", "origin", "kind", "agent"),
+    "step_labels": (*STEP, "version"),
+    SCORES: ("tree", "node"),
+}
+"""Columns that say whether a method is given a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +71,7 @@ def write_credit(work: Work, config: CreditConfig = CreditConfig()) -> list[Repo
 
     Raises:
         BadConfig: there is no such method or parameter.
-        BadTable: a column that a method needs is missing or holds nothing, or the rows are no trees.
+        BadTable: the whole round has nothing of what a method needs, or the rows are no trees.
     """
     names = list(dict.fromkeys(config.method))
     for name in names:
@@ -114,8 +121,44 @@ def batches(
         )
 
 
+def refuse_lacking(work: Work, method: Method, *, labeller: str = "monte_carlo") -> None:
+    """Make sure that the round has something of all that a method needs, be it of one task.
+
+    Reads an input's column as far as the first row that has it.
+
+    Args:
+        labeller: whose labels it reads, where it needs any.
+
+    Raises:
+        BadTable: it has nothing; names table, first row and remedy.
+    """
+    for name in method.needs:
+        if always_known(name):
+            continue
+        first = _frame(None, TABLES[INPUTS[name].table])
+        for rows in _rows_of(work, method, name, labeller):
+            if has(rows, name):
+                break
+            first = rows if first.is_empty() else first
+        else:
+            raise lacking(first, name)
+
+
+def _rows_of(work: Work, method: Method, name: str, labeller: str) -> Iterator[pl.DataFrame]:
+    """The rows from which a method is given an input, in small batches."""
+    table, column = INPUTS[name].table, INPUTS[name].column
+    stages = {"nodes": GENERATING, "step_labels": (labeller,), SCORES: (name,)}[table]
+    for shard in rollout_shards(work):
+        places = [work.place(stage, shard) for stage in stages]
+        for batch in work.store.batches(table, places, columns=(*_TOLD_BY[table], column), rows=1):
+            rows = pl.DataFrame(batch)
+            if table == "nodes":
+                rows = rows.filter(seen_by(method))
+            yield newest(rows) if table == "step_labels" else rows
+
+
 def _write(work: Work, name: str, params: Any, labeller: str) -> Report:
-    method, store = METHODS[name], work.store
+    method, store = METHODS[name].under(params), work.store
     shards = Shards(work, name, ("credit",))
     made_from = inputs(VERSION, config=params, method=f"{name} {method.version}")
 
@@ -130,7 +173,9 @@ def _write(work: Work, name: str, params: Any, labeller: str) -> Report:
             found[f"scores {given}"] = store.digest(SCORES, work.place(given, shard))
         return found
 
-    for shard, _, said in shards.stale(rollout_shards(work), parts):
+    for number, (shard, _, said) in enumerate(shards.stale(rollout_shards(work), parts)):
+        if not number:
+            refuse_lacking(work, method, labeller=labeller)
         read = batches(work, method, shard, labeller=labeller, rows=BATCH_ROWS)
         with store.writer("credit", work.place(name, shard), inputs=said) as out:
             for batch in _joined(read) if method.across_tasks(params) else read:

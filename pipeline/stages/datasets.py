@@ -17,23 +17,29 @@ from typing import Any
 import msgspec
 import numpy as np
 import polars as pl
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from pipeline.builders.mixture import balanced, lowest, row_keys, shared_out
 from pipeline.builders.pair_figures import PairFigures
 from pipeline.builders.recipe import Recipe, Source, check_recipe, read_filters, read_recipe
 from pipeline.builders.row_filters import BALANCES, filter_rows
-from pipeline.builders.shapes import SHAPES
+from pipeline.builders.shapes import SHAPES, Told
 from pipeline.errors import BadConfig
+from pipeline.hygiene.examine import ASKED, task_texts
+from pipeline.hygiene.near import near_groups
 from pipeline.hygiene.splits import held_out_groups
 from pipeline.report import Report
+from pipeline.stages.asked import told_of
 from pipeline.stages.dataset_files import about_dataset, new_dataset, write_about
 from pipeline.stages.earlier import refuse_replaced
 from pipeline.stages.work import Work
 from pipeline.store.layout import Place
+from pipeline.tasks.suites import load_suite
 from schemas import TABLES
 
 STAGE = "build"
-VERSION = "1"
+VERSION = "2"
 BATCH_ROWS = 10_000
 UNCLEAN, REPEATED, UNBALANCED, BEYOND = "unclean", "repeated", "unbalanced", "beyond_share"
 _ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "answer_ids", "input_ids", "weights", "labels", "hard")
@@ -42,11 +48,11 @@ _ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "answer_ids", "input_
 @dataclass(frozen=True, slots=True)
 class BuildConfig:
     """recipe: TOML file with shape, sources, filters, balance, clean, held_out; it stands in place of the options
-    below. shape: whose columns the rows get: dpo, kto, sft, sft_tokens, prm, math_shepherd, grpo, grpo_batch,
-    verl_prompts or verl. filters: JSON object of filters by name, in the order in which they look
-    at rows. balance: as many pairs whose chosen answer is the longer as pairs whose rejected one is; as many right as
-    wrong answers. clean: leave out tasks that hygiene withholds. held_out: share of the tasks put aside as a split.
-    folder: to write; empty: beside the releases.
+    below. shape: whose columns the rows get: dpo, kto, sft, each as text or with _chat as messages, sft_tokens, prm,
+    math_shepherd, grpo, grpo_batch, verl_prompts or verl. filters: JSON object of filters by name, in the order in
+    which they look at rows. balance: as many pairs whose chosen answer is the longer as pairs whose rejected one is;
+    as many right as wrong answers. clean: leave out tasks that hygiene withholds. held_out: share of the tasks put
+    aside as a split. folder: to write; empty: beside the releases.
     """
 
     recipe: str = ""
@@ -68,6 +74,7 @@ class _Part:
     source: Source
     work: Work
     places: list[Place]
+    told: Told
     dropped: dict[str, int] = field(default_factory=dict)
     read: int = 0
     keys: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64))
@@ -136,7 +143,10 @@ def _folder(work: Work, recipe: Recipe, asked: str) -> Path:
 
 def _part(work: Work, source: Source, recipe: Recipe) -> _Part:
     source = msgspec.structs.replace(source, suite=source.suite or work.suite.name, round=source.round or work.round)
-    of = replace(work, suite=replace(work.suite, name=source.suite), round=source.round)
+    suite = work.suite
+    if source.suite != suite.name:
+        suite = load_suite(source.suite, folder=work.settings.suites)
+    of = replace(work, suite=suite, round=source.round)
     places = of.places(recipe.table, stage=source.stage or None)
     if not places:
         raise BadConfig(
@@ -144,11 +154,11 @@ def _part(work: Work, source: Source, recipe: Recipe) -> _Part:
             remedy="run the stage that builds them first; `branchpoint tables` lists what there is",
         )
     refuse_replaced(of, recipe.table)
-    return _Part(source, of, places)
+    return _Part(source, of, places, told_of(of))
 
 
 def _hygiene(parts: list[_Part]) -> pl.DataFrame:
-    """Columns `task`, `near_group`, `withheld` of all sources.
+    """Columns `task`, `near_group`, `withheld` of all sources. What a round holds to be withheld is so in all of them.
 
     Raises:
         BadConfig: one of them was not examined.
@@ -164,7 +174,24 @@ def _hygiene(parts: list[_Part]) -> pl.DataFrame:
         found.append(
             part.work.store.read("hygiene", part.work.places("hygiene"), columns=("task", "near_group", "withheld"))
         )
-    return pl.concat(found).unique("task", keep="first", maintain_order=True)
+    rows = pl.concat(found).group_by("task", maintain_order=True)
+    return _grouped(parts, rows.agg(pl.col("near_group").first(), pl.col("withheld").drop_nulls().first()))
+
+
+def _grouped(parts: list[_Part], hygiene: pl.DataFrame) -> pl.DataFrame:
+    """The same, in groups over all suites: a group has the name of one suite's task."""
+    suites = dict.fromkeys(part.source.suite for part in parts)
+    if len(suites) < 2:
+        return hygiene
+    store = parts[0].work.store
+    asked = pl.concat([store.tasks(suite).select("task", *ASKED) for suite in suites])
+    near = near_groups(task_texts(hygiene.select("task").join(asked, on="task", how="left", maintain_order="left")))
+    own = hygiene["near_group"].rank("dense").to_numpy() - 1
+    count, places = len(hygiene), np.arange(len(hygiene))
+    links = (np.concatenate([places, places]), np.concatenate([near.group, count + own]))
+    size = 2 * count
+    _, label = connected_components(coo_array((np.ones(2 * count), links), shape=(size, size)), directed=False)
+    return hygiene.with_columns(pl.col("near_group").min().over(pl.Series(label[:count])))
 
 
 def _made_from(recipe: Recipe, parts: list[_Part]) -> str:
@@ -174,7 +201,14 @@ def _made_from(recipe: Recipe, parts: list[_Part]) -> str:
         looked = part.work.places("hygiene") if recipe.clean or recipe.held_out else []
         said.append([part.source.name(), *(store.digest(recipe.table, place) for place in part.places)])
         said.append([store.digest("hygiene", place) for place in looked])
+        said.append([part.told.separator, part.work.pack.digest, *_tasks(part)])
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
+
+
+def _tasks(part: _Part) -> list[str]:
+    """Digests of the tasks, whose words some shapes have."""
+    store = part.work.store
+    return [store.digest("tasks", place) for place in store.places("tasks", suite=part.source.suite)]
 
 
 def _build(
@@ -194,8 +228,8 @@ def _build(
                 if recipe.table == "pairs":
                     figures.add(some)
                 apart = some["task"].is_in(aside)
-                out.add("train", number, shape.shape(some.filter(~apart)))
-                out.add("held_out", number, shape.shape(some.filter(apart)))
+                for split, own in (("train", ~apart), ("held_out", apart)):
+                    out.add(split, number, shape.shape(some.filter(own), part.told._replace(split=split)))
         about = {
             "recipe": msgspec.to_builtins(recipe),
             "table": recipe.table,
@@ -224,6 +258,7 @@ def _passing(
 ) -> Iterator[pl.DataFrame]:
     """The rows of a source that pass its filters, batch by batch."""
     withheld = [] if hygiene is None or not recipe.clean else hygiene.drop_nulls("withheld")["task"]
+    shape = SHAPES[recipe.shape]
     for batch in part.work.store.batches(recipe.table, part.places, rows=BATCH_ROWS):
         read = pl.DataFrame(batch)
         rows = read.filter(~pl.col("task").is_in(withheld)) if recipe.clean else read
@@ -232,6 +267,9 @@ def _passing(
             found = filter_rows(rows, recipe.table, filters)
             rows = found.rows
             dropped |= {name: dropped.get(name, 0) + lost for name, lost in found.dropped.items()}
+        if shape.fits is not None:
+            fitting = rows.filter(shape.fits(rows, part.told))
+            dropped[shape.unfit], rows = len(rows) - len(fitting), fitting
         if count:
             part.read += len(read)
             for name, lost in dropped.items():

@@ -5,6 +5,7 @@ Reads what files say of themselves, never their rows.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 
@@ -31,6 +32,8 @@ BEFORE: dict[str, tuple[str, ...]] = {
 
 GENERATING = tuple(BEFORE)
 ROLLOUTS, JUDGING = GENERATING[0], "verdicts"
+_BESIDE = ("requests", "scores", "step_labels", "variants", "verdicts")
+"""Tables that say something of nodes in words."""
 _OF_VARIANTS = ("pairs", "patches", "rl_samples")
 """Tables made from variants too."""
 
@@ -88,6 +91,9 @@ class Earlier:
         if any(entry.inputs.get(name, digests) != digests for name, digests in self.judged_from(table).items()):
             what = "nodes" if table == "scores" else "nodes or verdicts"
             raise _replaced(self._work, stage, self._shard, what, of=table)
+        for grown in BEFORE.keys() & entry.inputs.keys() if table == "scores" else ():
+            if entry.inputs[grown].split(" ")[0] != self._joined((grown,), ("nodes",)):
+                raise _replaced(self._work, stage, self._shard, f"nodes of {grown}", of=table)
         for read, name, digest in _annotations(entry.inputs):
             self.refuse_replaced(read, name)
             now = self.entry(read, name)
@@ -176,6 +182,20 @@ def refuse_replaced(work: Work, table: str) -> None:
     shards: dict[str, Earlier] = {}
     for place in work.places(table):
         shards.setdefault(place.shard, Earlier(work, place.shard)).refuse_replaced(table, place.stage)
+    said = texts_beside(work) if table == "hygiene" else {}
+    for place in work.places(table) if table == "hygiene" else ():
+        made_from = work.store.entry(table, place).inputs
+        if "version" in made_from and made_from.get("texts") != said.get(place.shard, ""):
+            raise _replaced(work, table, place.shard, "what is said of its nodes")
+
+
+def texts_beside(work: Work) -> dict[str, str]:
+    """By shard, a digest of what the round says in words beside its nodes; none where it says nothing."""
+    found: dict[str, list[str]] = {}
+    for table in _BESIDE:
+        for place in work.places(table):
+            found.setdefault(place.shard, []).append(f"{table} {place.stage} {work.store.digest(table, place)}")
+    return {shard: hashlib.sha256("\n".join(said).encode()).hexdigest()[:32] for shard, said in found.items()}
 
 
 def _annotations(made_from: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
@@ -191,15 +211,21 @@ def _annotations(made_from: Mapping[str, str]) -> Iterator[tuple[str, str, str]]
             yield "scores", key.removeprefix("scores "), said
 
 
+def _scores_command(name: str) -> str:
+    if name == "budget":
+        return "summaries"
+    return f"judge --judge {name}" if name in SCORING else f"scores --name {name} --file FILE"
+
+
 def _replaced(work: Work, stage: str, shard: str, what: str, *, of: str = "") -> BadTable:
     command = {
         "credit": f"credit --method {stage}",
         "step_labels": GIVEN[stage].command if stage in GIVEN else f"step-labels --labeller {stage}",
-        "scores": f"judge --judge {stage}" if stage in SCORING else f"scores --name {stage} --file FILE",
+        "scores": _scores_command(stage),
         "token_rewards": "token-rewards",
         "rl_samples": stage if stage == "retry_rows" else f"rl-samples --method {stage}",
         "prm_steps": f"prm-steps --labels {stage}",
-    }.get(of, stage)
+    }.get(of, "intervene --anew" if stage == "intervene" else stage)
     command = command.removeprefix("branchpoint ")
     return BadTable(
         f"{stage} of {work.suite.name}, round {work.round}, {shard} were made before {what} changed",

@@ -25,12 +25,13 @@ from pipeline.stages.earlier import ROLLOUTS, Earlier, rollout_shards
 from pipeline.stages.growing import Growth, growing_shards
 from pipeline.stages.judging import rewards_by_node
 from pipeline.stages.playing import Players, Setting, environment_of, rules_of, setting_of
-from pipeline.stages.reflecting import STAGE, VERSION, RetryCase, RetryConfig, reflect, retry_row
+from pipeline.stages.reflecting import QUOTES, STAGE, VERSION, RetryCase, RetryConfig, reflect, retry_row
 from pipeline.stages.varying import TABLES, variant_row, variants_frame
 from pipeline.stages.work import Shards, Work
 from pipeline.trees.fork import Attempt
 from pipeline.trees.grow import Tree
-from pipeline.variants.restart import guided_messages
+from pipeline.variants.quoting import guidance_of, quotes
+from pipeline.variants.restart import GUIDANCE, guided_messages
 
 NEVER = 2**31
 """Actions in a row that cannot be taken and yet end no retry."""
@@ -60,7 +61,7 @@ class _Case(RetryCase):
     def texts(self) -> list[str]:
         """Of each turn what was seen, and what was done then."""
         said = [self.tree[node]["text"] for node in self.source.steps]
-        return [f"{seen.text}\n{text}" for seen, text in zip(self.way.seen, said, strict=True)]
+        return [f"{seen.shown}\n{text}" for seen, text in zip(self.way.seen, said, strict=True)]
 
 
 def retry_episodes(work: Work, config: RetryConfig) -> Shards:
@@ -169,14 +170,27 @@ class _Shard:
             retry.guided.environment.close()
 
     def _laid(self, case: _Case) -> Iterator[Laid]:
-        """Append a retry to its tree: the guided transcript below the report, the distilled one at the pivot."""
+        """Append a retry to its tree: the guided transcript below the report, and the distilled one at the pivot
+        unless it quotes the guidance.
+        """
         if case.retry.error is not None:
             case.dropped = _said(case.retry.error)
             return
         guided = case.retry.lay(case.tree, case.answer, text=case.reflection.report)
+        yield guided
+        if self._quotes(case, guided):
+            case.dropped = QUOTES
+            return
         distilled = case.retry.distil(case.tree, case.pivot, guided)
         case.first_node = distilled.turns[0]
-        yield from (guided, distilled)
+        yield distilled
+
+    def _quotes(self, case: _Case, guided: Laid) -> bool:
+        """Whether the new turns of a guided episode quote what it alone was told."""
+        said = "\n".join(case.tree[node]["text"] for node in guided.turns[case.kept :])
+        question = self._question(self.growth.tasks[case.tree.task])
+        plain = [question, *case.texts, *(seen.shown for seen in case.retry.guided.seen)]
+        return quotes(said, guidance=guidance_of(case.reflection.report, [GUIDANCE.substitute(report="")]), plain=plain)
 
 
 def _said(error: str) -> str:

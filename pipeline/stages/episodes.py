@@ -115,12 +115,13 @@ class _Stage:
     opened: Opened
     played: _Played
     _open: dict[str, _Open] = field(default_factory=dict)
+    _total: int = 0
 
     def make(self, caps: Caps) -> Report:
         """Make every stale shard; those that a cap leaves unfinished are not written."""
         work = self.shards.work
         tasks = work.shards()
-        done, total = 0, sum(map(len, tasks.values())) * self.played.group
+        done = 0
         with work.sampler("episodes", prices=caps.prices) as sampler:
             driver = Driver(sampler, on_request=self._on_request, caps=caps)
             try:
@@ -129,7 +130,9 @@ class _Stage:
                     one = self._open[episode.seats[0].story.task]
                     done, one.left = done + 1, one.left - 1
                     work.on_progress(
-                        Progress("episodes", "episodes", done, total, sampler.spent.decoded, 0, self.shards.seconds)
+                        Progress(
+                            "episodes", "episodes", done, self._total, sampler.spent.decoded, 0, self.shards.seconds
+                        )
                     )
                     if not one.left:
                         self._close(one)
@@ -147,10 +150,12 @@ class _Stage:
         for growth, held in held_shards(self.shards, tasks, sampler, version=VERSION, config=played):
             one = _Open(growth, held, len(growth.tasks) * played.group)
             self._open |= dict.fromkeys(growth.tasks, one)
+            self._total = self.shards.to_make(tasks) * played.group
             setting = setting or setting_of(work, self.opened, played.players, played.rules)
             for row in growth.tasks.values():
                 for number in range(played.group):
                     yield setting.episode(row, number, one.stories)
+        self._total = self.shards.to_make(tasks) * played.group
 
     def _close(self, one: _Open) -> None:
         laid = [(story, *told(story)) for story in one.stories.values() if story.draft is not None or story.endings]

@@ -14,7 +14,7 @@ from pipeline.errors import check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.generation.engines import engine_fingerprint, open_tokens
 from pipeline.report import Report
-from pipeline.stages.playing import POLICY, Players, environment_of, play_tasks, rules_of
+from pipeline.stages.playing import POLICY, Players, Trials, environment_of, play_tasks, rules_of
 from pipeline.stages.tasks import note_empty
 from pipeline.stages.work import Shards, Work, inputs
 from pipeline.statistics import MeanInterval, difference_interval, pass_at_k, share_interval
@@ -72,12 +72,13 @@ def write_evals(work: Work, config: EvalConfig = EvalConfig()) -> Report:
         made_from["environment"] = environment_of(work, work.suite.environment.open())
     shards = Shards(work, work.policy.name, ("evals",))
     for name, _, parts in shards.stale({SPLIT: tasks}, lambda shard: made_from):
-        rewards = held_out_rewards(work, tasks, config)
+        rewards, missed = held_out_rewards(work, tasks, config)
         figures = {f"pass@{k}": pass_interval(rewards, k) for k in (1, 2, 4, 8, 16, 32) if k <= config.samples}
         if played:
             figures["score"] = share_interval(list(rewards))
         if base:
-            before = held_out_rewards(base, tasks, config)
+            before, missed_before = held_out_rewards(base, tasks, config)
+            missed |= missed_before
             gain = difference_interval(list(_means(rewards) - _means(before)))
             figures[f"{'score' if played else 'pass@1'} less {base.policy.name}"] = gain
         rows = [
@@ -91,13 +92,13 @@ def write_evals(work: Work, config: EvalConfig = EvalConfig()) -> Report:
             | {"value": found.mean, "low": found.low, "high": found.high}
             for metric, found in figures.items()
         ]
-        shards.write(name, parts, evals=pl.DataFrame(rows, schema=column_types(Evals), orient="row"))
+        shards.write(name, parts, missed=missed, evals=pl.DataFrame(rows, schema=column_types(Evals), orient="row"))
     evals = shards.read("evals")
     return shards.finish(**dict(evals.select("metric", "value").iter_rows()))
 
 
-def held_out_rewards(work: Work, tasks: pl.DataFrame, config: EvalConfig) -> np.ndarray:
-    """Rewards of `samples` answers or episodes a task: `[N, samples]` float64, NaN where there is no verdict."""
+def held_out_rewards(work: Work, tasks: pl.DataFrame, config: EvalConfig) -> Trials:
+    """Rewards of `samples` answers or episodes a task."""
     if work.suite.environment is not None:
         return _played_rewards(work, tasks, config)
     tokens, sampling = open_tokens(work.policy), Sampling(config.temperature, config.top_p, work.suite.max_tokens)
@@ -116,10 +117,10 @@ def held_out_rewards(work: Work, tasks: pl.DataFrame, config: EvalConfig) -> np.
             if answer.error is None:
                 verdict = verify(row["verifier"], question, tokens.decode(answer.token_ids))
                 rewards[index, sample] = np.nan if verdict.reward is None else verdict.reward
-    return rewards
+    return Trials(rewards, sampler.missed)
 
 
-def _played_rewards(work: Work, tasks: pl.DataFrame, config: EvalConfig) -> np.ndarray:
+def _played_rewards(work: Work, tasks: pl.DataFrame, config: EvalConfig) -> Trials:
     opened = work.suite.environment.open()
     players = Players(POLICY, config.opponent or ("random" if opened.rivals else POLICY))
     rules = rules_of(work, temperature=config.temperature, top_p=config.top_p)

@@ -18,7 +18,7 @@ from pipeline.stages.earlier import BEFORE, ROLLOUTS, grown_from
 from pipeline.stages.judging import judge, rewards_by_node
 from pipeline.stages.work import Shards, Work, request_rows
 from pipeline.store.ledger import Entry
-from pipeline.trees.grow import Tree, nodes_frame, read_trees
+from pipeline.trees.grow import Tree, nodes_frame, read_trees, scores_frame
 from pipeline.trees.segment import Step, cut_steps
 
 if TYPE_CHECKING:
@@ -75,6 +75,11 @@ class Grower:
         whole = [Step(0, len(ids), self.tokens.decode(ids))]
         return tree.add_answer(parent, entry, whole, kind=kind, origin=origin, agent=agent)
 
+    @property
+    def missed(self) -> set[str]:
+        """Of all that was asked, what another run may answer."""
+        return self.sampler.missed & self.asked.keys()
+
     def requests(self, stage: str) -> pl.DataFrame:
         """Rows of the requests table for all that was asked."""
         return request_rows(self.sampler.ledger, self.asked, stage=stage, asked_by=self.sampler.asked_by)
@@ -102,15 +107,18 @@ class Growth:
         return judge(self.trees.values(), self.tasks)
 
     def write(self, verdicts: pl.DataFrame, **others: pl.DataFrame) -> None:
-        """Write what has grown, with its verdicts and its requests."""
+        """Write what has grown, with its verdicts, its requests and what was said of it."""
+        trees = list(self.trees.values())
         self.shards.write(
             self.shard,
             self.made_from,
-            nodes=nodes_frame(list(self.trees.values())),
+            missed=self.grower.missed,
+            nodes=nodes_frame(trees),
             verdicts=verdicts,
             requests=self.grower.requests(self.shards.stage),
             **others,
         )
+        self.shards.write_scores(self.shard, self.made_from, lambda name: scores_frame(trees, name))
 
 
 def growing_shards(

@@ -39,7 +39,7 @@ class Making:
 
     draft_of: the draft of a task's tree to begin with; gives it a tree in the growth where it has none.
     stopped: why it ended before all shards were made; empty where it did not.
-    failed: asks whose requests failed for good.
+    failed: asks whose requests failed.
     """
 
     shards: Shards
@@ -51,6 +51,7 @@ class Making:
     stopped: str = ""
     failed: int = 0
     _open: dict[str, _Open] = field(default_factory=dict)
+    _total: int = 0
 
     def make(self, tasks: dict, *, version: str, config: object) -> None:
         """Make every stale shard; those that a cap leaves unfinished are not written.
@@ -58,7 +59,7 @@ class Making:
         Raises:
             BadConfig, BadTable: see `held_shards`.
         """
-        total, done = sum(len(rows) for rows in tasks.values()), 0
+        done = 0
         scheduler = Scheduler(
             self.sampler,
             self.strategy,
@@ -74,7 +75,7 @@ class Making:
                 self.failed += failed
                 done += 1
                 one.left -= 1
-                self._tell(done, total)
+                self._tell(done)
                 if not one.left:
                     self._close(one)
         finally:
@@ -100,8 +101,10 @@ class Making:
         for growth, held in held_shards(self.shards, tasks, self.sampler, version=version, config=config):
             one = _Open(growth, held, len(growth.tasks))
             self._open |= dict.fromkeys(growth.tasks, one)
+            self._total = self.shards.to_make(tasks)
             for task in growth.tasks:
                 yield self.draft_of(growth, task)
+        self._total = self.shards.to_make(tasks)
 
     def _close(self, one: _Open) -> None:
         with one.held:
@@ -118,9 +121,9 @@ class Making:
         text = draft.written(draft.end_of(piece))
         return verify(row["verifier"], Question(row["answer"], row["info"]), text).reward
 
-    def _tell(self, done: int, total: int) -> None:
+    def _tell(self, done: int) -> None:
         shards, tokens = self.shards, self.sampler.spent.decoded
-        shards.work.on_progress(Progress(shards.stage, "trees", done, total, tokens, 0, shards.seconds))
+        shards.work.on_progress(Progress(shards.stage, "trees", done, self._total, tokens, 0, shards.seconds))
 
 
 def make_trees(
@@ -132,12 +135,14 @@ def make_trees(
     version: str,
     order: str,
     caps: Caps,
+    made_from: object = None,
 ) -> Making:
     """Make every stale shard of a stage by a strategy.
 
     Args:
         order: which request goes first.
         caps:  where the run ends, and what it is priced at.
+        made_from: the parameters that shards are made from. None: those of the strategy.
 
     Returns:
         What came of it; its `finish` gives the report.
@@ -147,7 +152,7 @@ def make_trees(
     """
     with shards.work.sampler(shards.stage, prices=caps.prices) as sampler:
         making = Making(shards, sampler, strategy, draft_of, order=order, caps=caps)
-        making.make(tasks, version=version, config=strategy)
+        making.make(tasks, version=version, config=made_from or strategy)
     return making
 
 

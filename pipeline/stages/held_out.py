@@ -31,6 +31,7 @@ class Solutions:
     label:     `[M]` float64, place of the first wrong step, RIGHT where there is none; NaN: nobody knows.
     reward:    `[M]` float64, the verdict; NaN: none.
     answer:    `[M]` int, code of what is answered, the same within a task for the same; -1: nothing can be read.
+    missed:    requests that failed and that another run may have answered.
     """
 
     task: np.ndarray
@@ -40,6 +41,7 @@ class Solutions:
     label: np.ndarray
     reward: np.ndarray
     answer: np.ndarray
+    missed: frozenset[str] = frozenset()
 
     @property
     def offsets(self) -> np.ndarray:
@@ -86,6 +88,7 @@ def sampled_solutions(
         label=np.array(labels, np.float64),
         reward=np.array(rewards, np.float64),
         answer=np.array(answers, np.int64),
+        missed=frozenset(sampler.missed),
     )
 
 

@@ -12,15 +12,17 @@ import polars as pl
 
 from pipeline.errors import BadConfig
 from pipeline.hygiene.benchmarks import WORDS, Benchmark, overlaps, read_benchmark
-from pipeline.hygiene.examine import TEXTS, count_private, hygiene_rows, task_texts
+from pipeline.hygiene.examine import count_private, hygiene_rows, task_texts
+from pipeline.hygiene.leaving import TEXTS
 from pipeline.hygiene.near import near_groups
 from pipeline.report import Report
-from pipeline.stages.earlier import GENERATING, judged_from, rollout_shards
+from pipeline.stages.earlier import judged_from, rollout_shards, texts_beside
 from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.store.layout import Place
 from schemas.hygiene import WITHHELD
 
 STAGE = TABLE = "hygiene"
-VERSION = "2"
+VERSION = "3"
 BATCH_ROWS = 100_000
 
 
@@ -41,7 +43,7 @@ class HygieneConfig:
 
 
 def write_hygiene(work: Work, config: HygieneConfig = HygieneConfig()) -> Report:
-    """Examine the tasks of every split, and the texts of the round's nodes.
+    """Examine the tasks of every split, and all that the round says of them in words.
 
     Raises:
         BadConfig: a value cannot be used.
@@ -54,14 +56,20 @@ def write_hygiene(work: Work, config: HygieneConfig = HygieneConfig()) -> Report
     digests = " ".join(work.store.tasks_digest(work.suite.name, shard) for shard in by_shard)
     shards = Shards(work, STAGE, (TABLE,))
     made_from = inputs(VERSION, config=_named(config), all_tasks=digests, benchmarks=_told(benchmarks))
+    beside, places = texts_beside(work), _places(work)
     rows: pl.DataFrame | None = None
     for shard, here, said in shards.stale(
-        by_shard, lambda shard: {**made_from, **(judged_from(work, shard, of=TABLE) if shard in sampled else {})}
+        by_shard,
+        lambda shard: {
+            **made_from,
+            **(judged_from(work, shard, of=TABLE) if shard in sampled else {}),
+            "texts": beside.get(shard, ""),
+        },
     ):
         if rows is None:
             rows = _of_tasks(work, tasks, config, benchmarks, licences)
         own = rows.filter(pl.col("task").is_in(here["task"].to_list()))
-        shards.write(shard, said, hygiene=_with_nodes(work, own, shard, config) if shard in sampled else own)
+        shards.write(shard, said, hygiene=_with_round(work, own, here, places.get(shard, {}), config))
     found = shards.read(TABLE)
     counts = dict(found["withheld"].drop_nulls().value_counts().iter_rows())
     return shards.finish(
@@ -112,12 +120,11 @@ def _of_tasks(
 ) -> pl.DataFrame:
     """Rows of all tasks, by what the tasks themselves say."""
     texts = task_texts(tasks)
-    said = pl.concat([tasks.select("task", text=name) for name in TEXTS]).drop_nulls()
     return hygiene_rows(
         tasks,
         near=near_groups(texts, threshold=config.similarity),
         shared=overlaps(texts, benchmarks, words=config.words),
-        private=[count_private(said, region=config.region)],
+        private=[_counted("tasks", tasks, config)],
         sources={band.name: _source(band.source, band.options) for band in work.suite.bands},
         licences=licences,
         most_overlap=config.most_overlap,
@@ -130,9 +137,11 @@ def _source(name: str, options: Any) -> str:
     return f"{name} {Path(str(which)).name}" if which else name
 
 
-def _with_nodes(work: Work, rows: pl.DataFrame, shard: str, config: HygieneConfig) -> pl.DataFrame:
-    """The rows with what is found in the texts of a shard's nodes."""
-    found = pl.concat([count_private(texts, region=config.region) for texts in _texts(work, shard)])
+def _with_round(
+    work: Work, rows: pl.DataFrame, tasks: pl.DataFrame, places: dict[str, list[Place]], config: HygieneConfig
+) -> pl.DataFrame:
+    """The rows with what is found in a shard of the round's tables."""
+    found = pl.concat([_counted("tasks", tasks.clear(), config), *_searched(work, tasks, places, config)])
     totals = found.group_by("task").agg(more=pl.col("secrets").sum(), others=pl.col("personal").sum())
     secrets, personal = pl.col("secrets") > 0, pl.col("personal") > 0
     return (
@@ -153,11 +162,35 @@ def _with_nodes(work: Work, rows: pl.DataFrame, shard: str, config: HygieneConfi
     )
 
 
-def _texts(work: Work, shard: str) -> Iterator[pl.DataFrame]:
-    """`task`, `text` of what was written and of calls to tools, batch by batch; prompts repeat the task."""
-    places = [work.place(stage, shard) for stage in GENERATING]
-    columns = ("task", "parent", "text", "tool_calls")
-    yield pl.DataFrame(schema={"task": pl.String, "text": pl.String})
-    for batch in work.store.batches("nodes", places, columns=columns, rows=BATCH_ROWS):
-        nodes = pl.DataFrame(batch).drop_nulls("parent")
-        yield pl.concat([nodes.select("task", "text"), nodes.select("task", text="tool_calls")]).drop_nulls()
+def _places(work: Work) -> dict[str, dict[str, list[Place]]]:
+    """Where the round's words are, by shard and table."""
+    found: dict[str, dict[str, list[Place]]] = {}
+    for table in TEXTS:
+        for place in work.places(table):
+            found.setdefault(place.shard, {}).setdefault(table, []).append(place)
+    return found
+
+
+def _searched(
+    work: Work, tasks: pl.DataFrame, places: dict[str, list[Place]], config: HygieneConfig
+) -> Iterator[pl.DataFrame]:
+    """What is found in the words of a round's shard, batch by batch. A root that is the question repeats the task."""
+    asked = tasks.select("task", text="question", parent=pl.lit(None, pl.Int32))
+    for table, of_table in places.items():
+        words = TEXTS[table]
+        columns = (*words.plain, *words.json, *(("parent",) if table == "nodes" else ()))
+        for batch in work.store.batches(table, of_table, columns=columns, rows=BATCH_ROWS):
+            rows = pl.DataFrame(batch)
+            if table == "nodes":
+                rows = rows.join(asked, on=["task", "text", "parent"], how="anti", nulls_equal=True)
+            yield _counted(table, rows, config)
+
+
+def _counted(table: str, rows: pl.DataFrame, config: HygieneConfig) -> pl.DataFrame:
+    """See `count_private`; of all words of a table's rows."""
+    found, words = [], TEXTS[table]
+    for columns, is_json in ((words.plain, False), (words.json, True)):
+        some = [rows.select("task", text=name).drop_nulls() for name in columns]
+        if some:
+            found.append(count_private(pl.concat(some), region=config.region, json=is_json))
+    return pl.concat(found)

@@ -55,20 +55,22 @@ class ImportConfig:
     """format: key of IMPORTERS. path: of a file, or of a folder of them. licence: of what is imported, where its
     records name none. tokens: source: token ids as the source has them, of a tokenizer that is not known here, so that
     nothing can be grown from them; policy: they are of the tokenizer of --policy, which may grow them; render:
-    likewise, and texts without token ids are encoded by it.
+    likewise, and texts without token ids are encoded by it. replace: take the place of the round's rollouts of other
+    files.
     """
 
     format: str = ""
     path: str = ""
     licence: str = ""
     tokens: Literal["source", "policy", "render"] = "source"
+    replace: bool = False
 
 
 def write_imports(work: Work, config: ImportConfig = ImportConfig()) -> Report:
     """Read foreign files into the round's tasks, nodes, verdicts, step labels and, under `source`, scores.
 
     Raises:
-        BadConfig: there is no such format, or the suite has other tasks.
+        BadConfig: there is no such format, the suite has other tasks, or the round rollouts of other files.
         BadInput: there is no such file, or nothing in it can be imported.
     """
     check_words(config, format=IMPORTERS, tokens=("source", "policy", "render"))
@@ -109,7 +111,7 @@ class _Import:
         policy = IMPORTED
         if self.config.tokens != "source":
             policy = engine_fingerprint(self.work.engine, self.work.policy)
-        said = replace(self.config, path="")
+        said = replace(self.config, path="", replace=False)
         self._made_from = inputs(VERSION, config=said, files=digest.hexdigest(), policy=policy)
 
     @property
@@ -126,6 +128,7 @@ class _Import:
 
     def make(self) -> None:
         """Write every shard, and what could not be read."""
+        self._refuse_others()
         store = self.work.store
         local = store.files.local
         with disk_errors(local, setting="BRANCHPOINT_STORE"):
@@ -149,6 +152,14 @@ class _Import:
                 self._write_shards(spool, {"shards": str(count)}, into, new=new)
                 self._drop_others(count)
                 part.replace(self.violations_file)
+
+    def _refuse_others(self) -> None:
+        others = [place for place in self.work.places("nodes", stage=STAGE) if not self._is_ours("nodes", place)]
+        if others and not self.config.replace:
+            raise BadConfig(
+                f"round {self.work.round} of {self.work.suite.name} has rollouts that are not of {self.config.path}",
+                remedy="import it into another --round, or give --replace to lose them",
+            )
 
     def report(self) -> Report:
         """Of what the store now holds."""
@@ -293,13 +304,16 @@ class _Import:
                 ledger.put(pairs, policy=policy, engine=IMPORTED, asked_by=by)
 
     def _drop_others(self, count: int) -> None:
-        """Remove what stands for shards that there no longer are."""
+        """Remove what stands for shards that there no longer are, and labels that came with other files."""
         store, kept = self.work.store, {f"train-{number:03d}" for number in range(count)}
         for table in TABLES:
             for place in store.places(table, suite=self.work.suite.name):
                 of_round = place.round in (self.work.round, EVERY_ROUND)
                 if of_round and place.shard not in kept and place.shard not in SPLITS:
                     store.drop(table, place)
+        for place in self.work.places(LABELS):
+            if "files" in store.entry(LABELS, place).inputs and not self._is_ours(LABELS, place):
+                store.drop(LABELS, place)
 
     def _is_ours(self, table: str, place: Place) -> bool:
         return self.work.store.entry(table, place).inputs.get("files") == self._made_from["files"]

@@ -33,7 +33,7 @@ from pipeline.trees.grow import Tree
 from pipeline.variants.intervene import Proposal, keep_reason, read_proposal
 
 STAGE = "interventions"
-VERSION = "2"
+VERSION = "3"
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from pipeline.judges.cases import Case
 from pipeline.judges.lare import LaReJudge
 from pipeline.judges.talk import Said, Talks
 from pipeline.judges.wording import Wording, wording
-from pipeline.labels.ledger import with_entries
+from pipeline.labels.ledger import newest, speaker, with_entries
 from pipeline.labels.rows import label_rows
 from pipeline.prompts import load_pack
 from pipeline.report import Report
@@ -31,12 +31,12 @@ from pipeline.stages.judge_cases import read_cases
 from pipeline.stages.judge_family import write_family
 from pipeline.stages.params import read_json_params
 from pipeline.stages.step_labels import earlier_entries, figures
-from pipeline.stages.work import Shards, Work, inputs, request_rows
+from pipeline.stages.work import MISSED, Shards, Work, inputs, request_rows
 from pipeline.statistics import wilson
 from schemas import Scores, StepLabels
 from schemas.base import column_types
 
-VERSION = "1"
+VERSION = "2"
 LABELS, REQUESTS = "step_labels", "requests"
 _KEY = {"task": pl.String, "tree": pl.String, "node": pl.Int32}
 
@@ -45,13 +45,14 @@ _KEY = {"task": pl.String, "tree": pl.String, "node": pl.Int32}
 class JudgeConfig:
     """judge: one or more keys of JUDGES. params: JSON object of what shall not be as published, where one judge is
     given. per_task: attempts of a task that are judged; 0: all. prompts: pack whose steps and words are used; empty:
-    that of the suite.
+    that of the suite. guided: the engine holds answers in JSON to their schema.
     """
 
     judge: tuple[str, ...] = ("genprm",)
     params: str = ""
     per_task: int = 2
     prompts: str = ""
+    guided: bool = True
 
 
 def write_judgements(work: Work, config: JudgeConfig = JudgeConfig()) -> list[Report]:
@@ -72,7 +73,8 @@ def write_judgements(work: Work, config: JudgeConfig = JudgeConfig()) -> list[Re
         raise BadConfig(f"{len(names)} judges are given", remedy="name one or more; with parameters, one")
     judges = {name: read_json_params(JUDGES[name](), config.params, of=name) for name in names}
     pack = load_pack(config.prompts) if config.prompts else work.pack
-    return [_write(work, config, name, judge, wording(name, pack)) for name, judge in judges.items()]
+    words = {name: wording(name, pack, guided=config.guided) for name in judges}
+    return [_write(work, config, name, judge, words[name]) for name, judge in judges.items()]
 
 
 def _write(work: Work, config: JudgeConfig, name: str, judge: Judge, words: Wording) -> Report:
@@ -80,7 +82,7 @@ def _write(work: Work, config: JudgeConfig, name: str, judge: Judge, words: Word
         return write_family(work, name, judge, words, per_task=config.per_task)
     of = SCORES if judge.names else LABELS
     shards = Shards(work, name, (REQUESTS,) if judge.names else (LABELS, REQUESTS))
-    by_shard, unread = rollout_shards(work), 0
+    by_shard = rollout_shards(work)
     with work.sampler(name) as sampler:
         settings = inputs(
             f"{VERSION} {judge.version}",
@@ -96,21 +98,27 @@ def _write(work: Work, config: JudgeConfig, name: str, judge: Judge, words: Word
         for shard, tasks, parts in shards.stale(by_shard, made_from.__getitem__):
             keys: dict[str, str] = {}
             said = _talk(work, sampler, judge, words, shard=shard, tasks=tasks, per_task=config.per_task, keys=keys)
-            unread += sum(one.unread for _, rows in said for one in rows)
             asked = request_rows(sampler.ledger, keys, stage=name, asked_by=sampler.asked_by)
+            missed = sampler.missed & keys.keys()
             if judge.names:
                 for score in judge.names:
                     work.store.write(SCORES, _score_rows(score, said), work.place(score, shard), inputs=parts)
-                shards.write(shard, parts, requests=asked)
+                shards.write(shard, parts, missed=missed, requests=asked)
             else:
                 version = f"{judge.version}-{work.policy.fingerprint}-{words.version}{_otherwise(judge)}"
-                before = earlier_entries(work, name, shard, parts)
-                shards.write(
-                    shard, parts, step_labels=with_entries(before, _label_rows(name, version, said)), requests=asked
-                )
+                before = _said_before(work, name, shard, parts, version)
+                entries = with_entries(before, _label_rows(name, version, said))
+                shards.write(shard, parts, missed=missed, step_labels=entries, requests=asked)
     if not judge.names:
-        return shards.finish(**figures(shards.read(LABELS)), unread=unread)
-    return _scored(work, shards.finish(unread=unread, tokens=_tokens(shards)), judge)
+        labels = shards.read(LABELS)
+        return shards.finish(**figures(labels), unread=int(newest(labels)["unread"].sum()))
+    return _scored(work, shards.finish(tokens=_tokens(shards)), judge)
+
+
+def _said_before(work: Work, name: str, shard: str, made_from: dict[str, str], version: str) -> pl.DataFrame:
+    """The judge's entries so far, without those of this version where answers to it were missed."""
+    before, entry = earlier_entries(work, name, shard, made_from), work.store.entry(LABELS, work.place(name, shard))
+    return before.filter(speaker() != version) if entry is not None and MISSED in entry.inputs else before
 
 
 def _otherwise(judge: Judge) -> str:
@@ -161,6 +169,7 @@ def _label_rows(name: str, version: str, said: list[tuple[Case, list[Said]]]) ->
             "k": one.k,
             "successes": one.successes,
             "rationale": one.text,
+            "unread": one.unread,
             "tokens": one.tokens,
         }
         for case, some in said

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from pipeline.judges.cases import Case, cases_of
+from pipeline.judges.cases import COLUMNS, Case, cases_of
 from pipeline.stages.earlier import GENERATING, JUDGING, ROLLOUTS
 from pipeline.stages.verdicts import present
 from pipeline.stages.work import Work
-
-_COLUMNS = ("task", "tree", "node", "parent", "kind", "origin", "text", "finish")
 
 
 def read_cases(work: Work, shard: str, tasks: pl.DataFrame, *, per_task: int) -> Iterator[Case]:
@@ -20,7 +18,7 @@ def read_cases(work: Work, shard: str, tasks: pl.DataFrame, *, per_task: int) ->
     Args:
         tasks: rows of the shard's tasks. per_task: attempts of each; 0: all.
     """
-    nodes = work.store.read("nodes", [work.place(ROLLOUTS, shard)], columns=_COLUMNS)
+    nodes = work.store.read("nodes", [work.place(ROLLOUTS, shard)], columns=COLUMNS)
     verdicts = present(work.store.read("verdicts", [work.place(stage, shard) for stage in (*GENERATING, JUDGING)]))
     by_task = {row["task"]: row for row in tasks.iter_rows(named=True)}
     return cases_of(nodes, verdicts, by_task, per_task=per_task)

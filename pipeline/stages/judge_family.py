@@ -28,7 +28,7 @@ from pipeline.tools.sandbox import Sandbox
 from schemas import Scores
 from schemas.base import column_types
 
-VERSION = "1"
+VERSION = "2"
 REQUESTS = "requests"
 
 
@@ -63,7 +63,7 @@ def write_family(work: Work, name: str, judge: LaReJudge, words: Wording, *, per
                 made, keys = _decoded(work, sampler, judge, words, by_shard=by_shard, per_task=per_task)
             mine = {key: task for key, task in keys.items() if task in set(by_shard[shard]["task"])}
             asked = request_rows(sampler.ledger, mine, stage=score, asked_by=sampler.asked_by)
-            shards.write(shard, parts, scores=made[shard], requests=asked)
+            shards.write(shard, parts, missed=sampler.missed, scores=made[shard], requests=asked)
     rows = shards.read(SCORES)
     steps = rows.filter(pl.col("text").is_null())
     decoder = json.loads(rows["text"].drop_nulls()[0]) if rows["text"].count() else {"source": None, "trials": []}

@@ -30,7 +30,7 @@ from schemas.base import column_types
 from schemas.training_rows import PAIR_SOURCES
 
 STAGE = "pairs"
-VERSION = "3"
+VERSION = "4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,14 @@ def write_pairs(work: Work, config: PairConfig = PairConfig()) -> Report:
     """Build the pairs of the round."""
     check_counts(config, outcome=0, step=0, retry=0, intervention=0, regeneration=0, role=0)
     shards = Shards(work, STAGE, ("pairs",))
-    made_from = inputs(VERSION, config=config)
-    suite = work.suite.name
+    made_from = inputs(VERSION, config=config, separator=work.suite.separator)
+    named = {"suite": work.suite.name, "separator": work.suite.separator}
     for shard in judged_shards(shards, made_from):
         rewards, variants = rewards_by_node(shard.verdicts), variants_by_task(work, shard.name)
         rows = [
             row
             for tree in read_trees(shard.nodes).values()
-            for found, most in _found(tree, rewards, variants[tree.task], suite=suite, config=config)
+            for found, most in _found(tree, rewards, variants[tree.task], named, config=config)
             for row in distinct(found, most=most)
         ]
         frame = pl.DataFrame(rows, schema=column_types(Pairs), orient="row")
@@ -69,14 +69,14 @@ def write_pairs(work: Work, config: PairConfig = PairConfig()) -> Report:
 
 
 def _found(
-    tree: Tree, rewards: Rewards, variants: list[dict[str, Any]], *, suite: str, config: PairConfig
+    tree: Tree, rewards: Rewards, variants: list[dict[str, Any]], named: dict[str, str], *, config: PairConfig
 ) -> Iterator[tuple[Iterable[dict[str, Any]], int]]:
     """The pairs of a tree by where they come from, and how many of each are taken."""
-    yield outcome_pairs(tree, rewards, suite=suite), config.outcome
-    yield fork_pairs(tree, rewards, suite=suite), config.step
-    yield retry_pairs(tree, rewards, variants, suite=suite), config.retry
-    yield intervention_pairs(tree, variants, suite=suite), config.intervention
-    yield regeneration_pairs(tree, rewards, variants, suite=suite), config.regeneration
-    by_role = list(malt_pairs(tree, rewards, suite=suite))
+    yield outcome_pairs(tree, rewards, **named), config.outcome
+    yield fork_pairs(tree, rewards, **named), config.step
+    yield retry_pairs(tree, rewards, variants, **named), config.retry
+    yield intervention_pairs(tree, variants, **named), config.intervention
+    yield regeneration_pairs(tree, rewards, variants, **named), config.regeneration
+    by_role = list(malt_pairs(tree, rewards, **named))
     for role in ROLES:
         yield (row for row in by_role if row["source"] == role), config.role

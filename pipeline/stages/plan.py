@@ -15,16 +15,19 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import polars as pl
 
-from pipeline.errors import check_counts
+from pipeline.errors import BadConfig, check_counts
 from pipeline.generation.budget.spending import Priced
 from pipeline.generation.engines import engine_fingerprint
 from pipeline.generation.reuse import Answered, least_prefill, unique_tokens
 from pipeline.plan import FIGURES
 from pipeline.plan.forecast import Drawn, expected_prefill, expected_tasks, expected_total, pick
-from pipeline.plan.measure import made_by_task, spent_by_task
+from pipeline.plan.measure import EPISODES, made_by_task, spent_by_task
 from pipeline.plan.pace import Pace
 from pipeline.report import Report
+from pipeline.stages.episodes import EpisodeConfig, write_episodes
 from pipeline.stages.pairs import write_pairs
+from pipeline.stages.params import read_json_params
+from pipeline.stages.playing import environment_of
 from pipeline.stages.rollouts import STAGE as ROLLOUTS
 from pipeline.stages.rollouts import RolloutConfig, write_rollouts
 from pipeline.stages.step_labels import StepLabelConfig, write_step_labels
@@ -47,10 +50,11 @@ _REPORTED += ("mixed_tasks", "step_labels", "pairs")
 @dataclass(frozen=True, slots=True)
 class PlanConfig(Priced):
     """pilot: tasks that are tried, spread over the bands. strategy: of the rollouts. group: samples a task, for
-    strategies that take it. temperature: none: as the strategy and the rule have it. top_p: likewise. params: JSON
-    object of what the strategy shall have otherwise. rule: where trees grow further; without one, rollouts alone
-    are planned. attempts: forked a task, for rules that take it. branches: from each fork, likewise. rule_params:
-    JSON object of what the rule shall have otherwise. continuations: that a step must have for its label to count.
+    strategies that take it, or episodes. temperature: none: as the strategy and the rule have it. top_p: likewise.
+    params: JSON object of what the strategy, or episodes, shall have otherwise. rule: where trees grow further; without
+    one, rollouts alone are planned. attempts: forked a task, for rules that take it. branches: from each fork,
+    likewise. rule_params: JSON object of what the rule shall have otherwise. continuations: that a step must have for
+    its label to count.
     """
 
     pilot: int = 8
@@ -72,14 +76,19 @@ class PlanConfig(Priced):
 
 
 def write_plan(work: Work, config: PlanConfig = PlanConfig()) -> Report:
-    """Try a few training tasks and store what the suite is expected to take, as rows of evaluations.
+    """Try a few training tasks and store what the suite is expected to take, as rows of evaluations. Those of a suite
+    with an environment are played.
 
     Raises:
-        BadConfig: there is no such strategy or rule; a parameter is not one of its; the suite has no
-            training tasks.
+        BadConfig: there is no such strategy or rule, or one for a suite with an environment; a parameter is not one of
+            its; the suite has no training tasks.
     """
     check_counts(config, pilot=1, continuations=1)
-    by_shard = work.shards()
+    by_shard, environment = work.shards(), work.suite.environment
+    if environment is not None and (config.strategy != PlanConfig().strategy or config.rule):
+        culprit = f"suite {work.suite.name} is played in an environment"
+        raise BadConfig(culprit, remedy="leave --strategy and --rule out")
+    played = {} if environment is None else {"environment": environment_of(work, environment.open())}
     made_from = inputs(
         VERSION,
         config=config,
@@ -88,6 +97,7 @@ def write_plan(work: Work, config: PlanConfig = PlanConfig()) -> Report:
         reading=f"{work.suite.max_tokens} {work.suite.separator!r}",
         tasks=" ".join(work.store.tasks_digest(work.suite.name, shard) for shard in by_shard),
         verifier=VERIFIER_VERSION,
+        **played,
     )
     shards, tasks = Shards(work, STAGE, ("evals",)), pl.concat(by_shard.values())
     for name, _, parts in shards.stale({SPLIT: None}, lambda shard: made_from):
@@ -127,7 +137,10 @@ def _try(work: Work, config: PlanConfig, tasks: pl.DataFrame, drawn: Drawn) -> d
     pace = Pace(work.on_progress)
     with _beside(replace(work, on_progress=pace), tasks) as pilot:
         sampling = {"temperature": config.temperature, "top_p": config.top_p}
-        write_rollouts(pilot, RolloutConfig(config.strategy, config.group, params=config.params, **sampling))
+        if pilot.suite.environment is None:
+            write_rollouts(pilot, RolloutConfig(config.strategy, config.group, params=config.params, **sampling))
+        else:
+            write_episodes(pilot, _episodes(config))
         if config.rule:
             grown = TreeConfig(config.rule, config.attempts, config.branches, params=config.rule_params, **sampling)
             write_trees(pilot, grown)
@@ -147,6 +160,19 @@ def _try(work: Work, config: PlanConfig, tasks: pl.DataFrame, drawn: Drawn) -> d
     expected["computed_tokens"] = expected_prefill(found["computed_tokens"], sum(one.prefill for one in stages), drawn)
     expected["mixed_tasks"] = expected_tasks(found["mixed_tasks"] > 0, drawn)
     return {name: expected[name] for name in FIGURES if name in expected}
+
+
+def _episodes(config: PlanConfig) -> EpisodeConfig:
+    """How the pilot's tasks are played.
+
+    Raises:
+        BadConfig: a parameter is none of episodes, or needs another round, which the pilot's store lacks.
+    """
+    given = {name: getattr(config, name) for name in ("temperature", "top_p") if getattr(config, name) is not None}
+    found = read_json_params(EpisodeConfig(group=config.group, **given), config.params, of=EPISODES)
+    if found.baseline:
+        raise BadConfig("episodes with a baseline cannot be planned", remedy="plan with most_turns in its place")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +197,8 @@ def _stage_figures(pilot: Work, stage: str, tasks: pl.DataFrame, pace: Pace) -> 
     by_task = [answered.get(task, []) for task in tasks["task"]]
     found["computed_tokens"] = np.array([least_prefill(some) for some in by_task], np.float64)
     found["unique_tokens"] = np.array([unique_tokens(some).decoded for some in by_task], np.float64)
-    rate = pace.rate(stage, shortest=asked["seconds"].min())
+    asker = EPISODES if stage == ROLLOUTS and pilot.suite.environment is not None else stage
+    rate = pace.rate(asker, shortest=asked["seconds"].min())
     decoded = found["decoded_tokens"]
     found["seconds"] = decoded / rate if rate else np.where(decoded > 0, np.nan, 0.0)
     return _StageFigures(found, least_prefill([one for some in answered.values() for one in some]))

@@ -43,6 +43,17 @@ class Players:
                 raise BadConfig(f"player {name!r} does not exist", remedy=f"choose of {', '.join((POLICY, *PLAYERS))}")
 
 
+class Trials(NamedTuple):
+    """Outcomes of attempts that are not kept.
+
+    rewards: `[N, samples]` float64, verdicts on the policy's answers, or on the seat of `Players.player`; NaN: none.
+    missed:  requests that failed and that another run may have answered.
+    """
+
+    rewards: np.ndarray
+    missed: set[str]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Setting:
     """What the episodes of a stage share."""
@@ -84,6 +95,7 @@ class Setting:
             self.chat,
             self.rules,
             lambda text: verify(row["verifier"], question, text),
+            self.opened.forfeit,
         )
 
     def _player(self, row: Mapping[str, Any], number: int, place: int, *, own: bool) -> Player | None:
@@ -117,12 +129,8 @@ def environment_of(work: Work, opened: Opened) -> str:
 
 def play_tasks(
     work: Work, opened: Opened, tasks: pl.DataFrame, *, episodes: int, players: Players, rules: Rules, stage: str
-) -> np.ndarray:
-    """What came of so many episodes of each task, of which nothing else is kept.
-
-    Returns:
-        `[N, episodes]` float64, the verdict on the seat of `players.player`; NaN where there is none.
-    """
+) -> Trials:
+    """What came of so many episodes of each task, of which nothing else is kept."""
     setting, rows = setting_of(work, opened, players, rules), list(tasks.iter_rows(named=True))
     trials = (
         _Trial(place, number, setting.episode(row, number, {}))
@@ -136,7 +144,7 @@ def play_tasks(
             verdict = trial.own_verdict()
             if verdict is not None and verdict.reward is not None:
                 rewards[trial.place, trial.number] = verdict.reward
-    return rewards
+    return Trials(rewards, sampler.missed)
 
 
 class _Trial(NamedTuple):

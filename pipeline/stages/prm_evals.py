@@ -110,7 +110,8 @@ def write_prm_evals(work: Work, config: PrmEvalConfig = PrmEvalConfig()) -> Repo
         if not config.file and config.samples > 1:
             figures |= choice_figures(solutions, judged)
         suite = Path(config.file).stem if config.file else work.suite.name
-        shards.write(name, parts, evals=figure_rows(figures, policy=f"prm/{prm.name}", suite=suite))
+        rows = figure_rows(figures, policy=f"prm/{prm.name}", suite=suite)
+        shards.write(name, parts, missed=solutions.missed, evals=rows)
     evals = dict(shards.read("evals").select("metric", "value").iter_rows())
     wanted = [*SHOWN, *(f"{name}@{config.samples}" for name in SHOWN_CHOICES)]
     if config.file:

@@ -13,7 +13,8 @@ from pipeline.trees.fork import Attempt
 from pipeline.variants.reflect import Reflection, read_reflection
 
 STAGE = "retries"
-VERSION = "3"
+VERSION = "4"
+QUOTES = "retry quotes its guidance"
 
 Begin = Literal["usual", "prompt", "step"]
 

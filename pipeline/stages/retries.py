@@ -14,13 +14,15 @@ import polars as pl
 
 from pipeline.errors import check_counts, check_words
 from pipeline.generation.engine import Request, Sampling
+from pipeline.prompts import PromptPack
 from pipeline.report import Report
 from pipeline.stages.episode_retries import retry_episodes
 from pipeline.stages.growing import Grower, Rewards, Tasks
-from pipeline.stages.reflecting import STAGE, VERSION, RetryCase, RetryConfig, reflect, retry_row
+from pipeline.stages.reflecting import QUOTES, STAGE, VERSION, RetryCase, RetryConfig, reflect, retry_row
 from pipeline.stages.varying import cases_of, parsed_share, rate, sampled_tokens, write_variants
 from pipeline.stages.work import Shards, Work
 from pipeline.trees.grow import Tree
+from pipeline.variants.quoting import guidance_of, quotes
 
 
 @dataclass(slots=True)
@@ -62,7 +64,7 @@ def _write(work: Work, config: RetryConfig) -> Shards:
 
 
 def _retry(grower: Grower, cases: list[_Case], tasks: Tasks, config: RetryConfig) -> None:
-    """Ask for the guided attempts; append each, and its distilled copy where no guidance is.
+    """Ask for the guided attempts; append each, and its distilled copy where no guidance is, nor any quoted.
 
     Two attempts at a task may lead to the same prompt; each still gets a retry of its own.
     """
@@ -88,5 +90,17 @@ def _retry(grower: Grower, cases: list[_Case], tasks: Tasks, config: RetryConfig
             case.dropped = "no retry came"
             continue
         guided = grower.add(case.tree, case.goes_on, entry, origin="guided_retry")
+        if _quotes(work.pack, case, guided, question=tasks[case.tree.task]["question"]):
+            case.dropped = QUOTES
+            continue
         case.first_node = len(case.tree)
         case.tree.copy_chain(guided, case.pivot, origin="retry", after=case.kept)
+
+
+def _quotes(pack: PromptPack, case: _Case, guided: int, *, question: str) -> bool:
+    """Whether the new steps of a guided attempt quote what it alone was told."""
+    tree, sampled = case.tree, case.tree.path(guided)
+    said = "\n".join(tree[node]["text"] for node in sampled if tree[node]["sampled"])
+    preamble = [message["content"] for message in pack.messages("retry", question="", report="")]
+    told = [message["content"] for message in pack.messages("solve", question=question)]
+    return quotes(said, guidance=guidance_of(case.reflection.report, preamble), plain=[*told, "\n".join(case.texts)])

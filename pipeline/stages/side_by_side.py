@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from pipeline.credit import METHODS, labelled
+from pipeline.credit import METHODS, labelled, scored_by
 from pipeline.credit.columns import Method
-from pipeline.credit.tables import columns_for
-from pipeline.credit_report.anew import LABELS
+from pipeline.credit.inputs import INPUTS, SCORES
+from pipeline.credit.tables import columns_for, seen_by
+from pipeline.credit_report.anew import LABELS, SCORE
 from pipeline.credit_report.calibration import states_chances
+from pipeline.credit_report.cost import GROWN_BY, decoded_by
 from pipeline.credit_report.scores import Scores
 from pipeline.labels import LABELLERS
 from pipeline.labels.ledger import newest
@@ -39,6 +41,7 @@ class Source:
     method:   what can be run again; None for a labeller, and for a method that is not among METHODS.
     params:   those it was run with.
     labeller: whose labels it is made from, or it is; empty: none.
+    scored:   the scores it is made from, each with the stage that decoded for it, as `decoded_by` says.
     valued:   whether its values can be chances, and made anew.
     """
 
@@ -47,6 +50,7 @@ class Source:
     method: Method | None
     params: Any
     labeller: str
+    scored: Mapping[str, str | None]
     valued: bool
 
     @property
@@ -59,11 +63,13 @@ class Source:
 class Slice:
     """The chosen tasks of a shard.
 
-    nodes:    their nodes by tree and number, with `reward`, and `hard:` and `soft:` of each labeller.
+    nodes:    their nodes by tree and number, with `reward`, `hard:` and `soft:` of each labeller, and `score:` of each
+              input that a source is made from.
     scores:   `task, tree, node` of every step, and a column a source, by its name.
     attempts: see `oracle_steps`.
-    decoded:  tokens decoded by each stage that grows trees.
+    decoded:  tokens decoded by each stage that grows trees, and by each judge whose scores a source is made from.
     labels:   tokens decoded for each labeller's labels.
+    read:     tokens of the nodes that each method looks at, by name of the source.
     """
 
     nodes: pl.DataFrame
@@ -71,6 +77,7 @@ class Slice:
     attempts: pl.DataFrame
     decoded: Counter[str]
     labels: Counter[str]
+    read: Counter[str]
 
 
 def read_sources(work: Work) -> list[Source]:
@@ -80,17 +87,27 @@ def read_sources(work: Work) -> list[Source]:
         places = {place.stage: place for place in work.places(table)}
         for stage in sorted(places):
             if table == "step_labels":
-                found.append(Source(table, stage, None, None, stage, stage in LABELLERS))
+                found.append(Source(table, stage, None, None, stage, {}, stage in LABELLERS))
                 continue
             said = work.store.entry(table, places[stage]).inputs
             method = METHODS.get(stage)
             params = None if method is None else _read_params(method, said.get("config", "{}"))
+            method = method and method.under(params)
             of = said.get("labels", "monte_carlo").split(" ")[0] if method and labelled(method) else ""
+            scored = {name: _decoded_by(work, name) for name in scored_by(method)} if method else {}
             values = work.store.scan(table, suite=work.suite.name, round=work.round, stage=stage).select("value")
             low, high = values.select(low=pl.min("value"), high=pl.max("value")).collect().row(0)
             again = method is not None and of in ("", *LABELLERS)
-            found.append(Source(table, stage, method, params, of, again and states_chances(low, high)))
+            found.append(Source(table, stage, method, params, of, scored, again and states_chances(low, high)))
     return found
+
+
+def _decoded_by(work: Work, name: str) -> str | None:
+    """The stage that decoded for the round's scores of a name; None too where its shards differ."""
+    asking = {place.stage for place in work.places("requests")}
+    said = [work.store.entry(SCORES, place).inputs for place in work.places(SCORES, stage=name)]
+    stages = {decoded_by(name, one, asking) for one in said}
+    return stages.pop() if len(stages) == 1 else None
 
 
 def _read_params(method: Method, text: str) -> Any:
@@ -133,13 +150,39 @@ def slices(work: Work, sources: list[Source], shards: dict[str, pl.DataFrame], *
             else:
                 rows = store.read(source.table, [place], columns=["task", "tree", "node", column]).filter(here)
             scores = _beside(scores, rows.rename({column: source.policy}), [source.policy])
+        given = {name: stage for source in sources for name, stage in source.scored.items()}
+        for name in given:
+            column = INPUTS[name].column
+            rows = store.read(SCORES, [work.place(name, shard)], columns=["task", "tree", "node", column]).filter(here)
+            nodes = _beside(nodes, rows.rename({column: SCORE + name}), [SCORE + name])
+        decoded = _decoded(read)
+        for stage in set(given.values()) - {None, "", *GENERATING}:
+            asked = store.read("requests", [work.place(stage, shard)], columns=["decoded_tokens"])
+            # not by task: LaRe asks once for all of the round
+            decoded[stage] = int(asked["decoded_tokens"].sum() or 0) * len(tasks) / all_tasks.height
         yield Slice(
             nodes,
             scores,
             oracle_steps(read[ROLLOUTS], dict(all_tasks.select("task", "question").iter_rows())),
-            Counter({stage: int(rows.filter("sampled")["token_count"].sum()) for stage, rows in read.items()}),
+            decoded,
             labels,
+            Counter(
+                {
+                    source.policy: int(nodes.filter(seen_by(source.method))["token_count"].sum())
+                    for source in sources
+                    if source.method
+                }
+            ),
         )
+
+
+def _decoded(nodes: Mapping[str, pl.DataFrame]) -> Counter[str]:
+    """Tokens decoded for nodes, by the stage that they count as: those of rollouts as GROWN_BY says."""
+    found: Counter[str] = Counter()
+    for stage, rows in nodes.items():
+        for origin, tokens in rows.filter("sampled").group_by("origin").agg(pl.sum("token_count")).iter_rows():
+            found[GROWN_BY.get(origin, stage) if stage == ROLLOUTS else stage] += tokens
+    return found
 
 
 def numbered(part: Slice, names: list[str], *, before: int) -> Scores:

@@ -15,7 +15,7 @@ from pipeline.credit.inputs import SCORES
 from pipeline.errors import BadConfig, check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.report import Report
-from pipeline.stages.earlier import BEFORE
+from pipeline.stages.earlier import BEFORE, ROLLOUTS
 from pipeline.stages.growing import Grower, Rewards, Tasks
 from pipeline.stages.varying import Case, cases_of, go_on, rate, sampled_tokens, write_variants
 from pipeline.stages.work import Work, inputs
@@ -67,7 +67,7 @@ def write_summaries(work: Work, config: SummaryConfig = SummaryConfig()) -> Repo
     """Summarise attempts at every budget.
 
     Raises:
-        BadConfig: there are more budgets than an answer may have tokens.
+        BadConfig: there are more budgets than an answer may have tokens, or the rollouts were cut at budgets already.
     """
     check_counts(config, per_task=1, support=1, summaries=1, summary_tokens=1)
     if config.support > work.suite.max_tokens:
@@ -75,6 +75,13 @@ def write_summaries(work: Work, config: SummaryConfig = SummaryConfig()) -> Repo
             f"support is {config.support}, an answer of suite {work.suite.name} has {work.suite.max_tokens} tokens",
             remedy="give as many budgets or fewer",
         )
+    for place in work.places(SCORES, stage=NAME):
+        cut = work.store.entry(SCORES, place).inputs.get(ROLLOUTS)
+        if cut is not None and cut == work.store.digest("nodes", work.place(ROLLOUTS, place.shard)):
+            raise BadConfig(
+                f"the rollouts of {work.suite.name}, round {work.round}, are cut at budgets already",
+                remedy="run `branchpoint credit --method brpo`, or begin another --round",
+            )
     budgets = [work.suite.max_tokens * part // config.support for part in range(1, 1 + config.support)]
 
     def vary(grower: Grower, trees: dict[str, Tree], rewards: Rewards, tasks: Tasks) -> list[SummaryCase]:

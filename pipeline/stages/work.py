@@ -1,6 +1,7 @@
 """What every stage shares: the store, the suite, the policy, and the walk over shards.
 
-A shard whose files were made from the very same inputs is left alone; that is how a second run does nothing.
+A shard whose files were made from the very same inputs is left alone; that is how a second run does nothing. One that
+lacks answers which another time may come says so among its inputs, and so is made again.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -30,6 +31,9 @@ from pipeline.store.store import Store
 from pipeline.tasks.suites import Suite, load_suite, more_tasks
 from schemas import Requests
 from schemas.base import column_types
+
+MISSED = "missed"
+"""Among a shard's inputs: how many requests failed that another run may have answered. Absent: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,8 @@ class Work:
     def sampler(
         self, stage: str, *, total: int = 0, what: str = "requests", prices: Prices = NO_PRICES
     ) -> Iterator[Sampler]:
-        """A sampler of the policy behind the store's ledger; reports progress against `total` requests."""
+        """A sampler of the policy behind the store's ledger; reports progress against `total` requests, 0: of so many
+        as there will be."""
         policy, started = self.policy, time.monotonic()
         with self.store.ledger() as ledger:
             sampler = Sampler(
@@ -106,7 +111,7 @@ class Work:
                         stage,
                         what,
                         answered,
-                        max(total, answered),
+                        max(total, answered) if total else 0,
                         spent.decoded,
                         spent.reused,
                         time.monotonic() - started,
@@ -156,14 +161,20 @@ def inputs(version: str, *, config: Any = None, **parts: str) -> dict[str, str]:
 
 @dataclass(slots=True)
 class Shards:
-    """A stage's walk over its shards; collects the report."""
+    """A stage's walk over its shards; collects the report.
+
+    scores: names of scores that stand beside the tables, each in a file of its own.
+    """
 
     work: Work
     stage: str
     tables: tuple[str, ...]
+    scores: tuple[str, ...] = ()
     report: Report = field(init=False)
     _started: float = field(default_factory=time.monotonic)
     _places: list[Place] = field(default_factory=list)
+    _missed: set[str] = field(default_factory=set)
+    _current: set[str] = field(default_factory=set)
 
     def __post_init__(self):
         self.report = Report(self.stage, self.work.suite.name, self.work.round)
@@ -193,26 +204,58 @@ class Shards:
         for number, (name, content) in enumerate(shards.items()):
             place, made_from = self.work.place(self.stage, name), inputs_of(name)
             self._places.append(place)
-            if not store.is_current(self.tables, place, made_from):
+            if self._is_current(name, made_from):
+                self._current.add(name)
+            else:
                 with ExitStack() as held:
                     held.enter_context(
                         locked(store.files, f"{self.stage} of {place.suite}, round {place.round}, {name}")
                     )
-                    if not store.is_current(self.tables, place, made_from):
+                    if not self._is_current(name, made_from):
                         yield name, content, made_from, held.pop_all()
             self.work.on_progress(
                 Progress(self.stage, "shards", number + 1, len(shards), 0, 0, time.monotonic() - self._started)
             )
+
+    def to_make(self, tasks: dict[str, pl.DataFrame]) -> int:
+        """Tasks in the shards that the walk has not found current so far."""
+        return sum(rows.height for name, rows in tasks.items() if name not in self._current)
 
     @property
     def seconds(self) -> float:
         """Since the walk began."""
         return time.monotonic() - self._started
 
-    def write(self, shard: str, made_from: dict[str, str], **rows: pl.DataFrame) -> None:
-        """Write the shard's tables, in the order the stage names them: the first is the commit's last."""
+    def write(
+        self, shard: str, made_from: dict[str, str], *, missed: Set[str] = frozenset(), **rows: pl.DataFrame
+    ) -> None:
+        """Write the shard's tables, in the order the stage names them: the first is the commit's last.
+
+        Args:
+            missed: requests whose answers it lacks, and another run may bring. It is current only where there are none.
+        """
+        self._missed |= missed
+        if missed:
+            made_from = {**made_from, MISSED: str(len(missed))}
         for table in reversed(self.tables):
             self.work.store.write(table, rows[table], self.work.place(self.stage, shard), inputs=made_from)
+
+    def write_scores(self, shard: str, made_from: dict[str, str], rows: Callable[[str], pl.DataFrame]) -> None:
+        """Write what was said of the shard's nodes, by name; after the nodes, whose digest the files state."""
+        for name in self.scores:
+            said = self._scored_from(shard, made_from)
+            self.work.store.write("scores", rows(name), self.work.place(name, shard), inputs=said)
+
+    def _is_current(self, shard: str, made_from: dict[str, str]) -> bool:
+        store, work = self.work.store, self.work
+        if not store.is_current(self.tables, work.place(self.stage, shard), made_from):
+            return False
+        said = self._scored_from(shard, made_from)
+        return all(store.is_current(("scores",), work.place(name, shard), said) for name in self.scores)
+
+    def _scored_from(self, shard: str, made_from: dict[str, str]) -> dict[str, str]:
+        nodes = self.work.store.digest("nodes", self.work.place(self.stage, shard)) if self.scores else ""
+        return inputs(made_from["version"], **{self.stage: nodes})
 
     def finish(self, **numbers: float | int | None) -> Report:
         """The report, over what the store now holds for this stage."""
@@ -226,6 +269,10 @@ class Shards:
         self.report.digest = digest.hexdigest()[:32]
         self.report.seconds = time.monotonic() - self._started
         self.report.numbers = {name: value for name, value in numbers.items() if value is not None}
+        if self._missed:
+            self.report.numbers[MISSED] = len(self._missed)
+            again = f"run again to ask {len(self._missed):,} failed requests again, which another time may be answered"
+            self.report.notes = (*self.report.notes, again)
         return self.report
 
     def read(self, table: str) -> pl.DataFrame:

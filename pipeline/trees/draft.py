@@ -95,6 +95,7 @@ class Draft:
     """One task's tree while it grows; piece 0 is the prompt.
 
     tree: its name. text: of the prompt, for people. max_tokens: of one whole answer.
+    scores: what the strategy says of places, by the name under which the table of scores has it.
     """
 
     task: str
@@ -103,6 +104,7 @@ class Draft:
     max_tokens: int
     reading: Reading
     pieces: list[Piece]
+    scores: dict[str, dict[Spot, float]] = field(default_factory=dict)
 
     @property
     def root(self) -> Spot:
@@ -135,6 +137,10 @@ class Draft:
         """Hang tokens on a place that nobody sampled. Returns the piece's number."""
         self.pieces.append(Piece(at, np.asarray(token_ids, np.int32), origin=origin, kind=kind, sample=sample))
         return len(self.pieces) - 1
+
+    def score(self, name: str, spot: Spot, value: float) -> None:
+        """Say a number of what ends at a place; the first that is said of it stands."""
+        self.scores.setdefault(name, {}).setdefault(spot, value)
 
     def way(self, spot: Spot) -> list[Spot]:
         """The places at which a path leaves each of its pieces, from the prompt to `spot`."""

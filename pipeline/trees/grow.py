@@ -11,7 +11,7 @@ import polars as pl
 
 from pipeline.store.ledger import Entry
 from pipeline.trees.segment import Step
-from schemas import Nodes
+from schemas import Nodes, Scores
 from schemas.base import column_types
 
 _TYPES = column_types(Nodes)
@@ -21,13 +21,15 @@ _TYPES = column_types(Nodes)
 class Tree:
     """One tree being grown. `nodes` holds the rows added now; `known` those of earlier stages.
 
-    first: number of the first new node.
+    scores: what is said of new nodes, `name`, `node` and `value` each.
+    first:  number of the first new node.
     """
 
     task: str
     tree: str
     known: dict[int, dict[str, Any]] = field(default_factory=dict)
     nodes: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def first(self) -> int:
@@ -38,6 +40,11 @@ class Tree:
 
     def __len__(self) -> int:
         return len(self.known) + len(self.nodes)
+
+    def children(self, node: int) -> list[int]:
+        """Nodes that hang on a node, in their order; looks at the whole tree."""
+        rows = (*self.known.values(), *self.nodes)
+        return [row["node"] for row in rows if row["parent"] == node]
 
     def last_of(self, node: int) -> int:
         """The leaf of the chain that was added at `node` in one go."""
@@ -150,6 +157,13 @@ def nodes_frame(trees: Sequence[Tree]) -> pl.DataFrame:
     """The rows added to some trees."""
     rows = [row for tree in trees for row in tree.nodes]
     return pl.DataFrame(rows, schema=_TYPES, orient="row") if rows else pl.DataFrame(schema=_TYPES)
+
+
+def scores_frame(trees: Sequence[Tree], name: str) -> pl.DataFrame:
+    """Rows of the table of scores: what some trees say under a name."""
+    said = [{"task": tree.task, "tree": tree.tree, **row} for tree in trees for row in tree.scores]
+    rows = pl.DataFrame([row for row in said if row["name"] == name], schema=column_types(Scores), orient="row")
+    return rows.sort("task", "tree", "node")
 
 
 def read_trees(nodes: pl.DataFrame, *, by: str = "task") -> dict[str, Tree]:

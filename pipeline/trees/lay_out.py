@@ -15,8 +15,9 @@ from pipeline.trees.grow import Tree
 def lay_out(draft: Draft, tree: Tree, *, by_step: bool) -> dict[int, int]:
     """Append the pieces of a draft to a tree, each as a chain of nodes.
 
-    A piece is cut where another hangs on it and, with `by_step`, after each of its steps. Pieces of earlier stages stay
-    as they are.
+    A piece is cut where another hangs on it, where a score was said of it and, with `by_step`, after each of its steps.
+    Pieces of earlier stages stay as they are. Scores of places go with the node that ends there, if one of the piece
+    does.
 
     Args:
         tree: without nodes where the draft began with the prompt; else the tree that it began with.
@@ -31,6 +32,9 @@ def lay_out(draft: Draft, tree: Tree, *, by_step: bool) -> dict[int, int]:
     for number, piece in reversed(list(enumerate(draft.pieces))):
         if piece.at is not None and (len(piece.token_ids) or hung[number]):
             hung[piece.at.piece].append(number)
+    scored: dict[int, set[int]] = defaultdict(set)
+    for piece, end in (spot for places in draft.scores.values() for spot in places):
+        scored[piece].add(end)
     nodes: list[dict[int, int]] = [dict(piece.nodes) for piece in draft.pieces]
     last: dict[int, int] = {}
     waiting = [0]
@@ -41,10 +45,13 @@ def lay_out(draft: Draft, tree: Tree, *, by_step: bool) -> dict[int, int]:
         ends = {draft.pieces[child].at.end for child in children}
         if not piece.nodes:
             above = None if piece.at is None else _node_at(draft, nodes, piece)
-            _append(draft, tree, number, above, ends, nodes, by_step=by_step)
+            _append(draft, tree, number, above, ends, nodes, cuts=scored[number], by_step=by_step)
         if nodes[number]:
             last[number] = nodes[number][max(nodes[number])]
         waiting += children[::-1]
+    for name, places in draft.scores.items():
+        found = [(nodes[piece].get(end), value) for (piece, end), value in places.items()]
+        tree.scores += [{"name": name, "node": node, "value": value} for node, value in found if node is not None]
     return last
 
 
@@ -66,6 +73,7 @@ def _append(
     ends: set[int],
     nodes: list[dict[int, int]],
     *,
+    cuts: set[int],
     by_step: bool,
 ) -> None:
     """Append one piece as a chain."""
@@ -75,7 +83,8 @@ def _append(
         nodes[number][len(piece.token_ids)] = prompt
         return
     length, node = len(piece.token_ids), above
-    cuts = {step.end for step in draft.reading.steps(piece.token_ids)} if by_step and piece.kind == "step" else set()
+    if by_step and piece.kind == "step":
+        cuts = cuts | {step.end for step in draft.reading.steps(piece.token_ids)}
     bounds = [0, *sorted((cuts | ends | {length}) - {0})] if length else []
     for start, end in pairwise(bounds):
         node = tree.add(node, **_columns(draft, piece, start, end, is_end=end == length and length not in ends))

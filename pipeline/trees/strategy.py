@@ -7,7 +7,8 @@ go on the moment something has come, and none waits for another that it does not
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from pipeline.trees.draft import Answer, Ask, Draft
 
@@ -31,6 +32,30 @@ class Strategy(Protocol):
     def grow(self, draft: Draft) -> Growing:
         """Grow one tree, which holds no more than the prompt or what earlier stages left."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Informed:
+    """Rules that look at more than what came: `grow` of the rules takes, beside the draft, a function that tells it,
+    such as what a tool says of a step. What the function is must be told by the rules' parameters.
+    """
+
+    rules: Any
+    tells: Callable
+
+    @property
+    def needs_rewards(self) -> bool:
+        """As the rules."""
+        return self.rules.needs_rewards
+
+    @property
+    def by_step(self) -> bool:
+        """As the rules."""
+        return self.rules.by_step
+
+    def grow(self, draft: Draft) -> Growing:
+        """Grow one tree by the rules."""
+        return self.rules.grow(draft, self.tells)
 
 
 def spread(asks: Iterable[Ask], follow: Callable[[Answer], Iterable[Ask]]) -> Growing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -14,8 +15,11 @@ from pipeline.builders.mixture import balanced, lowest, row_keys, shared_out
 from pipeline.builders.pair_figures import PairFigures, shared_tokens
 from pipeline.builders.recipe import Recipe, Source, check_recipe, read_filters, read_recipe
 from pipeline.builders.row_filters import filter_rows, longer_side
-from pipeline.builders.shapes import SHAPES
+from pipeline.builders.shapes import SHAPES, Told
 from pipeline.errors import BadConfig
+from pipeline.generation.policies import find_policy
+from pipeline.generation.tokens import tokens_of
+from pipeline.stages.asked import told_of
 from pipeline.stages.best_answers import write_best_answers
 from pipeline.stages.credit import CreditConfig, write_credit
 from pipeline.stages.datasets import BuildConfig, write_dataset
@@ -38,6 +42,8 @@ PAIRS = pl.DataFrame(
         "rejected_ids": [[1], [1, 2, 3], [1], [1, 2]],
     }
 )
+
+NOTHING = Told("\n", pl.DataFrame(schema={"task": pl.String}))
 
 
 class TestFilters:
@@ -116,7 +122,7 @@ def test_samples_in_the_columns_of_trainers():
     row = dict.fromkeys(column_types(RlSamples)) | {"task": "t", "row": "t/m/1", "tree": "t@r", "reward": 1.0}
     row |= {"prompt_ids": [7], "answer_ids": [1, 2], "loss_mask": [True, False], "logprobs": [-0.5, None]}
     rows = pl.DataFrame([row | {"advantages": [0.25, None]}], schema=column_types(RlSamples))
-    assert SHAPES["verl"].shape(rows).drop("task", "row").row(0, named=True) == {
+    assert SHAPES["verl"].shape(rows, NOTHING).drop("task", "row").row(0, named=True) == {
         "prompt_ids": [7],
         "response_ids": [1, 2],
         "response_mask": [1, 0],
@@ -125,7 +131,7 @@ def test_samples_in_the_columns_of_trainers():
         "reward_score": 1.0,
         "uid": "t@r",
     }
-    trl = SHAPES["grpo_batch"].shape(rows).row(0, named=True)
+    trl = SHAPES["grpo_batch"].shape(rows, NOTHING).row(0, named=True)
     assert (trl["completion_ids"], trl["tool_mask"]) == ([1, 2], [1, 0])
     assert (trl["sampling_per_token_logps"], trl["advantages"]) == ([-0.5, 0.0], [0.25, 0.0])
 
@@ -148,8 +154,88 @@ class TestBuild:
         rows = load_dataset(str(tmp_path / "set"), split="train", cache_dir=str(tmp_path / "cache"))
         stored = work.store.read(SHAPES[shape].table, work.places(SHAPES[shape].table))
         assert report.rows == {f"{shape} train": len(rows)}
-        assert report.numbers["read"] == len(stored) == len(rows) + report.numbers["repeated"]
+        unfit = report.numbers[SHAPES[shape].unfit] if SHAPES[shape].fits else 0
+        assert report.numbers["read"] == len(stored) == len(rows) + report.numbers["repeated"] + unfit
         assert set(rows["task"]) <= set(stored["task"])
+
+    def test_texts_go_on_where_the_prompt_ends(self, work: Work):
+        told = told_of(work)
+        pairs = work.store.read("pairs", work.places("pairs")).filter(~pl.col("source").is_in(["retry"]))
+        assert {"outcome", "intervention"} <= set(pairs["source"])
+        tokens = tokens_of(find_policy("tiny", policies=work.settings.policies))
+        for stored, shaped in zip(pairs.to_dicts(), SHAPES["dpo"].shape(pairs, told).to_dicts(), strict=True):
+            said = tokens.decode([*stored["prompt_ids"], *stored["chosen_ids"]])
+            question = told.tasks.filter(task=stored["task"])["question"][0]
+            assert shaped["prompt"].startswith(question + "\n")
+            assert (shaped["prompt"] + shaped["chosen"]).removeprefix(question + "\n") in said
+
+    def test_whole_answers_are_messages(self, work: Work):
+        told = told_of(work)
+        rows = work.store.read("pairs", work.places("pairs"))
+        fits = SHAPES["dpo_chat"].fits(rows, told)
+        assert set(rows.filter(fits)["source"]) <= {"outcome", "retry"}
+        assert set(rows.filter(~fits)["source"]) >= {"intervention"}
+        row = SHAPES["dpo_chat"].shape(rows.filter(fits), told).row(0, named=True)
+        question = told.tasks.filter(task=row["task"])["question"][0]
+        assert row["prompt"] == work.pack.messages("solve", question=question)
+        assert row["chosen"] == [{"role": "assistant", "content": rows.filter(fits)["chosen"][0]}]
+
+    def test_verl_rows_say_their_split_and_place(self, work: Work, tmp_path):
+        recipe = tmp_path / "v.toml"
+        recipe.write_text('shape = "verl_prompts"\nheld_out = 0.5\nseed = 1\n')
+        report = write_dataset(work, BuildConfig(recipe=str(recipe), folder=str(tmp_path / "set")))
+        assert set(report.rows) == {"verl_prompts train", "verl_prompts held_out"}
+        places = dict(told_of(work).tasks["task", "index"].iter_rows())
+        for split in ("train", "held_out"):
+            for row in load_dataset(str(tmp_path / "set"), split=split, cache_dir=str(tmp_path / "cache")):
+                assert (row["extra_info"]["split"], row["extra_info"]["index"]) == (split, places[row["task"]])
+
+    def test_undecided_attempts_are_counted(self, work: Work):
+        rows = work.store.read("prm_steps", work.places("prm_steps")).head(2)
+        rows = rows.with_columns(
+            hard=pl.Series([[None, True], [True, None]]), steps=pl.Series([["a", "b"], ["c", "d"]])
+        )
+        assert SHAPES["prm"].fits(rows, NOTHING).to_list() == [False, True]
+        assert SHAPES["prm"].shape(rows[1:], NOTHING)["completions"].to_list() == [["c"]]
+
+    def test_a_question_of_two_suites_is_on_one_side(self, work: Work, tmp_path):
+        settings = replace(work.settings, store=tmp_path / "store", suites=tmp_path)
+        text = (work.settings.suites / "three.toml").read_text()
+        (tmp_path / "three.toml").write_text(text)
+        (tmp_path / "other.toml").write_text(text.replace('"three"', '"other"', 1))
+        both = replace(work, settings=settings)
+        for table in ("tasks", "nodes", "verdicts", "sft", "hygiene"):
+            for place in work.store.places(table):
+                rows = work.store.read(table, [place])
+                both.store.write(table, rows, place, inputs={})
+                names = pl.col("^(task|tree|episode|row|near_group|suite)$")
+                again = rows.with_columns(names.str.replace("^three", "other"))
+                both.store.write(table, again, replace(place, suite="other"), inputs={})
+        mix = tmp_path / "mix.toml"
+        sources = '[[sources]]\n[[sources]]\nsuite = "other"\n'
+        mix.write_text(f'shape = "sft"\ndistinct = false\nheld_out = 0.5\nseed = 3\n{sources}')
+        write_dataset(both, BuildConfig(recipe=str(mix), folder=str(tmp_path / "set")))
+        sides = [{name.partition("/")[2] for name in load(tmp_path / "set", split)} for split in ("train", "held_out")]
+        assert all(sides)
+        assert not set.intersection(*sides)
+
+    def test_what_any_round_withholds_is_left_out(self, work: Work, tmp_path):
+        task = work.store.tasks("three", split="train")["task"][0]
+        both = replace(work, settings=replace(work.settings, store=tmp_path / "store"))
+        for table in ("tasks", "nodes", "verdicts", "sft", "hygiene"):
+            for place in work.store.places(table):
+                rows = work.store.read(table, [place])
+                both.store.write(table, rows, place, inputs={})
+                if table == "hygiene":
+                    found = pl.when(pl.col("task") == task).then(pl.lit("secret")).alias("withheld")
+                    rows = rows.with_columns(found)
+                if table != "tasks":
+                    both.store.write(table, rows, replace(place, round="r1"), inputs={})
+        mix = tmp_path / "mix.toml"
+        mix.write_text('shape = "sft"\nclean = true\n[[sources]]\n[[sources]]\nround = "r1"\n')
+        report = write_dataset(both, BuildConfig(recipe=str(mix), folder=str(tmp_path / "set")))
+        assert report.numbers["unclean"] == 2
+        assert task not in load(tmp_path / "set", "train")
 
     def test_a_recipe(self, work: Work, tmp_path):
         (tmp_path / "mix.toml").write_text(

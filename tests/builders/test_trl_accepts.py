@@ -9,6 +9,7 @@ from scripted_round import Pupil, run, scripted
 
 from pipeline.builders.shapes import SHAPES
 from pipeline.generation.policies import find_policy
+from pipeline.stages.asked import told_of
 from pipeline.stages.best_answers import write_best_answers
 from pipeline.stages.rl_prompts import write_rl_prompts
 from pipeline.stages.unpaired import write_unpaired
@@ -42,14 +43,16 @@ def stored(work: Work, table: str) -> pl.DataFrame:
 
 
 def shaped(work: Work, shape: str) -> Dataset:
-    return Dataset.from_polars(SHAPES[shape].shape(stored(work, SHAPES[shape].table)))
+    of, told = SHAPES[shape], told_of(work)
+    rows = stored(work, of.table)
+    return Dataset.from_polars(of.shape(rows if of.fits is None else rows.filter(of.fits(rows, told)), told))
 
 
 def test_dpo(work: Work, policy, tmp_path):
     from trl import DPOConfig, DPOTrainer
 
     model, tokenizer = policy
-    for rows in (Dataset.from_polars(stored(work, "pairs")), shaped(work, "dpo")):
+    for rows in (Dataset.from_polars(stored(work, "pairs")), shaped(work, "dpo"), shaped(work, "dpo_chat")):
         trainer = DPOTrainer(
             model, args=DPOConfig(str(tmp_path), **COMMON), train_dataset=rows, processing_class=tokenizer
         )
@@ -62,7 +65,7 @@ def test_kto(work: Work, policy, tmp_path):
     from trl import KTOConfig, KTOTrainer
 
     model, tokenizer = policy
-    for rows in (Dataset.from_polars(stored(work, "unpaired")), shaped(work, "kto")):
+    for rows in (Dataset.from_polars(stored(work, "unpaired")), shaped(work, "kto"), shaped(work, "kto_chat")):
         trainer = KTOTrainer(
             model, args=KTOConfig(str(tmp_path), **COMMON), train_dataset=rows, processing_class=tokenizer
         )
@@ -81,6 +84,7 @@ def test_sft(work: Work, policy, tmp_path):
         (Dataset.from_polars(rows), False),
         (shaped(work, "sft_tokens"), True),
         (shaped(work, "sft"), True),
+        (shaped(work, "sft_chat"), True),
     ):
         trainer = SFTTrainer(
             model, args=SFTConfig(str(tmp_path), **COMMON), train_dataset=some, processing_class=tokenizer

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.credit import METHODS, in_every_round, labelled, scored_by
-from pipeline.credit.columns import CreditColumns, Trees
+from pipeline.credit.columns import CreditColumns, Trees, ranges
 from pipeline.credit.inputs import INPUTS, NODE
 from pipeline.credit.tables import credit_frame
 from schemas import Credit
@@ -124,6 +124,42 @@ def together(some: list[Trees]) -> Trees:
     )
 
 
+@st.composite
+def renumberings(draw, trees: Trees, *, eldest_first: bool) -> np.ndarray:
+    """`[N]` rows of a tree in another order, parents before children and, on request, first children before others."""
+    children = [np.flatnonzero(trees.parent == row).tolist() for row in range(len(trees.parent))]
+    waiting, order = [0], []
+    while waiting:
+        row = waiting.pop(draw(st.integers(0, len(waiting) - 1)))
+        order.append(row)
+        waiting += children[row][:1] if eldest_first else children[row]
+        siblings = children[trees.parent[row]] if row else [row]
+        waiting += siblings[1:] if eldest_first and row == siblings[0] else []
+    return np.array(order)
+
+
+def renumbered(trees: Trees, order: np.ndarray) -> Trees:
+    """A tree with its rows in that order."""
+    place, tokens = np.argsort(order), token_order(trees, order)
+    return Trees(
+        parent=np.where(trees.parent < 0, -1, place[trees.parent])[order].astype(np.int32),
+        depth=trees.depth[order],
+        tree=trees.tree[order],
+        reward=trees.reward[order],
+        tokens=trees.tokens[tokens],
+        token_offsets=np.concatenate(([0], np.cumsum(trees.token_counts()[order]))),
+        given={
+            name: values[(order if INPUTS[name].per == NODE else tokens).tolist()]
+            for name, values in trees.given.items()
+        },
+    )
+
+
+def token_order(trees: Trees, order: np.ndarray) -> np.ndarray:
+    """`[T]` the tokens of the rows in that order."""
+    return ranges(trees.token_offsets[:-1][order], trees.token_counts()[order])
+
+
 def said(name: str, trees: Trees) -> CreditColumns:
     return METHODS[name].function(trees, METHODS[name].params())
 
@@ -169,8 +205,8 @@ class TestEveryMethod:
                 assert not np.isinf(np.asarray(values, np.float64)).any()
         assert (found.advantage[rendered(trees)] == 0).all(), "nobody sampled what was rendered"
         if found.token_advantages is not None:
-            in_root = np.repeat(trees.parent < 0, np.diff(trees.token_offsets))
-            assert (found.token_advantages[in_root] == 0).all()
+            in_prompts = found.token_advantages[np.repeat(rendered(trees), trees.token_counts())]
+            assert (np.isnan(in_prompts) | (in_prompts == 0)).all()
 
     @settings(deadline=None, max_examples=30)
     @given(st.data())
@@ -186,6 +222,26 @@ class TestEveryMethod:
             pieces = np.split(np.asarray(mine, np.float64), np.cumsum(sizes)[:-1])
             np.testing.assert_allclose(
                 np.concatenate([pieces[at] for at in order]), np.asarray(theirs, np.float64), atol=1e-9, err_msg=column
+            )
+
+    @settings(deadline=None, max_examples=30)
+    @given(st.data())
+    def test_the_order_of_siblings_does_not_matter(self, name, data):
+        """But to GroundedPRM, for which a first child is what its parent's rollout went on with, and others came later:
+        simulated steps are discounted by their distance from the node that was expanded."""
+        some = data.draw(forests(METHODS[name].needs))
+        orders = [data.draw(renumberings(trees, eldest_first=name == "groundedprm")) for trees in some]
+        turned = said(name, together([renumbered(*one) for one in zip(some, orders, strict=True)]))
+        straight, whole = said(name, together(some)), together(some)
+        starts = np.cumsum([0, *map(len, orders)])[:-1]
+        order = np.concatenate([rows + start for rows, start in zip(orders, starts, strict=True)])
+        for column in COLUMNS:
+            mine, theirs = getattr(straight, column), getattr(turned, column)
+            if mine is None:
+                continue
+            at = token_order(whole, order) if column == "token_advantages" else order
+            np.testing.assert_allclose(
+                np.asarray(mine, np.float64)[at], np.asarray(theirs, np.float64), atol=1e-9, err_msg=column
             )
 
     @settings(deadline=None, max_examples=15)
@@ -215,8 +271,13 @@ class TestEveryMethod:
     def test_rows_are_of_the_credit_table(self, name, data):
         trees = together(data.draw(forests(METHODS[name].needs)))
         nodes = pl.DataFrame({"tree": trees.tree.astype(str), "node": np.arange(len(trees.parent))})
-        nodes = nodes.with_columns(task=pl.lit("t"), kind=pl.lit("step"))
-        Credit.validate(credit_frame(nodes.with_columns(pl.col("node").cast(pl.Int32)), trees, said(name, trees), name))
+        prompts = data.draw(st.lists(st.booleans(), min_size=len(nodes), max_size=len(nodes)))
+        nodes = nodes.with_columns(task=pl.lit("t"), kind=pl.Series(["prompt" if one else "step" for one in prompts]))
+        rows = credit_frame(nodes.with_columns(pl.col("node").cast(pl.Int32)), trees, said(name, trees), name)
+        Credit.validate(rows)
+        shown = rows.filter((nodes["kind"] == "prompt") & pl.Series(trees.parent >= 0, dtype=pl.Boolean))
+        assert (shown["advantage"] == 0).all()
+        assert shown["token_advantages"].null_count() == shown.height, "nobody sampled what was rendered"
 
 
 @pytest.mark.parametrize("name", OF_TASKS)

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from labelled_trees import NA, labelled_trees
 from spoken_trees import spoken_trees
 
-from pipeline.credit import anchors
+from pipeline.credit import METHODS, anchors
 from pipeline.credit.anchors import alike_state, same_state
 from pipeline.credit.gigpo import BASELINES, MODES, GigpoParams, gigpo, gigpo_credit
 from pipeline.credit.trajectories import depth_first_leaves
 from pipeline.errors import BadConfig
 from pipeline.golden.gigpo import answer
+from schemas.words import FINISHES
 
 STEP = st.tuples(st.sampled_from([0.0, 0.1, 1.0, 10.0]), st.integers(-1, 3), st.booleans())
 BATCH = st.lists(st.tuples(st.integers(0, 2), st.lists(STEP, max_size=5)), max_size=7)
@@ -211,32 +212,115 @@ def test_vector_fields_may_be_absent_and_states_nested():
     assert alike["step_groups"] == [["a0", "b0"], ["a1"], ["b1"]]
 
 
+def episodes(parent, step_reward, *, state=None, finish=None, calls=None, **given):
+    """Trees as the store has those of an environment: by default all actions could be read."""
+    count = len(parent)
+    trees = spoken_trees(parent, [NA] * count, step_reward=step_reward, tool_calls=calls or {}, **given)
+    trees.given["finish"] = np.array([(finish or {}).get(row, -1) for row in range(count)])
+    trees.given["state"] = np.array(state or [-1] * count)
+    return trees
+
+
 #        0
 #     1     2
 #    3 4    5
 def test_trees_are_their_paths():
-    trees = spoken_trees([-1, 0, 0, 1, 1, 2], [NA] * 6, step_reward=[0.0, 1.0, 0.0, 2.0, 0.0, 0.0])
-    trees.given["state"] = np.array([-1, 4, 4, 5, 5, 5])
+    trees = episodes([-1, 0, 0, 1, 1, 2], [0.0, 1.0, 0.0, 2.0, 0.0, 0.0], state=[-1, 4, 4, 5, 5, 5])
     batch = [(0, [(1.0, 4, True), (2.0, 5, True)]), (0, [(1.0, 4, True), (0.0, 5, True)])]
     batch.append((0, [(0.0, 4, True), (0.0, 5, True)]))
     rows = run(batch).advantage
     expected = [0, (rows[0] + rows[2]) / 2, rows[4], rows[1], rows[3], rows[5]]
     np.testing.assert_allclose(gigpo_credit(trees).advantage, expected)
-    with pytest.raises(BadConfig, match="similarity"):
-        gigpo_credit(trees, GigpoParams(enable_similarity=True))
 
 
 def test_what_was_shown_is_no_step():
     """An observation between two turns discounts nothing and earns nothing."""
-    plain = spoken_trees([-1, 0, 1, 0, 3], [NA] * 5, step_reward=[0.0, 1.0, 2.0, 0.0, 1.0])
-    plain.given["state"] = np.array([-1, 4, 5, 4, 5])
-    shown = spoken_trees(
-        [-1, 0, 1, 2, 0, 4, 5], [NA] * 7, rendered=(2, 5), step_reward=[0.0, 1.0, 0.0, 2.0, 0.0, 0.0, 1.0]
+    plain = episodes([-1, 0, 1, 0, 3], [0.0, 1.0, 2.0, 0.0, 1.0], state=[-1, 4, 5, 4, 5])
+    shown = episodes(
+        [-1, 0, 1, 2, 0, 4, 5], [0.0, 1.0, 0.0, 2.0, 0.0, 0.0, 1.0], rendered=(2, 5), state=[-1, 4, -1, 5, 4, -1, 5]
     )
-    shown.given["state"] = np.array([-1, 4, -1, 5, 4, -1, 5])
     params = GigpoParams(gamma=0.5)
     expected = np.insert(gigpo_credit(plain, params).advantage, (2, 4), 0.0)
     np.testing.assert_allclose(gigpo_credit(shown, params).advantage, expected)
+
+
+BROKEN, MIXED = '[{"name": null, "error": "no JSON"}]', '[{"name": "search"}, {"name": null, "error": "no JSON"}]'
+
+
+@pytest.mark.parametrize(
+    ("calls", "finish", "valid"),
+    [
+        pytest.param({3: BROKEN}, {}, False, id="no call could be read"),
+        pytest.param({3: MIXED}, {}, True, id="one of two could"),
+        pytest.param({3: '[{"name": "search", "ok": false}]'}, {}, True, id="a call that failed was read"),
+        pytest.param({3: '"error"'}, {}, True, id="no list"),
+        pytest.param({}, {3: FINISHES.index("invalid")}, False, id="ended as invalid"),
+        pytest.param({}, {3: FINISHES.index("loop")}, True, id="ended otherwise"),
+    ],
+)
+def test_a_step_that_could_not_be_read_is_fined(calls, finish, valid):
+    trees = episodes([-1, 0, 0, 1], [0.0, 0.0, 1.0, 1.0], state=[-1, 4, 4, 5], calls=calls, finish=finish)
+    rows = run([(0, [(0.0, 4, True), (1.0, 5, valid)]), (0, [(1.0, 4, True)])]).advantage
+    np.testing.assert_allclose(gigpo_credit(trees).advantage, [0, rows[0], rows[2], rows[1]])
+
+
+TEXTS = st.sampled_from(["a door and a key", "a door and a kex", "a door and a lamp", "a lake", ""])
+
+
+@st.composite
+def shown_episodes(draw):
+    """Episodes by task as (text shown or None where the step hangs on the step before, paid)."""
+    step = st.tuples(st.one_of(st.none(), TEXTS), st.sampled_from([0.0, 1.0]))
+    return draw(st.lists(st.lists(st.lists(step, min_size=1, max_size=4), max_size=4), min_size=1, max_size=3))
+
+
+@given(shown_episodes(), st.sampled_from([0.6, 0.95]))
+@settings(max_examples=60, deadline=None)
+def test_alike_states_of_stored_trees_are_those_of_a_loop(tasks, threshold):
+    parent, tree, rendered, text, paid, rows = [], [], [], {}, [], []
+    for number, trajectories in enumerate(tasks):
+        root = len(parent)
+        parent, tree, paid, text[root] = [*parent, -1], [*tree, number], [*paid, 0.0], "the question"
+        firsts: list[str] = []
+        for steps in trajectories:
+            above, trajectory = root, []
+            for turn, (shown, reward) in enumerate(steps):
+                if shown is not None:
+                    rendered.append(len(parent))
+                    text[len(parent)] = shown
+                    parent, tree, paid = [*parent, above], [*tree, number], [*paid, 0.0]
+                    above = len(parent) - 1
+                state = "the question" if shown is None and turn == 0 else shown or None
+                parent, tree, paid = [*parent, above], [*tree, number], [*paid, reward]
+                above = len(parent) - 1
+                near = (
+                    place
+                    for place, first in enumerate(firsts)
+                    if state is not None and SequenceMatcher(None, state, first).ratio() >= threshold
+                )
+                cluster = -1 if state is None else next(near, len(firsts))
+                firsts += [state] if cluster == len(firsts) else []
+                trajectory.append((above, reward, cluster))
+            rows.append((number, trajectory))
+    trees = episodes(parent, paid, tree=tree, rendered=rendered, text=text)
+    params = GigpoParams(enable_similarity=True, similarity_thresh=threshold)
+    expected = np.zeros(len(parent))
+    batch = [(task, [(reward, cluster, True) for _, reward, cluster in steps]) for task, steps in rows]
+    of_steps = iter(direct(batch, params)[:, 4])
+    for _, steps in rows:
+        for row, _, _ in steps:
+            expected[row] = next(of_steps)
+    np.testing.assert_allclose(gigpo_credit(trees, params).advantage, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_of_a_state_the_text_is_needed_or_the_code():
+    method = METHODS["gigpo"]
+    assert "state" in method.needs
+    assert "text" not in method.needs
+    alike = method.under(GigpoParams(enable_similarity=True))
+    assert "text" in alike.needs
+    assert "state" not in alike.needs
+    assert METHODS["mars"].under(METHODS["mars"].params()) is METHODS["mars"]
 
 
 def test_leaves_are_walked_depth_first():

@@ -208,13 +208,14 @@ class TestDialogue:
     def test_each_knows_its_own_goal(self):
         dialogue = made("dialogue", scenarios=[SCENARIO] * 2, turns=3)
         first = dialogue.reset(TASK, 0)
-        assert "sell" in first.text
-        assert "buy" not in first.text
+        assert first.told.endswith("Your goal: sell")
+        assert first.shown == f"{first.told}\nYou begin."
+        assert "buy" not in first.shown
         second = dialogue.step("Good day").observation
-        assert (second.seat, second.text.splitlines()[-1]) == (1, "Ada: Good day")
-        assert "sell" not in second.text
+        assert (second.seat, second.text, second.told.splitlines()[-1]) == (1, "Ada: Good day", "Your goal: buy")
+        assert "sell" not in second.shown
         third = dialogue.step("Hello").observation
-        assert third.text == "Ben: Hello"
+        assert third.shown == "Ben: Hello"
         assert dialogue.step("Bye").done
 
     def test_one_leaves(self):

@@ -163,6 +163,17 @@ class TestRetried:
             assert text.count("<|system|>") == 1
             assert TINY._tokenizer.encode(text, add_special_tokens=False) == ids
 
+    def test_a_retry_that_quotes_its_guidance_is_not_distilled(self, tmp_path):
+        quoted = "The earlier attempt had issues. Apply the lessons and do not mention them."
+        with corridor(tmp_path, says(led=quoted)) as work:
+            write_retries(work)
+            assert all_faults(work) == []
+            found = variants_of(work)
+            assert {(row["dropped"], row["first_node"]) for row in found} == {("retry quotes its guidance", None)}
+            nodes = nodes_of(work)
+            assert nodes.filter(origin="guided_retry", sampled=True)["text"].to_list().count(quoted) >= len(found) > 0
+            assert nodes.filter(origin="retry").is_empty()
+
     def test_a_guided_transcript_has_the_guidance_before_its_first_new_turn(self, retried):
         chat = chat_of(retried.work.policy)
         for row in variants_of(retried.work):

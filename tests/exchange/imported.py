@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -23,7 +24,7 @@ def work_at(folder: Path, suite: str = "foreign") -> Work:
     return make_work(settings, suite=suite, round="r0")
 
 
-def bring_in(work: Work, format: str, path: Path, **options: str) -> Report:
+def bring_in(work: Work, format: str, path: Path, **options: Any) -> Report:
     return write_imports(work, ImportConfig(format, str(path), **options))
 
 

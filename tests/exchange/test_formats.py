@@ -300,6 +300,22 @@ class TestChats:
         assert [row[4] for row in steps(work)] == ["Fix it.", "t", "a.txt"]
         assert not violations(work)
 
+    def test_swe_agent_demonstrations_in_a_history_are_shown_not_written(self, tmp_path: Path):
+        shown = [
+            {"role": "user", "content": "Try.", "is_demo": True},
+            {"role": "assistant", "content": "tried", "is_demo": True},
+        ]
+        history = [{"role": "system", "content": "Be short."}, *shown, {"role": "user", "content": "Fix it."}]
+        history += [*shown, {"role": "assistant", "content": "fixed"}]
+        (tmp_path / "a.traj").write_text(json.dumps({"history": history}))
+        work = work_at(tmp_path)
+        bring_in(work, "swe_agent", tmp_path / "a.traj")
+        (task,) = table(work, "tasks").to_dicts()
+        assert task["question"] == "Fix it."
+        assert [one["content"] for one in json.loads(task["messages"])] == ["Be short.", "Try.", "tried"]
+        kinds = table(work, "nodes").select("text", "kind").rows()
+        assert kinds == [("Fix it.", "prompt"), ("Try.", "prompt"), ("tried", "prompt"), ("fixed", "step")]
+
     def test_swe_agent_without_a_history_has_a_gap(self, tmp_path: Path):
         (tmp_path / "a.traj").write_text(json.dumps({"trajectory": [{"response": "ls", "observation": "a.txt"}]}))
         work = work_at(tmp_path)

@@ -6,6 +6,8 @@ import json
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from exchange.imported import as_lines, bring_in, faults_in, table, violations, work_at
 
@@ -50,6 +52,47 @@ def test_numbers_that_only_python_writes_are_unknown(tmp_path: Path):
     bring_in(work, "trl_stepwise", tmp_path / "a.jsonl")
     assert table(work, "nodes")["text"].to_list() == ["Is it NaN?", "a", "b"]
     assert table(work, "step_labels").select("node", "soft").rows() == [(2, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("text", "read", "fault"),
+    [
+        pytest.param(b"[%s, %s]", 2, None, id="whole"),
+        pytest.param(b"[%s, %s,", 2, 3, id="broken off after an entry"),
+        pytest.param(b'[%s, %s, {"prompt": "q', 2, 3, id="broken off in an entry"),
+        pytest.param(b'[%s, {"prompt": "\xff"}, %s]', 2, 2, id="one is not UTF-8"),
+        pytest.param(b'[{"prompt": NaN}, %s, %s]', 2, 1, id="NaN in one"),
+    ],
+)
+def test_a_broken_list_gives_what_is_whole_in_it(tmp_path: Path, text: bytes, read: int, fault: int | None):
+    entries = (GOOD[:-1] + b', "x": NaN}', GOOD.replace(b'"a"', b'"b"'))
+    (tmp_path / "a.json").write_bytes(text % entries)
+    work = work_at(tmp_path)
+    bring_in(work, "trl_stepwise", tmp_path / "a.json")
+    assert table(work, "nodes")["text"].to_list() == ["q", "a", "b"][: read + 1]
+    assert [number for _, number, _ in violations(work)] == ([] if fault is None else [fault])
+
+
+def test_nan_in_a_session_is_null(tmp_path: Path):
+    said = b'{"type": "user", "message": {"role": "user", "content": "q"}, "cost": NaN}\n'
+    (tmp_path / "a.jsonl").write_bytes(
+        said + b'{"type": "assistant", "message": {"role": "assistant", "content": "a"}}'
+    )
+    work = work_at(tmp_path)
+    bring_in(work, "sessions", tmp_path / "a.jsonl")
+    assert table(work, "nodes")["text"].to_list() == ["q", "a"]
+    assert not violations(work)
+
+
+def test_a_bad_row_of_parquet_is_told_and_the_rest_comes_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    prompts = pa.array([b"q", b"\xff", b"q", b"q" * 1000], pa.binary()).cast(pa.string(), safe=False)
+    table_ = pa.table({"prompt": prompts, "completions": [["a"], ["a"], ["b"], ["a"]], "labels": [[True]] * 4})
+    pq.write_table(table_, tmp_path / "a.parquet")
+    monkeypatch.setattr(reading, "MOST_BYTES", 500)
+    work = work_at(tmp_path)
+    bring_in(work, "trl_stepwise", tmp_path / "a.parquet")
+    assert table(work, "nodes")["text"].to_list() == ["q", "a", "b"]
+    assert violations(work) == [("a.parquet", 2, "not UTF-8 at byte 0"), ("a.parquet", 4, "longer than 500 bytes")]
 
 
 def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from pipeline.environments.tool_calls import ToolCall, calls_json
 from pipeline.errors import BadConfig
+from pipeline.exchange import EXPORTERS
 from pipeline.stages.work import inputs
 from pipeline.store.layout import EVERY_ROUND, Place
 from pipeline.trees.grow import Tree, nodes_frame
@@ -92,6 +94,7 @@ ATIF = {
     "final_metrics": {"total_steps": 4},
     "extra": {"note": "kept"},
 }
+LOOK, UNREAD = ToolCall("ls", {"path": "."}), ToolCall(None, {}, "the call names no tool")
 
 
 def test_prm800k_survives(tmp_path: Path):
@@ -144,7 +147,11 @@ def forests(draw) -> tuple[list[Tree], list[dict]]:
                 case "prompt":
                     tree.add(parent, kind="prompt", origin="prompt", **written)
                 case "step":
-                    calls = draw(st.none() | st.just('[{"id":"c","function":{"name":"f","arguments":"{"}}]'))
+                    calls = draw(
+                        st.none()
+                        | st.just('[{"id":"c","function":{"name":"f","arguments":"{"}}]')
+                        | st.just(calls_json([LOOK, UNREAD], [True, False]))
+                    )
                     tree.add(
                         parent,
                         kind="step",
@@ -242,6 +249,57 @@ def test_an_answer_of_several_steps_is_restored_with_its_one_request(tmp_path: P
         assert_frame_equal(table(here, name), table(there, name))
 
 
+def tool_episode() -> Tree:
+    """As our own environments leave it: a turn that calls a tool, its answer, a turn that calls nothing readable."""
+    tree = Tree("foreign/made/train/000000", "foreign/made/train/000000@r0")
+    tree.add_prompt(None, np.asarray([1, 2], np.int32), text="List.", agent="solver")
+    said = {"origin": "sample", "agent": "solver"}
+    tree.add(0, kind="step", token_ids=[3], text="I look.", tool_calls=calls_json([LOOK], [True]), **said)
+    tree.add(1, kind="prompt", token_ids=[4], text="a.txt", origin="prompt", agent="solver")
+    tree.add(2, kind="step", token_ids=[5], text="Hm.", tool_calls=calls_json([UNREAD], [False]), **said)
+    tree.add(3, kind="prompt", token_ids=[6], text="error", origin="prompt", agent="solver")
+    tree.add(4, kind="step", token_ids=[7], text="a.txt", finish="stop", **said)
+    return tree
+
+
+@pytest.mark.parametrize("format", EXPORTERS)
+def test_a_tool_episode_of_our_own_leaves_in_every_format(tmp_path: Path, format: str):
+    work = work_at(tmp_path / "here")
+    store_forest(work, [tool_episode()], [("foreign/made/train/000000", "foreign/made/train/000000@r0", 5, 1.0)])
+    (file,) = send_out(work, format, tmp_path / "out")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    function = {"name": "ls", "arguments": '{"path":"."}'}
+    match format:
+        case "messages":
+            _, looked, *others = lines[0]["messages"]
+            assert looked["tool_calls"] == [{"id": "call_1_0", "type": "function", "function": function}]
+            assert others == [
+                {"role": "tool", "content": "a.txt", "tool_call_id": "call_1_0"},
+                {"role": "assistant", "content": "Hm."},
+                {"role": "user", "content": "error"},
+                {"role": "assistant", "content": "a.txt"},
+            ]
+        case "sessions":
+            messages = [line["message"] for line in lines[1:]]
+            assert messages[1]["toolCalls"] == [{"id": "call_1_0", "function": function}]
+            assert messages[2] == {"role": "tool", "content": "a.txt", "toolCallId": "call_1_0"}
+            assert [one["role"] for one in messages[3:]] == ["assistant", "user", "assistant"]
+        case "atif":
+            steps = lines[0]["steps"]
+            assert [step["source"] for step in steps] == ["user", "agent", "agent", "user", "agent"]
+            assert steps[1]["tool_calls"] == [
+                {"tool_call_id": "call_1_0", "function_name": "ls", "arguments": {"path": "."}}
+            ]
+            assert steps[1]["observation"] == {"results": [{"source_call_id": "call_1_0", "content": "a.txt"}]}
+        case _:
+            assert "tool_calls" not in str(lines)
+    if format in ("atif", "sessions"):
+        there = work_at(tmp_path / "there")
+        bring_in(there, format, tmp_path / "out")
+        assert not violations(there)
+        assert_frame_equal(table(work, "nodes"), table(there, "nodes"))
+
+
 def test_math_shepherd_of_our_own_forest_reads_as_such(tmp_path: Path):
     here, there = work_at(tmp_path / "here"), work_at(tmp_path / "there")
     rows = {"prompt": "Q", "completions": ["Step 1: a", "Step 2: b"], "labels": [True, False]}
@@ -260,6 +318,19 @@ def test_the_same_file_twice_gives_the_same_bytes(tmp_path: Path):
     assert bring_in(there, "prm800k", file).digest == first.digest
     stored = [sorted((tmp_path / name / "store").rglob("*.parquet")) for name in ("here", "there")]
     assert [path.read_bytes() for path in stored[0]] == [path.read_bytes() for path in stored[1]]
+
+
+def test_a_round_of_other_files_is_replaced_on_request_alone(tmp_path: Path):
+    work = work_at(tmp_path)
+    bring_in(work, "prm800k", as_lines(tmp_path / "a.jsonl", PRM))
+    other = as_lines(tmp_path / "b.jsonl", {"prompt": "q", "completions": ["a"], "labels": [True]})
+    with pytest.raises(BadConfig, match=r"not of .*b\.jsonl; import it into another --round, or give --replace"):
+        bring_in(work, "trl_stepwise", other)
+    assert len(table(work, "nodes")) == 7
+    bring_in(work, "trl_stepwise", other, replace=True)
+    assert table(work, "nodes")["text"].to_list() == ["q", "a"]
+    assert table(work, "step_labels")["labeller"].to_list() == ["trl_stepwise"]
+    assert bring_in(work, "trl_stepwise", other).fresh == 0
 
 
 def test_a_suite_of_other_tasks_is_refused(tmp_path: Path):

@@ -10,19 +10,21 @@ import polars as pl
 import pytest
 from scripted_round import Pupil, read, run, scripted
 
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, BadTable
 from pipeline.hygiene.benchmarks import Overlap
 from pipeline.hygiene.examine import count_private, hygiene_rows
-from pipeline.hygiene.leaving import Leaving, leaving
+from pipeline.hygiene.leaving import TEXTS, Leaving, leaving
 from pipeline.hygiene.near import Near
 from pipeline.hygiene.report import COLUMNS, hygiene_facts, hygiene_section
+from pipeline.stages.earlier import refuse_replaced
 from pipeline.stages.hygiene import HygieneConfig, write_hygiene
 from pipeline.stages.work import Work
 from pipeline.store.layout import Place
 from pipeline.store.write import validated
-from schemas import Hygiene, Nodes, Tasks
+from schemas import TABLES, Hygiene, Nodes, Tasks
 from schemas.base import column_types
 
+KEY = f"ghp_{'a1B2' * 9}"
 TASK = dict.fromkeys(column_types(Tasks)) | {"suite": "s", "band": "easy", "question": "?", "answer": "1"}
 
 
@@ -113,6 +115,16 @@ class TestLeaving:
         assert out.tally["nodes", "tokens_withheld"] == out.tally["nodes", "redacted"] == 1
         assert out.tally["nodes", "withheld"] == 1
 
+    def test_redacted_json_is_json(self):
+        out = leaving(found(mail="personal"), policy="redact")
+        said = json.dumps([{"record": {"to": "\nann@example.org", "card": 4111111111111111, "n": 2.5, "ok": True}}])
+        rows = pl.DataFrame({"task": ["mail"], "text": [said], "token_values": [[0.5]]})
+        (row,) = out.passed("scores", rows).to_dicts()
+        assert json.loads(row["text"]) == [
+            {"record": {"to": "\n[email]", "card": "[card number]", "n": 2.5, "ok": True}}
+        ]
+        assert row["token_values"] is None
+
     def test_training_rows_go_with_their_tokens(self):
         out = leaving(found(mail="personal"), policy="redact")
         rows = pl.DataFrame({"task": ["mail", "free"], "input_ids": [[1], [2]]})
@@ -161,6 +173,58 @@ class TestStage:
         place = Place("three", "r0", "hygiene", "train-000")
         assert str(tmp_path) not in str(store.store.entry("hygiene", place).inputs)
 
+    @pytest.mark.parametrize(("table", "column"), [(table, one) for table, of in TEXTS.items() for one in sum(of, ())])
+    def test_a_secret_is_found_wherever_words_leave(self, work: Work, tmp_path, table: str, column: str):
+        task = work.store.tasks("three", split="train")["task"][0]
+        said = json.dumps(["\n" + KEY]) if column in TEXTS[table].json else f"it is {KEY}"
+        leaking = replace(work, settings=replace(work.settings, store=tmp_path / "store"))
+        for name in ("tasks", "nodes", "verdicts", "requests"):
+            for place in work.store.places(name):
+                rows = work.store.read(name, [place])
+                if (name, place.stage) in ((table, "tasks"), (table, "rollouts")):
+                    number = pl.int_range(pl.len()).over("task")
+                    there = (pl.col("task") == task) & (number == int(name == "nodes"))
+                    rows = rows.with_columns(pl.when(there).then(pl.lit(said)).otherwise(column).alias(column))
+                    if column == "error" and table == "verdicts":
+                        rows = rows.with_columns(reward=pl.when(~there).then("reward"))
+                leaking.store.write(name, rows, place, inputs={})
+        key = {"task": task, "tree": f"{task}@r0", "node": 1}
+        beside = {
+            "scores": key | {"name": "source"},
+            "step_labels": key | {"labeller": "human", "version": "1", "hard": True},
+            "variants": {
+                "task": task,
+                "variant": "v",
+                "tree": key["tree"],
+                "kind": "retry",
+                "source_leaf": 1,
+                "author": "policy",
+            },
+        }
+        if table in beside:
+            types = column_types(TABLES[table])
+            row = pl.DataFrame([dict.fromkeys(types) | beside[table] | {column: said}], schema=types, orient="row")
+            leaking.store.write(table, row, Place("three", "r0", "retries", "train-000"), inputs={})
+        write_hygiene(leaking)
+        found = read(leaking, "hygiene").filter(pl.col("secrets") > 0)
+        assert found.select("task", "withheld").rows() == [(task, "secret")]
+
+    def test_what_is_said_later_asks_for_another_look(self, work: Work, tmp_path):
+        later = replace(work, settings=replace(work.settings, store=tmp_path / "store"))
+        for table in ("tasks", "nodes", "verdicts"):
+            for place in work.store.places(table):
+                later.store.write(table, work.store.read(table, [place]), place, inputs={})
+        write_hygiene(later)
+        refuse_replaced(later, "hygiene")
+        types = column_types(TABLES["scores"])
+        said = dict.fromkeys(types) | {"task": "t", "tree": "t@r0", "node": 1, "name": "source", "text": "[]"}
+        rows = pl.DataFrame([said], schema=types, orient="row")
+        later.store.write("scores", rows, Place("three", "r0", "source", "train-000"), inputs={})
+        with pytest.raises(BadTable, match="before what is said of its nodes changed; run `branchpoint hygiene"):
+            refuse_replaced(later, "hygiene")
+        assert write_hygiene(later).fresh == 1
+        refuse_replaced(later, "hygiene")
+
     def test_refusals(self, work: Work):
         for config, said in (
             (HygieneConfig(similarity=0.0), "similarity is 0"),
@@ -177,6 +241,6 @@ class TestStage:
         facts = hygiene_facts([read(work, "hygiene").select(COLUMNS)])
         assert (facts.tasks, facts.sources) == (5, {("reasoning_gym chain_sum", None): 5})
         text = hygiene_section(facts._replace(withheld={"secret": 1}, benchmarks={"gsm8k": 2}))
-        assert "| reasoning_gym chain_sum | not stated | 5 |" in text
+        assert "| `reasoning_gym chain_sum` | not stated | 5 |" in text
         assert "Held to be withheld, 1 tasks: a secret was found in its texts." in text
         assert "Tasks that share n-grams with `gsm8k`: 2." in text

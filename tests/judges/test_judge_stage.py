@@ -43,6 +43,8 @@ class Grader(Pupil):
             answer = f"{lines[-1]} {'correct' if right else 'incorrect'}"
         elif "List the subgoals" in text:
             answer = '{"subgoals": ["add", "answer"]}'
+        elif "steps of a solution, each between tags" in text:
+            answer = '{"wrong_steps": []}' if request.sample else "I will not."
         elif "were achieved by" in text:
             answer = '{"achieved": ["answer"]}' if "Step:\n####" in text else "?"
         else:
@@ -105,6 +107,16 @@ def test_nothing_is_asked_twice(work, grader):
     assert newest(labels)["version"].str.ends_with("-k=2").all()
 
 
+def test_answers_that_cannot_be_read_stay_a_figure(work):
+    """Of what is stored: a run that asks nothing tells the same."""
+    first, again = (write_judgements(work, JudgeConfig(("capo",)))[0] for _ in range(2))
+    labels = read(work, "step_labels", "capo")
+    assert (first.fresh, again.fresh) == (1, 0)
+    assert first.numbers == again.numbers
+    assert first.numbers["unread"] == labels["unread"].sum() == 2 * labels["tree"].n_unique()
+    assert (labels.filter(pl.col("hard").is_not_null())["k"] == 3).all()
+
+
 def test_scores_of_a_judge_and_those_that_another_file_replaced(work, tmp_path):
     (report,) = write_judgements(work, JudgeConfig(("calm",), per_task=1))
     scores = read(work, "scores", "subgoals")
@@ -112,7 +124,7 @@ def test_scores_of_a_judge_and_those_that_another_file_replaced(work, tmp_path):
     assert set(roots["text"]) == {'["add", "answer"]'}
     assert set(steps["text"]) == {'["answer"]', None}
     assert report.rows["scores"] == scores.height
-    assert report.numbers["unread"] == report.numbers["untold"] == steps["text"].null_count() > 0
+    assert report.numbers["untold"] == steps["text"].null_count() > 0
     refuse_replaced(work, "scores")
     path = tmp_path / "mine.jsonl"
     path.write_text(json.dumps({"tree": roots["tree"][0], "node": 0, "text": "[]"}))

@@ -7,38 +7,42 @@ import json
 import numpy as np
 import pytest
 
+from pipeline.errors import BadConfig
 from pipeline.judges import JUDGES
+from pipeline.judges.adasearch import AdaSearchJudge
 from pipeline.judges.capo import CapoJudge
 from pipeline.judges.cases import Attempt, Case
+from pipeline.judges.epo import EpoJudge
 from pipeline.judges.genprm import GenPrmJudge, read_chance
 from pipeline.judges.lare import LaReJudge, fit_decoder, latent_factors
+from pipeline.judges.search_r2 import SearchR2Judge
 from pipeline.judges.sophiavl import SophiaVlJudge
 from pipeline.judges.sotopia_rl import SotopiaJudge, read_attributions
 from pipeline.judges.talk import Reply, Said, shared
 from pipeline.judges.thinkprm import ThinkPrmJudge
 from pipeline.judges.tp_grpo import TpGrpoJudge
 from pipeline.judges.wording import wording
-from pipeline.labels.given import JUDGING
+from pipeline.labels.given import JUDGING, SCORING
 from pipeline.prompts import load_pack
 from pipeline.tools.sandbox import Sandbox
 
 TASK = {"task": "t", "question": "1 + 2 + 3 =", "answer": "6"}
-GOOD = Attempt((1, 2, 3), ("1 + 2 = 3", "3 + 3 = 6", "#### 6"), (True, True, True), True)
-BAD = Attempt((4, 5, 6), ("1 + 2 = 4", "4 + 3 = 7", "#### 7"), (True, True, True), False)
+GOOD = Attempt((1, 2, 3), ("1 + 2 = 3", "3 + 3 = 6", "#### 6"), (True, True, True), 1.0)
+BAD = Attempt((4, 5, 6), ("1 + 2 = 4", "4 + 3 = 7", "#### 7"), (True, True, True), 0.0)
 
 
 def reply(text: str, *, tokens: int = 0, logprob: float = -0.1) -> Reply:
     return Reply(text, ("x",) * tokens, (logprob,) * tokens)
 
 
-def talk(judge, answers, *attempts: Attempt) -> tuple[dict[tuple[int, str], Said], list[str]]:
+def talk(judge, answers, *attempts: Attempt, told: str = "") -> tuple[dict[tuple[int, str], Said], list[str]]:
     """What a judge says by node and name, and the prompts it asked.
 
     answers: texts by a part of the prompt; a list is given one after the other.
     """
     name = next(name for name, kind in JUDGES.items() if kind is type(judge))
     words = wording(name, load_pack("instruct"))
-    held, asked = judge.talk(Case(TASK, "t@r0", 0, attempts or (GOOD,)), words), []
+    held, asked = judge.talk(Case(TASK, "t@r0", 0, attempts or (GOOD,), told), words), []
     replies: list[Reply] | None = None
     while True:
         try:
@@ -57,8 +61,29 @@ def labels(said: dict[tuple[int, str], Said]) -> dict[int, tuple]:
     return {node: (one.hard, one.k, one.successes) for (node, _), one in said.items()}
 
 
-def test_judges_that_label_are_known_to_the_labellers():
+def test_judges_are_known_by_what_they_give():
     assert {name for name, judge in JUDGES.items() if not judge.names} == set(JUDGING)
+    assert {name for name, judge in JUDGES.items() if judge.names} == set(SCORING)
+
+
+JSON_ASKED = "Answer with one JSON object"
+
+
+@pytest.mark.parametrize("name", JUDGES)
+def test_answers_in_json_are_held_to_a_schema_that_the_example_of_the_prompt_has(name):
+    """Unless the engine cannot; other answers are free."""
+    attempts = (GOOD, BAD, Attempt((7, 8), ("Who?", "[a] A\nb"), (True, False), None))
+    for guided in (True, False):
+        held = JUDGES[name]().talk(Case(TASK, "t@r0", 0, attempts), wording(name, load_pack("instruct"), guided=guided))
+        for ask in next(held):
+            system = ask.messages[0]["content"]
+            assert bool(ask.sampling.schema) == (guided and JSON_ASKED in system)
+            if ask.sampling.schema:
+                keys = list(json.loads(ask.sampling.schema)["properties"])
+                example = system.split(JSON_ASKED)[1]
+                assert all(f'"{key}"' in example for key in keys if key != "Utterance 2")
+        held.close()
+    assert wording(name, load_pack("instruct")).version != wording(name, load_pack("instruct"), guided=False).version
 
 
 class TestCapo:
@@ -95,7 +120,7 @@ class TestGenPrm:
         assert read_chance(word, words) == pytest.approx(0.1)
 
     def test_steps_that_read_the_same_are_asked_about_once(self):
-        twin = Attempt((7, 8, 9), GOOD.texts, GOOD.said, True)
+        twin = Attempt((7, 8, 9), GOOD.texts, GOOD.said, 1.0)
         said, asked = talk(GenPrmJudge(), {"Judge the last step": "nothing"}, GOOD, twin)
         assert len(asked) == 3
         assert set(said) == {(node, "") for node in (1, 2, 3, 7, 8, 9)}
@@ -164,9 +189,88 @@ class TestSotopia:
         assert "<Utterance 1>\nThe blanket." in asked[0]
         assert "<other>\nWhat do you want?" in asked[0]
 
+    def test_what_was_told_stands_apart_from_what_was_said(self):
+        heard = self.dialogue._replace(before=("Good day.",), after=("Agreed.",))
+        _, asked = talk(SotopiaJudge(retries=0), {"Score": "{}", "much it": "{}"}, heard, told="Your goal: a blanket.")
+        for text in asked:
+            told, said = text.split("What the speaker was told:\n")[1].split("\n\nDialogue:\n")
+            assert told == "Your goal: a blanket."
+            assert said.startswith("<other>\nGood day.\n</other>\n<Utterance 0>\nHello.\n</Utterance 0>\n<other>")
+            assert "</Utterance 1>\n<other>\nAgreed.\n</other>\n" in said
+
     def test_texts_that_are_no_object(self):
         assert read_attributions("[1, 2]", 2) is None
         assert read_attributions('{"Utterance 0": true, "Utterance 1": "2"}', 2) == [None, None]
+
+
+class TestEpo:
+    def test_a_turn_is_key_that_an_episode_through_it_names(self):
+        other = GOOD._replace(nodes=(1, 2, 9), reward=None)
+        answers = {"decisive": ['{"key_utterances": [0, 7, "2"]}', '{"key_utterances": [1]}']}
+        said, asked = talk(EpoJudge(), answers, GOOD, other)
+        values = {node: one.value for (node, _), one in said.items()}
+        assert values == {1: 1.0, 2: 1.0, 3: 1.0, 9: 0.0}
+        assert "Score: 1\n" in asked[0]
+        assert "Score: not known\n" in asked[1]
+
+    @pytest.mark.parametrize("text", ["none", '{"key_utterances": 3}', "[0]"])
+    def test_what_cannot_be_read_is_untold(self, text):
+        said, _ = talk(EpoJudge(), {"decisive": text})
+        assert {(one.value, one.text) for one in said.values()} == {(None, json.dumps(text))}
+        assert sum(one.unread for one in said.values()) == 1
+
+
+class TestSearchR2:
+    found = Attempt(
+        (1, 2, 3, 4, 5),
+        (
+            "search",
+            "<tool_response>\n[a-1] Ada\nBorn in [1]\n\nx.\n\n[b] Bo\n</tool_response>",
+            "again",
+            "nothing",
+            "Ada",
+        ),
+        (True, False, True, False, True),
+        1.0,
+    )
+
+    def test_each_passage_of_a_step_is_asked_about(self):
+        said, asked = talk(SearchR2Judge(), {"<passage 1>": '{"useful": [1, 0]}'}, self.found)
+        assert {key: one.text for key, one in said.items()} == {(1, "useful"): "[1, 0]"}
+        assert "<passage 0>\n[a-1] Ada\nBorn in [1]\n\nx.\n</passage 0>\n<passage 1>\n[b] Bo" in asked[0]
+        assert len(asked) == 1
+
+    @pytest.mark.parametrize("text", ["yes", '{"useful": [1]}', '{"useful": [1, 2]}', '{"useful": [1, "0"]}'])
+    def test_what_cannot_be_read_is_unknown(self, text):
+        said, _ = talk(SearchR2Judge(), {"<passage 1>": text}, self.found)
+        assert {key: (one.text, one.unread) for key, one in said.items()} == {(1, "useful"): (None, 1)}
+
+    def test_passages_of_another_form(self):
+        shown = self.found._replace(texts=("q", "Doc 1: a\nDoc 2: b\nDoc 3: c", "", "", ""))
+        said, _ = talk(SearchR2Judge(passage=r"Doc \d+:"), {"<passage 2>": '{"useful": [0, 0, 1]}'}, shown)
+        assert said[1, "useful"].text == "[0, 0, 1]"
+        with pytest.raises(BadConfig, match="search_r2 passage '\\(' is no expression"):
+            SearchR2Judge(passage="(")
+
+
+class TestAdaSearch:
+    @pytest.mark.parametrize(
+        ("judge", "texts", "calls", "searched"),
+        [
+            (AdaSearchJudge(), ("a", "b"), (None, None), 0),
+            (AdaSearchJudge(), ("a", "b"), ('[{"name": "search", "ok": false}]', None), 1),
+            (AdaSearchJudge(), ("a", "b"), ('[{"name": "calculator"}, {"name": null}]', "?"), 0),
+            (AdaSearchJudge(tool="wiki"), ("a", "b"), (None, '[{"name": "wiki"}]'), 1),
+            (AdaSearchJudge(decision="do"), ("I know. <do> No_search\n</do>", "b"), ('[{"name": "search"}]', None), 0),
+            (AdaSearchJudge(decision="do"), ("<do>search</do>", "<do>no_search</do>"), (None, None), 1),
+            (AdaSearchJudge(decision="do"), ("<do>perhaps</do>", "b"), (None, None), -1),
+            (AdaSearchJudge(decision="do"), ("a", "b"), ('[{"name": "search"}]', None), -1),
+        ],
+    )
+    def test_the_run_itself_tells(self, judge, texts, calls, searched):
+        said, asked = talk(judge, {}, Attempt((4, 5), texts, (True, True), None, calls))
+        assert {key: one.value for key, one in said.items()} == {(5, "searched"): searched}
+        assert asked == []
 
 
 class TestCalm:

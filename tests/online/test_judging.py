@@ -42,5 +42,7 @@ def test_what_a_round_makes_for_a_method():
     assert judges_of("pure", "genprm") == ("genprm",)
     assert judges_of("grpo", "genprm") == ()
     assert judges_of("lare", "monte_carlo") == ("lare",)
+    assert lacking("brpo") == ["budget"]
+    assert lacking("brpo", strategy="brpo") == []
     assert lacking("malt") == ["answers of the generator", "answers of the verifier", "answers of the refiner"]
     assert not any(lacking(name) for name in ("grpo", "pure", "capo", "lare", "calm", "oprl", "archer", "hicra"))

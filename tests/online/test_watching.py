@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.credit import METHODS
 from pipeline.errors import BadConfig
+from pipeline.generation.budget.allotment import allotted_samples
 from pipeline.stages.credit import read_params
-from trainers.online.allocation import allotted_samples
 from trainers.online.recipe import load_recipe, recipes, scheduled
 from trainers.online.replay import chosen_rows
 from trainers.online.round_work import chosen_shards
@@ -102,6 +102,16 @@ def rows(*names: str) -> pl.DataFrame:
 def test_what_an_update_takes_of_earlier_rounds(options, taken):
     rounds = [rows("a1", "b2"), rows("a3", "b4"), rows("a5", "b6")]
     assert chosen_rows(rounds, **options).rows() == taken
+
+
+@pytest.mark.parametrize(
+    ("uses", "rounds"), [pytest.param(1, {0, 1}, id="used once: at random"), pytest.param(3, {1}, id="by priority")]
+)
+def test_which_rows_of_a_task_are_taken(uses, rounds):
+    given = [rows("a1", "a2"), rows("a3")]
+    drawn = [chosen_rows(given, age=1, uses=uses, per_task=1, seed=seed)["round"].to_list() for seed in range(20)]
+    assert all(len(one) == 1 for one in drawn)
+    assert {one[0] for one in drawn} == rounds
 
 
 def test_rows_that_were_not_taken_wait_until_they_are_too_old():

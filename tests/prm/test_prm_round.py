@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from random_policy import one_thread
+from random_policy import one_thread, save_other_tokenizer
 from scripted_round import Pupil, read, run, scripted
 
 from pipeline.errors import BadConfig, BadInput, BadModel, BadTable
@@ -16,6 +16,7 @@ from pipeline.labels.ledger import newest
 from pipeline.labels.prm import find_prm, prm_folder
 from pipeline.labels.prm_model import score_steps
 from pipeline.stages.held_out import Solutions, filed_solutions, sampled_solutions
+from pipeline.stages.informing import scores_of
 from pipeline.stages.prm_evals import (
     Judged,
     PrmEvalConfig,
@@ -27,8 +28,10 @@ from pipeline.stages.prm_evals import (
 )
 from pipeline.stages.prm_scores import PrmScoresConfig, write_prm_scores
 from pipeline.stages.prm_steps import PrmStepsConfig, write_prm_steps
+from pipeline.stages.rollouts import RolloutConfig, write_rollouts
 from pipeline.stages.work import Work
 from pipeline.tasks.arithmetic import first_error, read_sum
+from pipeline.trees.draft import Reading, Spot, new_draft
 from trainers.prm_compare import PrmCompareRecipe, compare_prms
 from trainers.prm_recipe import PrmRecipe
 from trainers.prm_stages import train_prm_model
@@ -50,6 +53,26 @@ def work(tmp_path_factory) -> Work:
         yield made
 
 
+def test_it_guides_a_search(work: Work):
+    params = {"prm": NAME, "beam": 2, "branching": 2, "segment": 24}
+    searched = replace(work, round="guided")
+    report = write_rollouts(searched, RolloutConfig("guided", params=json.dumps(params)))
+    assert report.numbers["truncated"] == 0
+    [place] = searched.places("nodes")
+    entry = work.store.entry("nodes", place)
+    prm = find_prm(NAME, policies=work.settings.policies)
+    assert json.loads(entry.inputs["config"])["prm"] == f"{NAME}-{prm.fingerprint}"
+    nodes = work.store.read("nodes", [place])
+    assert set(nodes["origin"]) == {"prompt", "sample", "branch"}
+    draft = new_draft("t", "t@r", np.arange(5, 9), text="", max_tokens=9, reading=Reading(str, list))
+    draft.write(draft.root, np.arange(9, 15), origin="sample", kind="step")
+    spots = [Spot(1, 3), Spot(1, 6)]
+    expected = score_steps(prm, [np.arange(5, 15)], [[6, 9]])
+    assert scores_of(prm)(draft, spots) == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(BadModel, match="nowhere"):
+        write_rollouts(searched, RolloutConfig("guided", params='{"prm": "nowhere"}'))
+
+
 class TestTraining:
     def test_a_current_model_is_left_alone(self, work: Work):
         again = train_prm_model(work, PrmRecipe(**SHORT))
@@ -62,6 +85,11 @@ class TestTraining:
         other = train_prm_model(work, PrmRecipe(name="other", seed=1, **SHORT))
         assert other.fresh == 1
         assert other.digest != before == find_prm(NAME, policies=work.settings.policies).fingerprint
+
+    def test_another_tokenizer_is_refused_before_the_first_step(self, work: Work, tmp_path: Path):
+        other = replace(work, policy_name=str(save_other_tokenizer(tmp_path / "other")), on_progress=pytest.fail)
+        with pytest.raises(BadInput, match="its tokens spell"):
+            train_prm_model(other, PrmRecipe(name="foreign", **SHORT))
 
     def test_rows_are_wanted_first(self, work: Work):
         with pytest.raises(BadTable, match="run `branchpoint prm-steps --labels judge` first"):

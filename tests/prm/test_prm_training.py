@@ -45,7 +45,7 @@ def prm_rows(count: int = 40) -> pl.DataFrame:
             {
                 "row": f"t@r/m/{number}",
                 "node": number,
-                "steps": ["a", "b"],
+                "steps": ["", ""],
                 "step_nodes": [1, 2],
                 "hard": [ends[0] == 11, ends[1] == 11],
                 "soft": [0.75 if end == 11 else 0.25 for end in ends],

@@ -225,6 +225,20 @@ def test_files_of_the_release_before_go_and_others_stay(fake, folder):
     assert gone not in held(fake)
 
 
+def test_a_repository_is_verified_with_files_of_others_in_it(fake, folder, monkeypatch, capsys):
+    publish(client(fake), local_release(folder))
+    repo = fake.repos["datasets", REPO]
+    repo.commit({**repo.commits[repo.head], "LICENSE": b"as is", "mine/notes.txt": b"x"})
+    monkeypatch.setattr("pipeline.publish.hub.Hub", lambda: client(fake))
+    options = argparse.Namespace(release=REPO, revision=None, no_rebuild=True, json=True)
+    assert run_verify(options) == 0
+    repo.commit({**repo.commits[repo.head], "nodes/stray.txt": b"x"})
+    capsys.readouterr()
+    assert run_verify(options) == 1
+    found = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [one["what"] for one in found if not one["passed"]] == ["nodes/stray.txt"]
+
+
 @pytest.mark.parametrize(
     ("files", "private", "said"),
     [

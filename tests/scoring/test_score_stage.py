@@ -12,7 +12,14 @@ import torch
 from environments.played_round import SEEDS, played
 from scripted_round import read
 
+from pipeline.comparison.lines import Line
+from pipeline.credit import METHODS as EVERY_METHOD
+from pipeline.credit.inputs import INPUTS
+from pipeline.credit.tables import seen_by
+from pipeline.credit_report import cost
+from pipeline.credit_report.lines import lines_of
 from pipeline.errors import BadConfig, BadModel
+from pipeline.stages.agreement import write_agreement
 from pipeline.stages.credit import CreditConfig, write_credit
 from pipeline.stages.episodes import EpisodeConfig, write_episodes
 from pipeline.stages.standing import audit_standing
@@ -24,7 +31,8 @@ from trainers.cli import main
 from trainers.scores import PASSES
 from trainers.scores.critic_recipe import CriticRecipe
 from trainers.scores.critic_stage import split_tasks, train_critic
-from trainers.scores.passes import ScoreConfig
+from trainers.scores.passes import LIKELIHOODS, Passes, ScoreConfig
+from trainers.scores.rounds import batches
 from trainers.scores.stage import asked_for, write_model_scores
 from trainers.stages import policy_name
 
@@ -80,6 +88,40 @@ def test_every_method_has_what_it_reads(scored):
     reports = write_credit(work, CreditConfig(METHODS))
     assert all(done.numbers["credited"] > 0 and done.numbers["nonzero_share"] > 0 for done in reports)
     assert all(found.passed for found in audit_standing(work.store))
+
+
+def test_the_credit_report_of_methods_that_models_score(scored):
+    work, _, _ = scored
+    write_credit(work, CreditConfig(METHODS))
+    write_agreement(work)
+    nodes = read(work, "nodes")
+    lines: dict[str, Line] = {line.name: line for line in lines_of(read(work, "evals", "agreement"))}
+    for name, passes in {"hicra": 0, "archer": 1, "attention_rhythm": 1, "oprl": 1, "t_reg": 2, "ma_rlhf": 2}.items():
+        line, method = lines[f"credit/{name}"], EVERY_METHOD[name]
+        steps = line.figures["zero_share"].count
+        read_tokens = nodes.filter(seen_by(method))["token_count"].sum()
+        assert line.value("extra_passes_per_1k") == pytest.approx(1000 * passes * read_tokens / steps)
+        branched = nodes.filter(origin="branch")["token_count"].sum() if "branch" in method.origins else 0
+        assert line.value("extra_tokens_per_1k") == pytest.approx(1000 * branched / steps)
+        assert line.figures["resample_spread"].count > 0
+
+
+@pytest.mark.parametrize("what", [name for name in PASSES if set(PASSES[name]) & set(INPUTS)])
+def test_passes_of_the_credit_report_are_those_that_are_run(scored, what):
+    """Of a round that fits into a pack, the model runs as often as the report counts; what is done once a round is
+    done by the first look at it."""
+    work, _, _ = scored
+    passes = Passes(work, ScoreConfig(max_tokens=1 << 16))
+    (one,) = [passes.likelihoods([what])] if what in LIKELIHOODS else [getattr(passes, what)()]
+    (batch,) = batches(work, list(work.shards()), columns=one.columns)
+    one.say(batch)
+    runs_of: list[int] = []
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, inputs: runs_of.append(1) if type(module).__name__ == "LlamaModel" else None
+    )
+    with hook:
+        one.say(batch)
+    assert len(runs_of) == len({cost.PASSES[name] for name in one.names} - {""})
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import polars as pl
 import pytest
+from random_policy import save_other_tokenizer
 from scripted_round import Pupil, scripted
 
-from pipeline.errors import BadConfig, StoreFull
+from pipeline.errors import BadConfig, BadInput, StoreFull
 from pipeline.stages.best_answers import write_best_answers
 from pipeline.stages.interventions import InterventionConfig, write_interventions
 from pipeline.stages.pairs import write_pairs
@@ -28,7 +30,7 @@ from trainers.offline.methods import METHODS, amplified_rows
 from trainers.offline.table import GAIN, markdown, table_of
 from trainers.offline.teach import counted
 from trainers.recipes import DpoRecipe, IntRecipe, SftRecipe, TRegRecipe
-from trainers.stages import build_token_rewards
+from trainers.stages import build_token_rewards, train_sft_policy, train_treg_policy
 
 SHORT = {"tokens": 200, "steps": 2, "samples": 4, "role_samples": 2}
 
@@ -138,6 +140,30 @@ def test_weights_of_r3l_are_the_advantages_of_its_trained_tokens(work):
         assert row["input_ids"] == said["prompt_ids"] + said["answer_ids"]
         wanted = [0.0] * len(said["prompt_ids"]) + [value or 0.0 for value in said["advantages"]]
         assert row["weights"] == pytest.approx(wanted)
+
+
+def test_rows_of_r3l_are_learnt_by_a_command_of_their_own(work):
+    write_retry_rows(work)
+    report = train_sft_policy(work, SftRecipe(rows="retry_rows", steps=2, name="r3l"))
+    assert report.numbers["trained_rows"] == len(amplified_rows(work))
+    assert report.rows == {"rl_samples": work.store.rows("rl_samples", work.places("rl_samples")[0])}
+    assert (work.settings.policies / "three-r0-r3l" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("train", "recipe"),
+    [
+        pytest.param(train_treg_policy, TRegRecipe(steps=1), id="treg"),
+        pytest.param(train_sft_policy, SftRecipe(rows="retry_rows", steps=1), id="r3l"),
+    ],
+)
+def test_another_tokenizer_is_refused_before_the_first_step(work, tmp_path, train, recipe):
+    for write in (write_pairs, build_token_rewards, write_retry_rows):
+        write(work)
+    other = replace(work, policy_name=str(save_other_tokenizer(tmp_path / "other")), on_progress=pytest.fail)
+    with pytest.raises(BadInput, match="its tokens spell"):
+        train(other, replace(recipe, name="foreign"))
+    assert not (work.settings.policies / "three-r0-foreign").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 """A trained model's folder appears whole, or what stood in its place stays."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import StoreFull
-from trainers.saving import new_folder
+from trainers import saving
+from trainers.saving import new_folder, source_digest
 
 
 def names(folder: Path) -> dict[str, list[str]]:
@@ -35,3 +37,15 @@ def test_what_a_killed_process_set_aside_is_put_back(tmp_path: Path):
     with pytest.raises(StoreFull), new_folder(tmp_path / "policy") as part:
         (part / "no" / "third").touch()
     assert names(tmp_path) == {"policy": ["first"]}
+
+
+def test_the_digest_is_of_every_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    digests = [source_digest()]
+    for package in saving.PACKAGES:
+        shutil.copytree(Path(saving.__file__).parents[1] / package, tmp_path / package)
+    monkeypatch.setattr(saving, "__file__", str(tmp_path / "trainers" / "saving.py"))
+    for line in ("", "# more"):
+        with (tmp_path / "schemas" / "tasks.py").open("a") as file:
+            file.write(line)
+        digests.append(source_digest.__wrapped__())
+    assert digests[0] == digests[1] != digests[2]

@@ -17,6 +17,7 @@ from pipeline.stages.patches import PatchConfig, patch_rows
 from pipeline.stages.verdicts import judged_shard
 from pipeline.stages.work import Work
 from trainers.recipes import DpoRecipe, IntRecipe, RunRecipe, SftRecipe, TRegRecipe
+from trainers.weighed_rows import amplified, with_answers
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def rewarded_pairs(work: Work) -> pl.DataFrame:
     rewards = stored_rows(
         work, table="token_rewards", stage="token_rewards", made_by=("branchpoint-train token-rewards",)
     )
-    return rewards.join(_outcome(work).select("row"), on="row", how="semi", maintain_order="left")
+    return with_answers(work, rewards.join(_outcome(work).select("row"), on="row", how="semi", maintain_order="left"))
 
 
 def interventions(work: Work, *, clone: str) -> pl.DataFrame:
@@ -78,20 +79,11 @@ def interventions(work: Work, *, clone: str) -> pl.DataFrame:
 
 
 def amplified_rows(work: Work) -> pl.DataFrame:
-    """R3L's rows with `weights`: the advantage of each trained token, which may be negative. R3L's offline form."""
+    """R3L's offline form: rows with `weights`."""
     rows = stored_rows(
         work, table="rl_samples", stage="retry_rows", made_by=("branchpoint retries", "branchpoint retry-rows")
     )
-    weighed = rows.select(
-        "task",
-        "row",
-        input_ids=pl.concat_list("prompt_ids", "answer_ids"),
-        weights=pl.concat_list(
-            pl.col("prompt_ids").list.eval(0 * pl.element().cast(pl.Float32)),
-            pl.col("advantages").list.eval(pl.element().fill_null(0.0)),
-        ),
-    )
-    return weighed.filter(pl.col("weights").list.eval(pl.element() != 0).list.any())
+    return amplified(with_answers(work, rows))
 
 
 _ROLES = ("branchpoint roles", "branchpoint verdicts")
@@ -125,7 +117,7 @@ METHODS: dict[str, Method] = {
     "sft": {"solve": (Lesson(_best, SftRecipe()),)},
     "dpo": {"solve": (Lesson(_outcome, DpoRecipe(sft_weight=0.0)),)},
     "dpo_sft": {"solve": (Lesson(_outcome, DpoRecipe()),)},
-    "step_dpo": {"solve": (Lesson(_steps, DpoRecipe(sft_weight=0.0)),)},
+    "step_dpo": {"solve": (Lesson(_steps, DpoRecipe(beta=0.5, sft_weight=0.0)),)},
     "tdpo": {"solve": (Lesson(_outcome, DpoRecipe(sft_weight=0.0, loss_type="tdpo2")),)},
     "treg": {"solve": (Lesson(rewarded_pairs, TRegRecipe(sft_weight=0.0)),)},
     "int": {"solve": (Lesson(partial(interventions, clone="prefix+intervention"), IntRecipe()),)},

@@ -21,7 +21,8 @@ def judges_of(method: str, labeller: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(label + [GIVES[name] for name in scored_by(METHODS[method]) if name in GIVES]))
 
 
-def lacking(method: str) -> list[str]:
+def lacking(method: str, *, strategy: str = "") -> list[str]:
     """What a credit method reads and nothing in a round makes: scores that come from a file, trees of other roles."""
-    scores = [name for name in scored_by(METHODS[method]) if name not in GIVES and name not in _PASSED]
+    given = {*GIVES, *_PASSED, *(("budget",) if strategy == "brpo" else ())}
+    scores = [name for name in scored_by(METHODS[method]) if name not in given]
     return scores + [f"answers of the {role}" for role in METHODS[method].agents]

@@ -87,7 +87,8 @@ class OnlineRecipe:
     share is computed once. max_tokens: unique tokens of a pack.
 
     Replay. replay_age: rounds after which a row is forgotten; 0: none is kept. replay_uses: updates that a row takes
-    part in. rows_per_task: at random of a task and update; 0: all.
+    part in. rows_per_task: of a task in an update: at random where a row is used once (SPO), else the newest and least
+    used (R3L); 0: all.
 
     Watching. eval_every: rounds between evaluations. eval_samples: answers a held-out task. eval_shards: of the
     held-out tasks; 0: all. agreement: credit against the exact oracle of steps, where tasks are sums.
@@ -190,7 +191,7 @@ class OnlineRecipe:
         )
         self._require((self.kl == "none") == (self.kl_weight == 0), "kl_weight", "above 0 with kl, 0 without")
         self._require(self.normalise != "constant" or self.constant > 0, "constant", "to tokens an attempt may have")
-        if self.rows == "method" and (lacks := lacking(self.method)):
+        if self.rows == "method" and (lacks := lacking(self.method, strategy=self.strategy)):
             raise BadConfig(
                 f"recipe: {self.method} reads {', '.join(lacks)}, which no round makes",
                 remedy="choose another method, or make rows by hand for `branchpoint-train`",

@@ -20,14 +20,15 @@ def chosen_rows(
         rounds: of every round so far `task` and `row`.
         age: rounds after which a row is forgotten; 0: an update takes its own round alone.
         uses: updates that a row takes part in at most.
-        per_task: rows of a task in an update, those of the highest priority, ties at random; 0: all.
-        seed: of the ties.
+        per_task: rows of a task in an update: at random where a row is used once, else those of the highest priority,
+            ties at random; 0: all.
+        seed: of the draw.
 
     Returns:
         Columns `round` (from 0) and `row`, in the order of both.
 
     Source: R^3L's buffer (Shi et al., 2026): priority is the round less twice the uses, `uses` 3 there. SPO-tree (Guo
-        et al., 2025) keeps what it did not use for 8 rounds and takes 32 a task: `age` 7, `uses` 1, `per_task` 32.
+        et al., 2025) keeps what it did not use for 8 rounds and draws 32 a task: `age` 7, `uses` 1, `per_task` 32.
     """
     pool = pl.concat(
         [
@@ -39,10 +40,11 @@ def chosen_rows(
     for now in range(len(rounds)):
         here = pool.filter(pl.col("round").is_between(now - age, now) & (pl.col("used") < uses)).sort("round", "row")
         if per_task:
+            priority = pl.col("round") - 2 * pl.col("used") if uses > 1 else pl.lit(0)
             draw = np.random.default_rng([seed, now]).random(len(here))
-            order = here.with_columns(priority=pl.col("round") - 2 * pl.col("used"), draw=pl.Series(draw))
-            order = order.sort("priority", "draw", descending=[True, False])
-            here = order.group_by("task", maintain_order=True).head(per_task).select(here.columns)
+            ranked = here.with_columns(priority=priority, draw=pl.Series(draw))
+            ranked = ranked.sort("priority", "draw", descending=[True, False])
+            here = ranked.group_by("task", maintain_order=True).head(per_task).select(here.columns)
         taken = here.sort("round", "row")
         pool = pool.with_columns(
             used=pl.col("used") + pl.struct("round", "row").is_in(taken.select("round", "row").to_struct().implode())

@@ -123,15 +123,14 @@ def _whole_blocks(tensors: PackTensors) -> PackTensors:
 
 
 def through(wrapped: nn.Module, model: PreTrainedModel, function: Callable[..., Any], *given: Any) -> Any:
-    """Call a function of the model as its forward pass, so that what wraps it (DDP, FSDP) sees one.
+    """Call a function of the model as its forward pass, so that what wraps it (DDP, FSDP) or hooks into it (FSDP2) sees
+    one.
 
     Args:
         wrapped: the model as the trainer holds it.
         model: the model within.
         function: called with the model and what is given.
     """
-    if wrapped is model:
-        return function(model, *given)
     own = model.forward
 
     def once(*inner: Any) -> Any:

@@ -42,6 +42,7 @@ def dpo_loss(
     *,
     beta: float,
     loss_type: str = "sigmoid",
+    label_smoothing: float = 0.0,
     sft_weight: float = 0.0,
     mixed: Callable[[Tensor], Tensor] = lambda weights: weights,
 ) -> Loss:
@@ -50,6 +51,7 @@ def dpo_loss(
     Args:
         beta: strength of the pull to the reference.
         loss_type: of `trainers.objectives.dpo`, or tdpo1 or tdpo2.
+        label_smoothing: chance that a pair is the wrong way round.
         sft_weight: of the chosen answers' likelihood, a mean over the pack's chosen tokens.
         mixed: what the pairs' weights are by now.
     """
@@ -62,7 +64,14 @@ def dpo_loss(
             found = tdpo(*sides, *kls, beta=beta, alpha=None if loss_type == "tdpo1" else 0.5)
         else:
             tokens = [batch["lengths"][rows] for rows in batch["pairs"].T]
-            found = dpo(*sides, beta=beta, loss_type=loss_type, chosen_tokens=tokens[0], rejected_tokens=tokens[1])
+            found = dpo(
+                *sides,
+                beta=beta,
+                loss_type=loss_type,
+                label_smoothing=label_smoothing,
+                chosen_tokens=tokens[0],
+                rejected_tokens=tokens[1],
+            )
         total = (mixed(batch["weights"]) * found.loss).sum() + sft_weight * _chosen_likelihood(batch, entries)
         return Scored(total, reward_sums(found.chosen, found.rejected) | kl_sums(batch, logprobs))
 

@@ -22,10 +22,14 @@ from pipeline.bench.row_loops.rows import (
     spoken_path,
     verl_scale,
 )
+from schemas.words import FINISHES
+
+INVALID = FINISHES.index("invalid")
 
 
 def gigpo_rows(rows: Sequence[Row]) -> RowCredit:
-    """What the episode paid among all steps of the task, plus what is still to come among steps from the same state."""
+    """What the episode paid among all steps of the task, plus what is still to come among steps from the same state;
+    both less a tenth for a step that could not be read."""
     said: list[tuple[int, float]] = []
     for leaves in all_leaves(rows).values():
         steps: list[tuple[int, float, float]] = []
@@ -36,7 +40,8 @@ def gigpo_rows(rows: Sequence[Row]) -> RowCredit:
                 episode += rows[step].step_reward
                 later = rows[step].step_reward + 0.95 * later
                 returns.append((step, later))
-            steps += [(step, episode, still) for step, still in returns]
+            fines = {step: 0.1 if _unread(rows[step]) else 0.0 for step, _ in returns}
+            steps += [(step, episode - fines[step], still - fines[step]) for step, still in returns]
         if not steps:
             continue
         middle, spread = verl_scale([episode for _, episode, _ in steps])
@@ -52,6 +57,11 @@ def gigpo_rows(rows: Sequence[Row]) -> RowCredit:
                 advantage += (still - centre) / scale
             said.append((step, advantage))
     return RowCredit(None, at_said(rows, said))
+
+
+def _unread(row: Row) -> bool:
+    calls = json.loads(row.tool_calls) if row.tool_calls is not None else []
+    return row.finish == INVALID or (len(calls) > 0 and all("error" in call for call in calls))
 
 
 def _centre_and_spread(returns: Sequence[float]) -> tuple[float, float]:

@@ -29,6 +29,7 @@ class Row(NamedTuple):
     kind: int | None = None
     sampled: bool = True
     origin: int | None = None
+    finish: int | None = None
     state: int | None = None
     step_reward: float = 0.0
     text: str | None = None

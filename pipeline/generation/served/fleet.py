@@ -77,10 +77,11 @@ class Fleet:
             except Refused as refused:
                 return failed(request, f"the server refused it: {refused}")
             except Lost as lost:
-                return failed(request, str(lost))
+                return failed(request, str(lost), may_pass=True)
             except Fault as fault:
                 if len(tried) == self.limits.attempts:
-                    return failed(request, f"given up after {len(tried)} tries, the last at {tried[-1].url}: {fault}")
+                    said = f"given up after {len(tried)} tries, the last at {tried[-1].url}: {fault}"
+                    return failed(request, said, may_pass=True)
             await asyncio.sleep(wait)
 
     async def _attempt(self, request: Request, pin: bytes, tried: list[Server]) -> Completion:

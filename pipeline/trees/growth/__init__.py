@@ -1,9 +1,13 @@
-"""Growth strategies, by name: those that begin with the prompt, and those that begin with what earlier stages left."""
+"""Growth strategies, by name: those that begin with the prompt, and those that begin with what earlier stages left.
+
+`treeps_rag` is none of them: it takes functions that say what was retrieved, and is begun from code.
+"""
 
 from pipeline.trees.growth.allotted import Allotted
 from pipeline.trees.growth.brpo import Brpo
 from pipeline.trees.growth.flat import Flat
 from pipeline.trees.growth.forks import Forks
+from pipeline.trees.growth.guided import Guided
 from pipeline.trees.growth.mcts import Mcts
 from pipeline.trees.growth.monte_carlo import MonteCarlo
 from pipeline.trees.growth.omegaprm import OmegaPrm
@@ -12,7 +16,6 @@ from pipeline.trees.growth.pppo import Pppo
 from pipeline.trees.growth.spo_chain import SpoChain
 from pipeline.trees.growth.spo_tree import SpoTree
 from pipeline.trees.growth.steps import Steps
-from pipeline.trees.growth.treeps_rag import TreepsRag
 from pipeline.trees.strategy import Strategy
 
 FROM_PROMPT: dict[str, type[Strategy]] = {
@@ -25,6 +28,7 @@ FROM_PROMPT: dict[str, type[Strategy]] = {
     "brpo": Brpo,
     "pppo": Pppo,
     "mcts": Mcts,
+    "guided": Guided,
 }
 FROM_TREE: dict[str, type[Strategy]] = {
     "steps": Steps,
@@ -32,7 +36,5 @@ FROM_TREE: dict[str, type[Strategy]] = {
     "omegaprm": OmegaPrm,
     "forks": Forks,
 }
-WITH_RETRIEVER: dict[str, type[Strategy]] = {
-    "treeps_rag": TreepsRag,
-}
-"""Take a function that says what was retrieved, so they are begun from code alone."""
+SCORES_OF: dict[str, tuple[str, ...]] = {"brpo": ("budget",)}
+"""What strategies say of nodes by themselves: names of scores."""

@@ -12,6 +12,9 @@ from pipeline.generation.engine import Sampling
 from pipeline.trees.draft import Answer, Ask, Draft, Piece, Spot
 from pipeline.trees.strategy import Growing, spread
 
+NAME = "budget"
+"""Of its scores."""
+
 
 @dataclass(frozen=True, slots=True)
 class Brpo:
@@ -23,6 +26,9 @@ class Brpo:
     end_marker: closes the thinking. Empty: thinking is all that comes before the end token.
     cut:        what a trace that is cut is given before the marker and the header.
     header:     what an answer begins with.
+
+    Under the name `budget` it says, as the credit method reads it, the place of its budget, from 0, of each stretch of
+    thinking, the first where several end there, and of each summary.
 
     Source: AnytimeReasoner (Qi et al., 2025), by its code.
     """
@@ -44,13 +50,16 @@ class Brpo:
         check_counts(self, of="brpo", traces=1, summaries=1, summary_tokens=1)
         if not self.budgets or min(self.budgets) < 1 or (np.diff(self.budgets) <= 0).any():
             raise BadConfig(f"brpo budgets {self.budgets} do not rise from above 0", remedy="give rising numbers")
+        if not self.header:
+            raise BadConfig("brpo has no header", remedy="say what an answer begins with, such as '#### '")
 
     def grow(self, draft: Draft) -> Growing:
         """Summarise each trace at every budget the moment the trace has come.
 
         A trace that closed its thinking before a budget is summarised where it closed it, with the header alone, and
         anew for each later budget: the summaries below its header are of the last budgets, in their order. Of a trace
-        that ended without closing its thinking there are none from its end on; it is an attempt that answers nothing.
+        that ended without closing its thinking there are none from its end on; it is an attempt that answers nothing,
+        its last stretch of the first budget that it does not reach.
         What a trace says after closing its thinking stays, as one more answer.
         """
         encode = draft.reading.encode
@@ -59,16 +68,20 @@ class Brpo:
         brief = Sampling(self.temperature, self.top_p, self.summary_tokens)
 
         def follow(answer: Answer) -> Sequence[Ask]:
-            if answer.piece is None or answer.ask.at != draft.root:
+            if answer.piece is None:
+                return ()
+            if answer.ask.at != draft.root:
+                draft.score(NAME, draft.end_of(answer.piece), answer.ask.note)
                 return ()
             places: dict[tuple[int, bool], Spot] = {}
             asks = []
             for number, budget in enumerate(self.budgets):
                 place = _place(draft.pieces[answer.piece], budget, marker)
+                end, closed = place or (len(draft.pieces[answer.piece].token_ids), False)
+                draft.score(NAME, Spot(answer.piece, end), number)
                 if place is None:
                     continue
                 if place not in places:
-                    end, closed = place
                     forced = draft.write(Spot(answer.piece, end), texts[closed], origin="prompt", kind="step")
                     places[place] = draft.end_of(forced)
                 first = (answer.ask.sample * len(self.budgets) + number) * self.summaries  # each is drawn afresh

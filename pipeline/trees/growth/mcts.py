@@ -20,16 +20,21 @@ from pipeline.credit.groundedprm import (
     select_child,
     uct_scores,
 )
-from pipeline.errors import check_counts
+from pipeline.errors import check_counts, check_words
 from pipeline.generation.engine import Sampling
 from pipeline.trees.draft import Ask, Draft, Spot
 from pipeline.trees.strategy import Growing, gather
 
-VerdictOf = Callable[[Draft, Spot], int | None]
-"""What a judge says of the step that ends at a place: 1 right, -1 wrong, 0 could not be read, None not asked."""
+VerdictOf = Callable[[Draft, Spot, str], int | None]
+"""What a judge says of the step that ends at a place, by its text: 1 right, -1 wrong, 0 could not be read, None not
+asked."""
 
 
-def unjudged(draft: Draft, spot: Spot) -> int | None:
+JUDGES = ("tool", "none")
+"""The equations of a step, worked out exactly, where it has any; nobody."""
+
+
+def unjudged(draft: Draft, spot: Spot, text: str) -> int | None:
     """No judge: what counts is the outcome."""
     return None
 
@@ -53,6 +58,7 @@ class Mcts:
     depth: steps of a simulation, after which it counts as wrong; 0: to the end, since it is decoded whole anyway.
     enough: right answers, and wrong ones, after which a task is done.
     selection: `uct` or `random`. exploration: of `uct`. decay: of a reward, a level up.
+    judge: word of JUDGES, of whom whoever runs the search hands in; alone, it has none.
 
     Source: GroundedPRM (2025): 8 rounds and depth 5 for easy tasks, 12 and 9 for hard ones. Deviations: all children
         are simulated; draws with the same first step are one child, with a rollout each; a step at which an answer ends
@@ -66,6 +72,7 @@ class Mcts:
     selection: str = "uct"
     exploration: float = 1.414
     decay: float = 0.9
+    judge: str = "tool"
     temperature: float = 1.0
     top_p: float = 1.0
 
@@ -74,14 +81,15 @@ class Mcts:
 
     def __post_init__(self):
         check_counts(self, rounds=1, children=1, depth=0, enough=1)
+        check_words(self, of="mcts", judge=JUDGES)
         self.params()
 
     def params(self) -> GroundedprmParams:
         """As the credit method has them."""
         return GroundedprmParams(decay=self.decay, exploration=self.exploration, selection=self.selection)
 
-    def grow(self, draft: Draft, *, verdict_of: VerdictOf = unjudged) -> Growing:
-        """Search. With a judge, it is another strategy's `grow` that calls this one."""
+    def grow(self, draft: Draft, verdict_of: VerdictOf = unjudged) -> Growing:
+        """Search; with a judge as `Informed` rules."""
         search = _Search(self, self.params(), draft, verdict_of)
         for turn in range(self.rounds):
             node = search.select(turn)
@@ -179,6 +187,6 @@ class _Search:
         """Whether a draw came out right, and the verdicts on its simulated steps; the last is not asked for."""
         steps = self._draft.reading.steps(self._draft.pieces[piece].token_ids)[1:]
         within = steps[: self._rules.depth] if self._rules.depth else steps
-        said = [self._verdict_of(self._draft, Spot(piece, step.end)) for step in within[:-1]]
+        said = [self._verdict_of(self._draft, Spot(piece, step.end), step.text) for step in within[:-1]]
         verdicts = np.array([*said, None][: len(within)], dtype=np.float64)
         return len(within) == len(steps) and self._draft.pieces[piece].reward >= 1, verdicts
