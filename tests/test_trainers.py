@@ -12,6 +12,7 @@ import pytest
 import torch
 from random_policy import one_thread, save_random_policy
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from pipeline.errors import BadConfig, BadInput, BadModel, StoreFull
@@ -362,6 +363,10 @@ def test_bad_recipe(field):
 
 
 def test_diverging_run_stops(policy, patches, tmp_path):
+    spoilt = shutil.copytree(policy, tmp_path / "spoilt")
+    weights = load_file(spoilt / "model.safetensors")
+    save_file({name: tensor * 1e30 for name, tensor in weights.items()}, spoilt / "model.safetensors", {"format": "pt"})
     with pytest.raises(BadConfig, match="the loss is"):
-        train_sft(patches, policy=policy, out=tmp_path / "out", recipe=IntRecipe(steps=20, learning_rate=1e30))
+        train_sft(patches, policy=spoilt, out=tmp_path / "out", recipe=IntRecipe(steps=20))
+    shutil.rmtree(spoilt)
     assert list(tmp_path.iterdir()) == []

@@ -87,6 +87,7 @@ def _labels(random: np.random.Generator, first: int, count: int) -> pl.DataFrame
         tool_exit=null,
         tokens=pl.lit(400),
         created=null,
+        unread=null,
     )
     return rows.select(pl.col(name).cast(dtype) for name, dtype in column_types(StepLabels).items())
 

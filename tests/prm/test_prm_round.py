@@ -92,7 +92,7 @@ class TestTraining:
             train_prm_model(other, PrmRecipe(name="foreign", **SHORT))
 
     def test_rows_are_wanted_first(self, work: Work):
-        with pytest.raises(BadTable, match="run `branchpoint prm-steps --labels judge` first"):
+        with pytest.raises(BadTable, match="run `branchpoint prm-steps --labels judge --suite three --round r0` first"):
             train_prm_model(work, PrmRecipe(labels="judge"))
 
 

@@ -72,6 +72,6 @@ def test_the_link_is_in_the_metadata(work, fake, monkeypatch, tmp_path):
     (done,) = materialise(mine, repo="me/sums").asset_materializations_for_node("release__hub")
     repo = fake.repos["datasets", "me/sums"]
     assert repo.private
-    assert done.metadata["link"] == dg.MetadataValue.url(f"{fake.endpoint}/datasets/me/sums/tree/v4.1")
-    assert done.metadata["commit"].value == repo.head == repo.tags["v4.1"]
+    assert done.metadata["link"] == dg.MetadataValue.url(f"{fake.endpoint}/datasets/me/sums/tree/v5.1")
+    assert done.metadata["commit"].value == repo.head == repo.tags["v5.1"]
     assert TOKEN not in str(done.metadata)

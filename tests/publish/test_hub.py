@@ -90,15 +90,15 @@ def test_one_commit_one_tag_private(fake, folder):
     local = local_release(folder)
     plan = client(fake).plan(REPO, local)
     assert {one.method for one in fake.seen} <= {"GET", "HEAD"}
-    assert (plan.exists, plan.private, plan.tag, plan.same) == (False, True, "v4.1", 0)
+    assert (plan.exists, plan.private, plan.tag, plan.same) == (False, True, "v5.1", 0)
     assert plan.new == {path: len(data) for path, data in contents(folder.path).items()}
     done = client(fake).upload(plan, local)
     repo = fake.repos["datasets", REPO]
     assert held(fake) == contents(folder.path)
     assert repo.private
     assert len(repo.commits) == 2
-    assert repo.tags == {"v4.1": done.commit} == {"v4.1": repo.head}
-    assert done.url == f"{fake.endpoint}/datasets/{REPO}/tree/v4.1"
+    assert repo.tags == {"v5.1": done.commit} == {"v5.1": repo.head}
+    assert done.url == f"{fake.endpoint}/datasets/{REPO}/tree/v5.1"
     assert done.sent == len(plan.new)
 
 
@@ -124,8 +124,8 @@ def test_a_new_method_leaves_base_files_untouched(fake, work, tmp_path):
     plan = client(fake).plan(REPO, local)
     assert set(plan.new) == {"README.md", MANIFEST, "credit/train-00000-of-00001.parquet"}
     done = client(fake).upload(plan, local)
-    assert (first.tag, done.tag) == ("v4.1", "v4.2")
-    assert fake.repos["datasets", REPO].tags == {"v4.1": first.commit, "v4.2": done.commit}
+    assert (first.tag, done.tag) == ("v5.1", "v5.2")
+    assert fake.repos["datasets", REPO].tags == {"v5.1": first.commit, "v5.2": done.commit}
 
 
 def test_cut_at_any_request_and_resumed(folder):
@@ -148,7 +148,7 @@ def test_cut_at_any_request_and_resumed(folder):
             repo = fake.repos["datasets", REPO]
             assert held(fake) == wanted
             assert len(repo.commits) == 2, f"request {number}: committed twice"
-            assert repo.tags == {"v4.1": repo.head}
+            assert repo.tags == {"v5.1": repo.head}
             sent_again = {one.path for one in fake.seen if one.method == "PUT"} & set(large)
             assert not sent_again, f"request {number}: sent again"
     assert remedies == {"run the same command again: what has arrived is not sent again"}
@@ -331,11 +331,11 @@ def test_the_command(fake, capsys):
     with pytest.raises(BadConfig, match="nobody is there to say yes; give --yes"):
         run_publish(options())
     assert run_publish(options(yes=True)) == 0
-    assert f"{fake.endpoint}/datasets/{REPO}/tree/v4.1, private" in capsys.readouterr().out
+    assert f"{fake.endpoint}/datasets/{REPO}/tree/v5.1, private" in capsys.readouterr().out
     fake.forget()
     assert run_publish(options(json=True)) == 0
     assert json.loads(capsys.readouterr().out)["published"]["sent"] == 0
-    verify = argparse.Namespace(release=REPO, revision="v4.1", no_rebuild=False, json=False)
+    verify = argparse.Namespace(release=REPO, revision="v5.1", no_rebuild=False, json=False)
     assert run_verify(verify) == 0
     shown = capsys.readouterr().out
     assert "FAILED" not in shown
@@ -346,4 +346,4 @@ def test_a_plan_in_print(fake, folder):
     lines = plan_lines(client(fake).plan(REPO, local_release(folder)))
     assert lines[0] == "me/sums: private, would be made"
     assert any(line.startswith("  + README.md") for line in lines)
-    assert lines[-1] == "tag v4.1"
+    assert lines[-1] == "tag v5.1"
