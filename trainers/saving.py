@@ -26,6 +26,7 @@ from transformers import PreTrainedModel
 from pipeline.errors import BadConfig
 from pipeline.generation.policies import Policy
 from pipeline.png import save_png
+from pipeline.store import folders
 from pipeline.store.write import disk_errors
 from trainers.runs import LAST_STEPS, Recipe, TrainingReport, quiet
 
@@ -92,33 +93,18 @@ def weight_errors(path: Path, *, setting: str) -> Iterator[None]:
 
 @contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A folder to be filled, which takes the place of `out` in one rename once the block ends.
-
-    What stands there is set aside first, and put back if that fails.
+    """A model's folder to be filled, which takes the place of `out` in one rename once the block ends and its files are
+    on the disk.
 
     Raises:
         StoreFull: the disk refused; nothing is left behind, and what was there stays.
     """
-    part, old = (out.with_name(f".{out.name}.{end}") for end in ("part", "old"))
-    if old.exists() and not out.exists():
-        old.rename(out)  # somebody was killed between two renames
-    for left in (part, old):
-        shutil.rmtree(left, ignore_errors=True)
-    try:
-        with weight_errors(out, setting="BRANCHPOINT_POLICIES"):
-            part.mkdir(parents=True)
-            yield part
-            for file in (path for path in part.rglob("*") if path.is_file()):
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-            if out.exists():
-                out.rename(old)
-            part.rename(out)
-    finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(part, ignore_errors=True)
+    setting = "BRANCHPOINT_POLICIES"
+    with folders.new_folder(out, setting=setting, alone=True) as part, weight_errors(out, setting=setting):
+        yield part
+        for file in (path for path in part.rglob("*") if path.is_file()):
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
 
 
 def trace_lineage(
