@@ -32,22 +32,22 @@ _READ = {
 @dataclass(frozen=True, slots=True)
 class PrmStepsConfig:
     """labels: labeller whose step labels are read; outcome_broadcast, which lays the verdict of an attempt on each of
-    its steps; or chosen: of each step the label of whom comes first in the order. least: steps of an attempt that must
+    its steps; or chosen: of each step the label of whom is trusted most. least: steps of an attempt that must
     have a label; 1 also takes attempts of which nothing but the end was judged. branches: take the branches of trees
-    for attempts too, not the plain rollouts alone. order: of labellers, or tool, human, monte_carlo, judge, the most
-    trusted first. threshold: chance of success that an interval of monte_carlo must exclude to be taken.
+    for attempts too, not the plain rollouts alone. trusted: labellers, or tool, human, monte_carlo, judge, the most
+    so first. threshold: chance of success that an interval of monte_carlo must exclude to be taken.
     """
 
     labels: str = "monte_carlo"
     least: int = 2
     branches: bool = False
-    order: tuple[str, ...] = DEFAULT.order
+    trusted: tuple[str, ...] = DEFAULT.order
     threshold: float = DEFAULT.threshold
 
     @property
     def policy(self) -> ChoicePolicy:
         """How labels are chosen."""
-        return ChoicePolicy(self.order, self.threshold)
+        return ChoicePolicy(self.trusted, self.threshold)
 
 
 def write_prm_steps(work: Work, config: PrmStepsConfig = PrmStepsConfig()) -> Report:

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 from scripted_round import Pupil, read, run, scripted
 
+from pipeline import cli
 from pipeline.builders.prm_rows import marked_text, prm800k_record, prm800k_rows, stored_row
 from pipeline.builders.prm_steps import COLUMNS, OUTCOME, step_rows
 from pipeline.errors import BadConfig, BadTable
@@ -162,10 +163,17 @@ class TestStage:
         ]
         assert told
         assert all(hard == tool for hard, tool in told)
-        write_prm_steps(work, PrmStepsConfig("chosen", order=("monte_carlo",), threshold=0.2))
+        write_prm_steps(work, PrmStepsConfig("chosen", trusted=("monte_carlo",), threshold=0.2))
         sure = read(work, "prm_steps", "chosen")["hard"].explode()
         bounds = labels["monte_carlo"].filter((pl.col("low") > 0.2) | (pl.col("high") < 0.2))
         assert 0 < sure.count() <= bounds.height
+
+    def test_the_command_takes_an_order_of_labellers(self, work: Work, capsys):
+        config = ["--suite", str(work.settings.suites / "three.toml"), "--store", str(work.settings.store), "--quiet"]
+        assert cli.main(["prm-steps", *config, "--labels", "chosen", "--trusted", "monte_carlo", "tool"]) == 0
+        assert "right_share" in capsys.readouterr().out
+        assert cli.main(["prm-steps", *config, "--labels", "chosen", "--trusted", "nobody"]) == 2
+        assert "no step labels of nobody" in capsys.readouterr().err
 
     def test_refusals(self, work: Work):
         with pytest.raises(BadTable, match="no step labels of judge; run `branchpoint step-labels`, or choose of"):
