@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from pipeline import cli, show
+from pipeline.cli_options import Parser, add_config_options, read_config
 from pipeline.store.layout import Place
 from pipeline.store.query import ShownNode
 from pipeline.store.store import Store
@@ -308,6 +309,15 @@ def test_path(stored, capsys):
 def test_deep_tree_is_no_recursion():
     chain = [ShownNode(number, number - 1 if number else None, "sample", "x", None) for number in range(5000)]
     assert sum(1 for _ in show.tree_lines(chain)) == 5000
+
+
+@pytest.mark.parametrize("name", [name for name, stage in cli.STAGES.items() if stage.config])
+def test_a_stage_can_be_run_without_an_option_of_its_own(name):
+    stage = cli.STAGES[name]
+    config = getattr(import_module(stage.module), stage.config)
+    parser = Parser(prog=name)
+    add_config_options(parser, config)
+    assert read_config(parser.parse_args([]), config) == config()
 
 
 @pytest.mark.parametrize("name", cli.STAGES)
