@@ -259,7 +259,7 @@ _SIZES = {
     "nodes": "of the larger forest, in query and credit",
     "leaves": "put together from disk, in query",
     "trees": "of the store that is opened, in query",
-    "rows": "of steps that are passed over, in query",
+    "rows": "of steps that are credited in one shard, in query",
 }
 _TREE = {"metavar": "TREE", "help": "such as chain_sum/8x1/train/000000@r0"}
 QUESTIONS: dict[str, Question] = {

@@ -50,6 +50,7 @@ NAMES = {
         "query.open_s",
         "query.stream_rows_per_s",
         "query.stream_peak_mib",
+        "query.stream_max_abs_error",
     },
     "gen": {"gen.decode_waste", "gen.prefill_waste", "gen.makespan_over_bound", "gen.edge_prefill"},
     "labels": {

@@ -1,9 +1,8 @@
-"""Bench `query`: that answers are held against what was drawn, and that the pass over steps is the credit it says."""
+"""Bench `query`: that answers are held against what was drawn, and credit of many steps against its loop."""
 
 import json
 from dataclasses import replace
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -111,36 +110,41 @@ def test_stores_are_opened_with_and_without_their_catalogue(measured):
         assert 0 < metric.params["imports_s"] < metric.value
 
 
-def test_pass_over_steps(measured):
+def test_the_stage_over_many_steps(measured):
     (rate,), (peak,) = of(measured, "query.stream_rows_per_s"), of(measured, "query.stream_peak_mib")
-    assert rate.numerator == peak.params["rows"] == 1000 // steps.TASK_STEPS * steps.TASK_STEPS
+    (error,) = of(measured, "query.stream_max_abs_error")
+    tasks = 1000 // steps.TASK_STEPS
+    assert rate.numerator == peak.params["rows"] == tasks * (1 + steps.TASK_STEPS)
     assert 0 < peak.params["imported_mib"] < peak.value
+    assert error.params["checked_tasks"] == tasks
+    assert error.value < 1e-6
 
 
-@pytest.mark.parametrize("at_once", [1, 200, 10_000])
+@pytest.mark.parametrize("at_once", [1, 10_000])
 def test_credit_of_steps(tmp_path, monkeypatch, capsys, at_once):
-    monkeypatch.setattr(steps, "BATCH_ROWS", at_once)
+    monkeypatch.setattr("pipeline.stages.credit.BATCH_ROWS", at_once)
     monkeypatch.setattr(steps, "DRAWN_TASKS", 3)
+    monkeypatch.setattr(steps, "CHECKED", 7)
     store = Store(tmp_path)
-    steps.write_labels(store, 10, seed=0)
-    steps.credit_steps(str(tmp_path))
-    assert json.loads(capsys.readouterr().out)["rows"] == 10 * steps.TASK_STEPS
-    labels, credit = (store.read(table, store.places(table)) for table in ("step_labels", "credit"))
-    for table, rows in (("step_labels", labels), ("credit", credit)):
-        TABLES[table].validate(rows)
-    for (tree,), some in labels.group_by("tree", maintain_order=True):
-        values = some["soft"].to_numpy().astype(np.float64)
-        found = credit.filter(pl.col("tree") == tree)
-        centred = (values - values.mean()) / (values.std(ddof=1) + 1e-6)
-        np.testing.assert_allclose(found["advantage"], centred if np.ptp(values) else np.zeros(64), atol=1e-5)
-        assert found["node"].equals(some["node"])
-        assert found["value"].equals(some["soft"].rename("value"))
+    steps.write_steps(store, 10, seed=0)
+    steps.credit_steps(str(tmp_path), 10)
+    assert json.loads(capsys.readouterr().out)["rows"] == 10 * (1 + steps.TASK_STEPS)
+    for table in ("tasks", "nodes", "verdicts", "credit"):
+        TABLES[table].validate(store.read(table, store.places(table)))
+    assert steps.largest_error(store, 10, seed=0) < 1e-6
+    assert steps.largest_error(store, 10, seed=1) > 0.1
+    with pytest.raises(ValueError, match="did not credit the 9 tasks that were drawn"):
+        steps.largest_error(store, 9, seed=0)
 
 
-def test_labels_are_as_counted():
-    low, high = steps.wilson(3, 8)
-    rows = steps._labels(np.random.default_rng(0), 0, 50)
-    some = rows.filter(pl.col("successes") == 3)
-    assert len(some) > 0
-    np.testing.assert_allclose(some.select("soft", "low", "high").row(0), (3 / 8, low, high), rtol=1e-6)
-    assert rows["hard"].equals((rows["successes"] > 0).rename("hard"))
+def test_drawn_steps_are_the_rows_of_the_loop(tmp_path):
+    store = Store(tmp_path)
+    steps.write_steps(store, 2, seed=0)
+    nodes, verdicts = (store.read(table, store.places(table)) for table in ("nodes", "verdicts"))
+    judged = nodes.join(verdicts, on=["tree", "node"], how="left", maintain_order="left")
+    for task in (0, 1):
+        drawn = judged.filter(pl.col("task") == f"bench/drawn/train/{task:07d}")
+        rows = steps._rows(task, 2, 0)
+        assert drawn["parent"].fill_null(-1).to_list() == [row.parent for row in rows]
+        assert drawn["reward"].to_list() == [row.reward for row in rows]
+    assert nodes["finish"].drop_nulls().len() == verdicts.height == 2 * steps.ATTEMPTS

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.credit.columns import Trees
-from pipeline.credit.group import CONVENTIONS, GroupParams, group_advantages, group_credit
+from pipeline.credit.group import CONVENTIONS, GroupParams, group_advantages, group_credit, overlong_punishment
 from pipeline.credit.spo_tree import SpoTreeParams, best_of_gain, node_values, spo_tree, value_std
 from pipeline.credit.tempo import TempoParams, prefix_values, tempo
 from pipeline.errors import BadConfig
@@ -362,6 +362,21 @@ def test_tempo_leaves_out_the_unjudged_and_the_alone():
     np.testing.assert_allclose(found.value, (1 / 2, 1, 0, NA, 1, 1), atol=1e-12)
 
 
+def test_overlong_answers_are_punished_in_a_line():
+    found = overlong_punishment(np.array([0, 6, 7, 9, 10, 11]), most=10, cache=4)
+    assert found.tolist() == [0, 0, -0.25, -0.75, -1, -1]
+    assert overlong_punishment(np.array([10, 11]), most=10, cache=0).tolist() == [0, -1]
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_the_punishment_is_part_of_the_reward(convention):
+    tokens = [[9] * 50, [1], [2], [3, 4], [5, 6, 7], [8]]  # trajectories of 3, 4 and 1
+    punished = GroupParams(convention, overlong_max=4, overlong_cache=2)
+    found = group_credit(build(FOREST, (NA, NA, NA, 1, 1, 0), tokens=tokens), punished)
+    plain = group_credit(build(FOREST, (NA, NA, NA, 1 / 2, 0, 0), tokens=tokens), GroupParams(convention))
+    np.testing.assert_allclose(found.advantage, plain.advantage, atol=1e-12)
+
+
 def test_tempo_of_a_shared_step_is_the_mean_of_its_leaves():
     trees = build((-1, 0, 1, 1), (NA, NA, 1, 0), tokens=[[9], [1], [2], [3]])
     found = tempo(trees, TempoParams(normalize_by_std=False))
@@ -374,5 +389,7 @@ def test_tempo_of_a_shared_step_is_the_mean_of_its_leaves():
 def test_unknown_parameters_are_named():
     with pytest.raises(BadConfig, match="grpo_typo"):
         GroupParams("grpo_typo")
+    with pytest.raises(BadConfig, match="overlong_cache 5 is not in 0 to 4"):
+        GroupParams(overlong_max=4, overlong_cache=5)
     with pytest.raises(BadConfig, match="rloo"):
         SpoTreeParams("rloo")

@@ -56,7 +56,7 @@ class _Tree(NamedTuple):
 
 
 def measure(forest: StoredForest) -> Iterator[Metric]:
-    """Milliseconds by query; leaves to token ids; opening a store of many trees; a pass over many rows."""
+    """Milliseconds by query; leaves to token ids; opening a store of many trees; credit of many rows."""
     shape, (store, counts) = forest.large.shape, forest.large.drawn
     files = len(store.places("nodes"))
     params = {**shape.params(), "nodes": counts.nodes, "tokens": counts.tokens, "node_files": files}

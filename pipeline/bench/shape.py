@@ -83,7 +83,7 @@ class Sizes:
     nodes:  of the larger forest, about, which is queried and credited from the store on.
     leaves: put together from disk.
     trees:  of the store that is only opened.
-    rows:   of steps that are passed over.
+    rows:   of steps that are credited in one shard.
 
     Raises:
         BadConfig: one is less than 1.

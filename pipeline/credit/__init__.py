@@ -31,6 +31,7 @@ from pipeline.credit.pppo import PppoParams, pppo_credit
 from pipeline.credit.pure import PureParams, pure_credit
 from pipeline.credit.r3l import R3lParams, r3l_credit
 from pipeline.credit.r_to_q import RToQParams, r_to_q_credit
+from pipeline.credit.reinforce_pp import ReinforcePPParams, reinforce_pp_credit
 from pipeline.credit.san import SanParams, san_credit
 from pipeline.credit.search_r2 import SearchR2Params, search_r2_credit
 from pipeline.credit.sotopia_rl import JUDGED, SotopiaRLParams, sotopia_rl_credit
@@ -64,6 +65,13 @@ METHODS: dict[str, Method] = {
     "dr_grpo": _group("dr_grpo_verl"),
     "rloo": _group("rloo_verl"),
     "opo": _group("opo_verl"),
+    "reinforce_pp": Method(
+        reinforce_pp_credit,
+        origins=_ATTEMPTS,
+        params=ReinforcePPParams,
+        needs=("kind", "origin"),
+        across_tasks=lambda params: True,
+    ),
     "spo_tree": Method(spo_tree, origins=_BRANCHED, params=SpoTreeParams),
     "tempo": Method(tempo, origins=_ATTEMPTS, params=TempoParams, needs=("tokens",)),
     "treeps_rag": Method(

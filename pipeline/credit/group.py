@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.credit.columns import ZERO, CreditColumns, Trees, moments, rows_by_depth, scaled
 from pipeline.credit.compiled import kernels
-from pipeline.errors import check_words
+from pipeline.errors import BadConfig, check_words
 
 CONVENTIONS = (
     "grpo_verl",
@@ -33,18 +33,27 @@ class GroupParams:
     convention: word of CONVENTIONS.
     verl_eps, trl_eps: added to the standard deviation by verl's and by TRL's formulas.
     ddof: of the standard deviation; 1 in both libraries.
+    overlong_max: tokens of a trajectory from which on its reward is 1 less, as in DAPO. None: lengths cost nothing.
+    overlong_cache: over how many tokens before that it falls, in a line.
 
     Raises:
-        BadConfig: no such convention.
+        BadConfig: no such convention, or the fall would begin before the first token.
     """
 
     convention: str = "grpo_verl"
     verl_eps: float = 1e-6
     trl_eps: float = 1e-4
     ddof: int = 1
+    overlong_max: int | None = None
+    overlong_cache: int = 0
 
     def __post_init__(self) -> None:
         check_words(self, of="group", convention=CONVENTIONS)
+        if self.overlong_max is not None and not 0 <= self.overlong_cache <= self.overlong_max:
+            raise BadConfig(
+                f"overlong_cache {self.overlong_cache} is not in 0 to {self.overlong_max}",
+                remedy="give as many tokens as overlong_max has, or fewer; DAPO has 4096 of 20480",
+            )
 
 
 DEFAULTS = GroupParams()
@@ -69,7 +78,7 @@ def group_advantages(
     Args:
         rewards: `[M]` float64; NaN: takes no part.
         groups: `[M]` int, code of each trajectory's group, from 0.
-        lengths: `[M]` int, tokens of each trajectory; only `opo_verl` looks at them. None: not known.
+        lengths: `[M]` int, tokens of each trajectory; only `opo_verl` and `overlong_max` look at them. None: not known.
         params: which convention.
 
     Returns:
@@ -82,6 +91,8 @@ def group_advantages(
         their mean rounds, and a group of one is NaN where TRL's formula would spoil the batch.
     """
     count = int(groups.max()) + 1 if len(groups) else 0
+    if params.overlong_max is not None:
+        rewards = rewards + overlong_punishment(lengths, most=params.overlong_max, cache=params.overlong_cache)
     of = moments(rewards, groups, count=count, ddof=params.ddof)
     alone = of.count == 1
     equal = of.alike & ~alone
@@ -102,6 +113,15 @@ def group_advantages(
     if params.convention.endswith("_verl"):
         base = np.where(alone, 0.0, base)
     return scaled(rewards, groups, base, np.where(equal, 0.0, factor), zero=ZERO)
+
+
+def overlong_punishment(lengths: np.ndarray, *, most: int, cache: int) -> np.ndarray:
+    """`[M]` float64, reward units: 0 up to `most - cache` tokens, from there in a line to -1 at `most`, -1 beyond.
+
+    Source: DAPO (Yu et al., 2025), the soft overlong punishment.
+    """
+    over = lengths - (most - cache)
+    return np.where(over > 0, np.maximum(-over / max(cache, 1), -1.0), 0.0)
 
 
 def _weighted_means(values: np.ndarray, weights: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
@@ -134,7 +154,8 @@ def group_credit(trees: Trees, params: GroupParams = DEFAULTS) -> CreditColumns:
     """
     deep = np.flatnonzero(trees.depth > 1)
     levels = [deep[rows] for rows in rows_by_depth(trees.depth[deep] - 2)]
-    lengths = _path_tokens(trees, levels) if params.convention == "opo_verl" else None
+    told = params.convention == "opo_verl" or params.overlong_max is not None
+    lengths = _path_tokens(trees, levels) if told else None
     advantage = group_advantages(trees.reward, trees.tree, lengths=lengths, params=params)
     if levels:
         advantage = _mean_below(trees, advantage, levels)

@@ -37,6 +37,7 @@ GOLDEN: dict[str, str] = {
     "pure": "pipeline.golden.pure",
     "r3l": "pipeline.golden.r3l",
     "r_to_q": "pipeline.golden.r_to_q",
+    "reinforce_pp": "pipeline.golden.reinforce_pp",
     "rewardmath": "pipeline.golden.rewardmath",
     "san": "pipeline.golden.san",
     "search_r2": "pipeline.golden.search_r2",

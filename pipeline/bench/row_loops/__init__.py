@@ -33,7 +33,7 @@ from pipeline.bench.row_loops.labels import (
 from pipeline.bench.row_loops.models import implicit_prm_rows, oprl_rows, r_to_q_rows
 from pipeline.bench.row_loops.rows import Row, RowCredit
 from pipeline.bench.row_loops.texts import curriculum_length_rows, gtalign_rows
-from pipeline.bench.row_loops.tokens import pure_rows, tempo_rows
+from pipeline.bench.row_loops.tokens import pure_rows, reinforce_pp_rows, tempo_rows
 from pipeline.bench.row_loops.trees import pppo_rows, spo_tree_rows, treeps_rag_rows
 
 ROW_LOOPS: dict[str, Callable[[Sequence[Row]], RowCredit]] = {
@@ -41,6 +41,7 @@ ROW_LOOPS: dict[str, Callable[[Sequence[Row]], RowCredit]] = {
     "dr_grpo": dr_grpo_rows,
     "rloo": rloo_rows,
     "opo": opo_rows,
+    "reinforce_pp": reinforce_pp_rows,
     "spo_tree": spo_tree_rows,
     "tempo": tempo_rows,
     "treeps_rag": treeps_rag_rows,

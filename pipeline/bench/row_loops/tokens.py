@@ -5,7 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pipeline.bench.row_loops.rows import Row, RowCredit, alike, deviation, judged_leaves, mean, path
+from pipeline.bench.row_loops.rows import (
+    Row,
+    RowCredit,
+    alike,
+    at_tokens,
+    deviation,
+    judged_leaves,
+    mean,
+    of_tokens,
+    path,
+    spoken_tokens,
+)
 
 
 def tempo_rows(rows: Sequence[Row]) -> RowCredit:
@@ -50,6 +61,21 @@ def tempo_rows(rows: Sequence[Row]) -> RowCredit:
         else:
             value.append(reached[node] / passes[node] if passes[node] else None)
     return _of_tokens(rows, earned, passes)._replace(value=value)
+
+
+def reinforce_pp_rows(rows: Sequence[Row]) -> RowCredit:
+    """The verdict on each token before it, less the mean over all tokens of all trajectories, over the deviation."""
+    earned = []
+    for leaves in judged_leaves(rows).values():
+        earned += [(*token, rows[leaf].reward) for leaf in leaves for token in spoken_tokens(rows, leaf)]
+    returns = [reward for _, _, reward in earned]
+    if len(returns) < 2 or alike(returns):
+        whitened = [0.0] * len(returns)
+    else:
+        middle, scale = mean(returns), math.sqrt(deviation(returns, ddof=1) ** 2 + 1e-8)
+        whitened = [(reward - middle) / scale for reward in returns]
+    said = at_tokens(rows, [(step, at, value) for (step, at, _), value in zip(earned, whitened, strict=True)])
+    return RowCredit(None, of_tokens(rows, said), token_advantages=said)
 
 
 def pure_rows(rows: Sequence[Row]) -> RowCredit:
