@@ -59,15 +59,14 @@ def retry_pairs(
     tree: Tree, rewards: Rewards, variants: list[dict[str, Any]], *, suite: str, separator: str
 ) -> Iterator[dict[str, Any]]:
     """A retry that succeeded against the failed attempt it was made from, both without guidance and from where they
-    depart on."""
+    depart on; of episodes the turns there alone."""
     for variant in variants:
         if variant["kind"] == "retry" and variant["first_node"] is not None:
-            leaf, source = tree.last_of(variant["first_node"]), variant["source_leaf"]
-            margin = _margin(tree, leaf, source, rewards)
-            if rewards.get((tree.tree, leaf), 0.0) >= 1 and margin > 0:
-                yield _row(
-                    tree, variant["pivot"], leaf, source, margin, source="retry", suite=suite, separator=separator
-                )
+            pivot, leaves = variant["pivot"], (tree.last_of(variant["first_node"]), variant["source_leaf"])
+            margin = _margin(tree, *leaves, rewards)
+            if rewards.get((tree.tree, leaves[0]), 0.0) >= 1 and margin > 0:
+                ends = _ends_after(tree, pivot, *leaves)
+                yield _row(tree, pivot, *ends, margin, source="retry", suite=suite, separator=separator)
 
 
 def intervention_pairs(
@@ -84,7 +83,8 @@ def intervention_pairs(
         effect = variant["effect"]
         margin = effect if effect is not None else (variant["with_successes"] or 0) / (variant["with_count"] or 1)
         if margin > 0:
-            original = tree.path(variant["source_leaf"])[1 + variant["blamed_step"]]
+            line = tree.line(variant["source_leaf"])
+            original = line[line.index(variant["pivot"]) + 1]
             nodes = (variant["pivot"], variant["first_node"], original)
             yield _row(tree, *nodes, margin, source="intervention", suite=suite, separator=separator)
 
@@ -92,7 +92,8 @@ def intervention_pairs(
 def regeneration_pairs(
     tree: Tree, rewards: Rewards, variants: list[dict[str, Any]], *, suite: str, separator: str
 ) -> Iterator[dict[str, Any]]:
-    """Of an attempt and what was drawn anew after a cut in it, the right one against the wrong one, from the cut on."""
+    """Of an attempt and what was drawn anew after a cut in it, the right one against the wrong one, from the cut on; of
+    episodes the turns there alone."""
     for variant in variants:
         if variant["kind"] != "regeneration" or variant["first_node"] is None:
             continue
@@ -102,9 +103,9 @@ def regeneration_pairs(
         wrong, right = sorted(leaves, key=lambda leaf: rewards[tree.tree, leaf])
         if rewards[tree.tree, wrong] < 1 <= rewards[tree.tree, right]:
             margin = rewards[tree.tree, right] - rewards[tree.tree, wrong]
-            yield _row(
-                tree, variant["pivot"], right, wrong, margin, source="regeneration", suite=suite, separator=separator
-            )
+            pivot = variant["pivot"]
+            ends = _ends_after(tree, pivot, right, wrong)
+            yield _row(tree, pivot, *ends, margin, source="regeneration", suite=suite, separator=separator)
 
 
 def malt_pairs(tree: Tree, rewards: Rewards, *, suite: str, separator: str) -> Iterator[dict[str, Any]]:
@@ -141,6 +142,14 @@ def _turns_apart(tree: Tree, one: Attempt, other: Attempt) -> tuple[int, int] | 
     same = _shared(tree, one, other)
     turns = (*one.steps[same : same + 1], *other.steps[same : same + 1])
     return turns if len(turns) == 2 and all(tree[node]["kind"] == "step" for node in turns) else None
+
+
+def _ends_after(tree: Tree, fork: int, one: int, other: int) -> tuple[int, int]:
+    """Where two answers that follow a node end: at their leaves, or at their first turns if anything is shown later."""
+    ways = [tree.line(leaf) for leaf in (one, other)]
+    own = [way[way.index(fork) + 1 :] for way in ways]
+    shown = any(tree[node]["kind"] == "prompt" for way in own for node in way)
+    return (own[0][0], own[1][0]) if shown else (one, other)
 
 
 def _margin(tree: Tree, chosen: int, rejected: int, rewards: Rewards) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.trees.grow import Tree
-from pipeline.variants.intervene import NO_SUCCESS, Clone, Continuations, patch_row
+from pipeline.variants.intervene import MASKED, NO_SUCCESS, Clone, Continuations, patch_row
 
 
 def best_interventions(variants: list[dict[str, Any]], *, most: int, clone: Clone) -> list[dict[str, Any]]:
@@ -28,15 +28,18 @@ def patch(
     clone: Clone,
     rewards: dict[tuple[str, int], float],
 ) -> dict[str, Any]:
-    """The training row of one kept intervention.
+    """The training row of one kept intervention. What an environment showed between turns is not trained.
 
     Args:
         rewards: by tree and leaf; `with_suffix` takes the first right continuation from them.
     """
     node = variant["first_node"]
-    prompt, *prefix = [tree[step]["token_ids"] for step in tree.path(node)[:-1]]
-    suffix = _first_success(tree, node, rewards) if clone == "with_suffix" else []
+    path = tree.path(node)
+    after = _first_success(tree, node, rewards) if clone == "with_suffix" else []
+    prompt, *prefix = [tree[step]["token_ids"] for step in path[:-1]]
+    suffix = [token for step in after for token in tree[step]["token_ids"]]
     input_ids, labels = patch_row(prompt, prefix, tree[node]["token_ids"], clone=clone, suffix=suffix)
+    shown = [tree[step]["kind"] == "prompt" for step in (*path, *after) for _ in tree[step]["token_ids"]]
     return {
         "task": tree.task,
         "row": variant["variant"],
@@ -44,7 +47,7 @@ def patch(
         "tree": tree.tree,
         "node": node,
         "input_ids": input_ids,
-        "labels": labels,
+        "labels": [MASKED if rendered else label for rendered, label in zip(shown, labels, strict=True)],
         "accuracy": _accuracy(variant),
         "text": separator.join(tree.texts(node)),
     }
@@ -56,9 +59,9 @@ def _accuracy(variant: dict[str, Any]) -> float:
 
 
 def _first_success(tree: Tree, node: int, rewards: dict[tuple[str, int], float]) -> list[int]:
-    """Tokens of the earliest right continuation of a node; empty where there is none."""
+    """Nodes of the earliest right continuation of a node; none where there is none."""
     for leaf, row in tree.known.items():
         if row["origin"] == "continuation" and rewards.get((tree.tree, leaf), 0) >= 1 and node in tree.path(leaf):
             path = tree.path(leaf)
-            return [token for step in path[path.index(node) + 1 :] for token in tree[step]["token_ids"]]
+            return path[path.index(node) + 1 :]
     return []

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -202,10 +203,14 @@ class Episode:
         self._take(seat, shown, turn.token_ids, drawn=None, at=turn.columns)
         self._count(turn.seen, seat)
 
-    def go_on(self, seen: Observation) -> Playing:
-        """Play on to the end in an environment that stands where this is seen."""
+    def go_on(self, seen: Observation, *, invalid: int = 0, written: str | None = None) -> Playing:
+        """Play on to the end in an environment that stands where this is seen.
+
+        Args:
+            invalid: actions in a row before it that could not be taken.
+            written: what is said first, in the place of whoever would say it; None: nothing is.
+        """
         rules, seats, count = self.rules, self.seats, len(self.seats)
-        invalid = 0
         while True:
             seat = seats[seen.seat]
             limit = self._limit(seat)
@@ -219,14 +224,15 @@ class Episode:
             if room < 1:
                 return self._stop(seat, "length")
             at = {"turn": len(self.seen), "state_key": seen.state_key}
-            if seat.player is None:
+            player, written = seat.player if written is None else _saying(written), None
+            if player is None:
                 sampling = Sampling(rules.temperature, rules.top_p, min(rules.most_tokens, room))
                 entry = yield Turn(shown.prompt, sampling, self.sample)
                 if entry.completion.error:
                     return self._fail(f"the request failed: {entry.completion.error}")
                 self._take(seat, shown, entry.completion.token_ids, drawn=(sampling, entry), at=at)
             else:
-                done = yield Act(lambda player=seat.player, seen=seen: player(seen))
+                done = yield Act(partial(player, seen))
                 if done.error:
                     return self._fail(done.error)
                 said = self.chat.saying(done.value)
@@ -234,7 +240,7 @@ class Episode:
                     return self._stop(seat, "length")
                 self._take(seat, shown, said, drawn=None, at=at)
             times = self._count(seen, seat)
-            if seat.player is None and entry.completion.finish == "length":
+            if player is None and entry.completion.finish == "length":
                 return self._stop(seat, "length")
             if times >= rules.loops:
                 return self._stop(seat, "loop")
@@ -360,3 +366,7 @@ class Episode:
                 return  # it never had a turn
             seat.story.unopened = self.chat.opening([*seat.messages, {"role": "user", "content": self.task.question}])
         seat.story.endings.append(Ending(seat.turns[-1] if seat.turns else 0, finish, verdict))
+
+
+def _saying(text: str) -> Player:
+    return lambda seen: text

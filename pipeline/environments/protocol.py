@@ -128,11 +128,18 @@ class Passed(NamedTuple):
     action: str
 
 
-def replay(environment: Environment, task: Task, turns: Sequence[Passed], *, seed: int) -> Iterator[Observation]:
+class Stand(NamedTuple):
+    """Where an episode is before a turn. seen: there. invalid: actions in a row before it that could not be taken."""
+
+    seen: Observation
+    invalid: int = 0
+
+
+def replay(environment: Environment, task: Task, turns: Sequence[Passed], *, seed: int) -> Iterator[Stand]:
     """Go the way of an episode again, from its beginning, and stop before the last of some turns.
 
     Yields:
-        What is seen before each turn, the environment standing there.
+        Where it is before each turn, the environment standing there.
 
     Raises:
         BadStep: the environment is not replayable, came to another state or to its end, or gave what it may not.
@@ -140,17 +147,17 @@ def replay(environment: Environment, task: Task, turns: Sequence[Passed], *, see
     if not environment.replayable:
         raise BadStep("the environment does not say that it is replayable")
     seats = len(environment.seats)
-    seen = checked_observation(environment.reset(task, seed), seats=seats)
+    stand = Stand(checked_observation(environment.reset(task, seed), seats=seats))
     for place, turn in enumerate(turns):
-        if seen.state_key != turn.state_key:
+        if stand.seen.state_key != turn.state_key:
             raise BadStep(f"turn {place} came in another state")
-        yield seen
+        yield stand
         if place == len(turns) - 1:
             return
         step = checked_step(environment.step(turn.action), seats=seats)
         if step.done:
             raise BadStep(f"it ended after turn {place}")
-        seen = step.observation
+        stand = Stand(step.observation, stand.invalid + 1 if step.invalid else 0)
 
 
 def checked_observation(seen: object, *, seats: int, longest: int = LONGEST) -> Observation:

@@ -18,10 +18,11 @@ def intervention(nodes: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
     """Label the two steps of every intervention by the continuations drawn from each.
 
     Of a step's judged continuations `k`, `successes` are of reward 1; `soft` is their share, `hard` whether there are
-    any, and the interval is Wilson's. A step that ended its attempt has no continuations, and no row.
+    any, and the interval is Wilson's. A step that ended its attempt has no continuations, and no row. What follows an
+    observation follows the turn before it.
 
     Args:
-        nodes: columns `task`, `tree`, `node`, `parent`, `origin`, `token_ids`, parents before children.
+        nodes: columns `task`, `tree`, `node`, `parent`, `kind`, `origin`, `token_ids`, parents before children.
         verdicts: columns `tree`, `node`, `reward`, at most one row a node. Null: no verdict.
 
     Returns:
@@ -56,9 +57,11 @@ def intervention(nodes: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
 def _arms(nodes: pl.DataFrame, verdicts: pl.DataFrame) -> pl.DataFrame:
     """By tree and node: judged continuations that begin there, the right ones among them, and tokens of all."""
     drawn = nodes.filter(pl.col("origin") == "continuation")
+    shown = nodes.filter((pl.col("kind") == "prompt") & pl.col("parent").is_not_null() & (pl.col("origin") == "sample"))
+    turns = {(tree, node): parent for tree, node, parent in shown.select("tree", "node", "parent").iter_rows()}
     begun: dict[tuple[str, int], int] = {}
     for tree, node, parent in drawn.select("tree", "node", "parent").iter_rows():
-        begun[tree, node] = begun.get((tree, parent), parent)
+        begun[tree, node] = begun.get((tree, parent), turns.get((tree, parent), parent))
     continued = drawn.select(
         "tree",
         "node",

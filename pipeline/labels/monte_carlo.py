@@ -51,9 +51,10 @@ def monte_carlo(nodes: pl.DataFrame, verdicts: pl.DataFrame, params: MonteCarloP
     """Label the steps of plain rollouts, and the question, by the fresh continuations drawn from them.
 
     A continuation of a step is a judged leaf whose branch, or continuation beside an intervention, leaves the rollout
-    there; plain rollouts are continuations of the question. The final step of a rollout has its own verdict as its one
-    sample. With r the rewards of the samples: `soft = mean(r)`, `hard = soft > threshold`, `successes = count(r > 0)`,
-    and the interval is Wilson's for `sum(r)` of `k`. What follows an intervention tells nothing of the step before it.
+    there, or after what was shown then; plain rollouts are continuations of the question. The final step of a rollout
+    has its own verdict as its one sample. With r the rewards of the samples: `soft = mean(r)`, `hard = soft >
+    threshold`, `successes = count(r > 0)`, and the interval is Wilson's for `sum(r)` of `k`. What follows an
+    intervention tells nothing of the step before it.
 
     Args:
         nodes: columns `task`, `tree`, `node`, `parent`, `depth`, `kind`, `origin`, `token_ids`, every node's
@@ -78,7 +79,8 @@ def monte_carlo(nodes: pl.DataFrame, verdicts: pl.DataFrame, params: MonteCarloP
     drawn = nodes["origin"].is_in(DRAWN).to_numpy()
     sampled = ((nodes["origin"] == "sample") & (kind == "step")).to_numpy()
     labelled = sampled | (parent < 0)
-    left = _departures(parent, nodes["depth"].to_numpy(), drawn=drawn, labelled=labelled)
+    shown = ((nodes["origin"] == "sample") & (kind == "prompt")).to_numpy() & (parent >= 0)
+    left = _departures(parent, nodes["depth"].to_numpy(), drawn=drawn, labelled=labelled, shown=shown)
     for_label = drawn & (left >= 0)
     rollout = sampled & judged
     left[rollout] = _roots(parent, nodes["depth"].to_numpy())[rollout]
@@ -119,13 +121,15 @@ def first_error(hard: Sequence[bool | None]) -> int:
     return next((index for index, label in enumerate(hard) if label is not None and not label), -1)
 
 
-def _departures(parent: np.ndarray, depth: np.ndarray, *, drawn: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+def _departures(
+    parent: np.ndarray, depth: np.ndarray, *, drawn: np.ndarray, labelled: np.ndarray, shown: np.ndarray
+) -> np.ndarray:
     """`[N]` int: for a node of a draw, the labelled row at which the draw left; -1 for others, and where it left
-    from what is not labelled."""
+    from what is not labelled. What was shown after a step stands for it."""
     left = np.full(len(parent), -1)
     for rows in rows_by_depth(depth):
         here = rows[drawn[rows]]
-        above = parent[here]
+        above = np.where(shown[parent[here]], parent[parent[here]], parent[here])
         left[here] = np.where(drawn[above], left[above], np.where(labelled[above], above, -1))
     return left
 

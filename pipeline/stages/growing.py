@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Tasks = dict[str, dict[str, Any]]
 """Rows of the tasks table by task."""
 
-PLAYED = ("retries",)
+PLAYED = ("retries", "interventions", "regenerations")
 """Stages that grow trees of episodes too."""
 
 Rewards = dict[tuple[str, int], float]

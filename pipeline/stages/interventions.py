@@ -3,20 +3,27 @@
 An editor, shown the reference solution, names the first wrong step and writes that one step anew. The new
 step takes the wrong one's place after the untouched prefix, and continuations are drawn from there without
 the reference; as many are drawn from the original step, so that every intervention carries an effect.
+
+Of an episode a step is a turn: its environment is brought back there, the new turn is taken, and every continuation is
+played to the end. Where the new turn ends the episode, that is its one continuation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import polars as pl
 
+from pipeline.environments.anew import Anew
 from pipeline.errors import check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.report import Report
-from pipeline.stages.arms import Edited, arm_columns, draw_arms, put_edit
+from pipeline.stages.arms import FIRST_SAMPLE, Edited, arm_columns, draw_arms, put_edit
 from pipeline.stages.growing import Grower, Rewards, Tasks
+from pipeline.stages.replaying import Replays, said, write_replayed
 from pipeline.stages.varying import (
     Asking,
     Case,
@@ -27,7 +34,7 @@ from pipeline.stages.varying import (
     sampled_tokens,
     write_variants,
 )
-from pipeline.stages.work import Work
+from pipeline.stages.work import Shards, Work
 from pipeline.trees.fork import Attempt
 from pipeline.trees.grow import Tree
 from pipeline.variants.intervene import Proposal, keep_reason, read_proposal
@@ -64,23 +71,14 @@ class InterventionCase(Case):
 
 
 def write_interventions(work: Work, config: InterventionConfig = InterventionConfig()) -> Report:
-    """Check, edit and continue failed attempts of tasks that have a reference solution."""
+    """Check, edit and continue failed attempts of tasks that have a reference solution.
+
+    Raises:
+        BadConfig: an option is none; also see `write_replayed`.
+    """
     check_counts(config, per_task=1, continuations=1, min_successes=0, check_again=0, check_tokens=1)
 
-    def vary(grower: Grower, trees: dict[str, Tree], rewards: Rewards, tasks: Tasks) -> list[InterventionCase]:
-        cases = _check(grower, trees, rewards, tasks, config)
-        live = [case for case in cases if case.dropped is None]
-        for case in live:
-            original = case.source.steps[case.proposal.first_error]
-            case.edited = put_edit(grower, case.tree, original, case.proposal.text)
-        sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
-        draw_arms(grower, [case.edited for case in live], sampling, continuations=config.continuations)
-        return cases
-
-    def row(case: InterventionCase, rewards: Rewards) -> dict[str, Any]:
-        return _row(case, rewards, config)
-
-    shards = write_variants(work, STAGE, config, version=VERSION, vary=vary, row=row)
+    shards = _write(work, config) if work.suite.environment is None else _write_episodes(work, config)
     variants = shards.read("variants")
     return shards.finish(
         kept=variants["dropped"].null_count(),
@@ -93,8 +91,74 @@ def write_interventions(work: Work, config: InterventionConfig = InterventionCon
     )
 
 
+def _write(work: Work, config: InterventionConfig) -> Shards:
+    def vary(grower: Grower, trees: dict[str, Tree], rewards: Rewards, tasks: Tasks) -> list[InterventionCase]:
+        chosen = cases_of(trees, rewards, case=InterventionCase, per_task=config.per_task)
+        cases = _check(grower, chosen, tasks, config)
+        live = [case for case in cases if case.dropped is None]
+        for case in live:
+            original = case.source.steps[case.proposal.first_error]
+            case.edited = put_edit(grower, case.tree, original, case.proposal.text)
+        sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
+        draw_arms(grower, [case.edited for case in live], sampling, continuations=config.continuations)
+        return cases
+
+    return write_variants(work, STAGE, config, version=VERSION, vary=vary, row=partial(_row, config))
+
+
+def _write_episodes(work: Work, config: InterventionConfig) -> Shards:
+    def vary(replays: Replays) -> list[InterventionCase]:
+        growth = replays.growth
+        failed = replays.chosen(InterventionCase, per_task=config.per_task, which="failures")
+        chosen = [case for case in failed if growth.tasks[case.tree.task]["reference_solution"] is not None]
+        live = _check(growth.grower, replays.go_again(chosen), growth.tasks, config, question=replays.question)
+        _play_arms(replays, [case for case in live if case.dropped is None], config)
+        return chosen
+
+    rules = {"temperature": config.temperature, "top_p": config.top_p}
+    return write_replayed(work, STAGE, config, version=VERSION, rules=rules, vary=vary, row=partial(_row, config))
+
+
+def _play_arms(replays: Replays, cases: list[InterventionCase], config: InterventionConfig) -> None:
+    """Play both arms of every edit; an original turn that ended its episode has none.
+
+    A draw hangs on a turn once: equal edits in one place share theirs, equal turns of two episodes are continued apart.
+    """
+    alike: dict[tuple[str, bytes, str | None], dict[int, int]] = {}
+
+    def arm(case: InterventionCase, turn: int, edit: str | None = None) -> list[Anew]:
+        if turn == len(case.source.steps):
+            return []
+        above = case.way.before(turn)
+        same = alike.setdefault((case.tree.tree, case.tree.tokens(above).tobytes(), edit), {})
+        first = FIRST_SAMPLE + config.continuations * same.setdefault(above, len(same))
+        return [Anew(case.way, turn, first + number, edit=edit) for number in range(config.continuations)]
+
+    arms = []
+    for case in cases:
+        wrong = case.proposal.first_error
+        arms.append((arm(case, wrong, case.proposal.text), arm(case, wrong + 1)))
+    replays.play(one for both in arms for some in both for one in some)
+    for case, (edited, original) in zip(cases, arms, strict=True):
+        with_edit, without = (
+            [laid for one in some if (laid := replays.hang(one, origin="continuation")) is not None]
+            for some in (edited, original)
+        )
+        if not with_edit:
+            case.dropped = said(edited[0].error)
+            continue
+        leaves = tuple(list(dict.fromkeys(laid.turns[-1] for laid in some)) for some in (with_edit, without))
+        wrong = case.source.steps[case.proposal.first_error]
+        case.edited = Edited(case.tree, wrong, with_edit[0].turns[0], leaves)
+
+
 def _check(
-    grower: Grower, trees: dict[str, Tree], rewards: Rewards, tasks: Tasks, config: InterventionConfig
+    grower: Grower,
+    chosen: list[InterventionCase],
+    tasks: Tasks,
+    config: InterventionConfig,
+    *,
+    question: Callable[[dict[str, Any]], str] = lambda task: task["question"],
 ) -> list[InterventionCase]:
     """Ask the editor about each chosen attempt and read the step it proposes."""
     sampling = Sampling(config.check_temperature, config.top_p, config.check_tokens)
@@ -103,25 +167,24 @@ def _check(
         if task["reference_solution"] is None:
             return None
         reference = grower.work.pack.reference(task["reference_solution"])
-        return {"question": task["question"], "reference": reference, "steps": steps}
+        return {"question": question(task), "reference": reference, "steps": steps}
 
     editing = Asking("intervene", "editor", "critique", holes, guided=config.guided, again=config.check_again)
-    chosen = cases_of(trees, rewards, case=InterventionCase, per_task=config.per_task)
-    cases = ask_about(grower, chosen, tasks, editing, sampling)
+    cases, suite = ask_about(grower, chosen, tasks, editing, sampling), grower.work.suite
     for case in cases:
         if case.answer is None:
             continue
         answer = tasks[case.tree.task]["answer"]
         case.proposal = read_proposal(case.text, steps=len(case.source.steps), reference_answer=answer)
         case.dropped = case.proposal.dropped
-        if case.dropped is None and grower.work.suite.separator in case.proposal.text:
+        if case.dropped is None and suite.environment is None and suite.separator in case.proposal.text:
             case.dropped = "intervention is more than one step"
         elif case.dropped is None and not grower.tokens.safe(case.proposal.text):
             case.dropped = "intervention spells a control token"
     return cases
 
 
-def _row(case: InterventionCase, rewards: Rewards, config: InterventionConfig) -> dict[str, Any]:
+def _row(config: InterventionConfig, case: InterventionCase, rewards: Rewards) -> dict[str, Any]:
     proposal, dropped = case.proposal, case.dropped
     columns = arm_columns(case.edited, rewards) if case.edited else {}
     if dropped is None:

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import polars as pl
 
+from pipeline.environments.anew import Way
 from pipeline.generation.engine import Request, Sampling
 from pipeline.stages.earlier import rollout_shards
 from pipeline.stages.growing import Grower, Rewards, Tasks, growing_shards
@@ -38,6 +39,7 @@ class Case:
     ids:     the prompt about it; `prompt` its node, `answer` the node of what came back last.
     parsed:  word of the column of that name.
     dropped: why it goes no further; None while it may.
+    way:     of an episode, whose turns are the steps; None: it is no episode, or its way was not gone again.
     """
 
     tree: Tree
@@ -47,11 +49,15 @@ class Case:
     answer: int | None = None
     parsed: str | None = None
     dropped: str | None = None
+    way: Way | None = None
 
     @property
     def texts(self) -> list[str]:
-        """Of the attempt's steps."""
-        return [self.tree[step]["text"] for step in self.source.steps]
+        """Of the attempt's steps; of a turn what was seen, and what was done then."""
+        said = [self.tree[step]["text"] for step in self.source.steps]
+        if self.way is None:
+            return said
+        return [f"{stand.seen.shown}\n{text}" for stand, text in zip(self.way.stands, said, strict=True)]
 
     @property
     def text(self) -> str:

@@ -2,84 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from types import SimpleNamespace
 
 import polars as pl
 import pytest
-from environments.played_round import SEEDS, TINY, Script, faults, nodes_of, played, verdicts_of
+from environments.corridor import COUNTED, Corridor, all_faults, corridor, forest, forget_thoughts, variants_of
+from environments.played_round import SEEDS, TINY, Script, nodes_of, played, verdicts_of
 from varied_round import reflection
 
-from pipeline.environments import ENVIRONMENTS
 from pipeline.environments.chat import chat_of
-from pipeline.environments.protocol import Observation, Opened, Step
 from pipeline.errors import BadConfig
 from pipeline.stages.credit import CreditConfig, write_credit
-from pipeline.stages.episodes import EpisodeConfig, write_episodes
 from pipeline.stages.retries import RetryConfig, write_retries
 from pipeline.stages.retry_rows import write_retry_rows
 from pipeline.stages.tasks import write_tasks
-from pipeline.stages.work import Work
-from pipeline.store.audit import audit
-from pipeline.trees.grow import Tree, read_trees
-from pipeline.variants.checks import VARIANT_CHECKS
 from pipeline.variants.report import variant_lines
 
 LED = "The earlier attempt had issues."
-COUNTED = {"made": 0, "steps": 0}
-
-
-class Corridor:
-    """Three rooms; whoever goes left in each is out. Rooms differ by the task's seed."""
-
-    seats = ("solver",)
-    instructions = ("Go left or right.",)
-    judge = "environment"
-
-    def __init__(self, options: CorridorOptions):
-        self._options, self.replayable = options, options.replayable
-
-    def reset(self, task, seed):
-        COUNTED["made"] += 1
-        self._done, self._seed = [], seed
-        return self._seen()
-
-    def step(self, action):
-        COUNTED["steps"] += 1
-        if action == "boom":
-            raise KeyError("in the middle")
-        self._done.append(action)
-        if action == "jump":
-            return Step(self._seen(), invalid=True)
-        if len([one for one in self._done if one != "jump"]) == 3:
-            astray = any("right" in one for one in self._done)
-            return Step(None, (1.0,), done=True, scores=(float(not astray),))
-        return Step(self._seen(), (0.25,))
-
-    def copy(self):
-        if not self._options.copies:
-            return None
-        other = Corridor(self._options)
-        other._done, other._seed = [*self._done], self._seed
-        return other
-
-    def close(self):
-        return None
-
-    def _seen(self):
-        drift = COUNTED["made"] if self._options.drifts == "text" and self._seed == 11 else 0
-        key = COUNTED["made"] if self._options.drifts == "state" and self._seed == 11 else 0
-        return Observation(f"room {self._seed} {len(self._done)} {drift}", f"{self._done} {key}")
-
-
-@dataclass(frozen=True)
-class CorridorOptions:
-    copies: bool = False
-    replayable: bool = True
-    drifts: str = ""
 
 
 def says(pivot: object = 1, *, led: str = "left", **changes):
@@ -95,39 +35,9 @@ def says(pivot: object = 1, *, led: str = "left", **changes):
     return say
 
 
-@contextmanager
-def corridor(folder: Path, script=None, *, group: int = 2, begin=lambda work: None, **options):
-    """A round of episodes in the corridor. Tasks have the seeds 10, 11 and 12. begin: done before it is played."""
-    named = "".join(f"\n{name} = {json.dumps(value)}" for name, value in options.items())
-    with pytest.MonkeyPatch.context() as patch:
-        module = SimpleNamespace(Options=CorridorOptions, opened=lambda given: Opened(lambda: Corridor(given), "1"))
-        patch.setitem(ENVIRONMENTS, "corridor", module)
-        with played(folder, f'name = "corridor"{named}', SEEDS, script or says()) as work:
-            begin(work)
-            write_tasks(work)
-            write_episodes(work, EpisodeConfig(group=group))
-            yield work
-
-
-def variants_of(work: Work) -> list[dict]:
-    return work.store.read("variants", work.places("variants")).sort("tree", "source_leaf").to_dicts()
-
-
-def forest(work: Work) -> dict[str, Tree]:
-    return read_trees(nodes_of(work))
-
-
-def all_faults(work: Work, *, but: str = "") -> list:
-    """What the checks find that should hold of any round; `but` names one that shall not."""
-    places = work.places("variants")
-    bad = {name: check(work.store, "variants", places) for name, check in VARIANT_CHECKS.items() if name != but}
-    found = [finding for finding in audit(work.store, suite="played") if not finding.passed]
-    return [*faults(work), *(name for name, one in bad.items() if not one.passed), *(found if not but else [])]
-
-
 @pytest.fixture(scope="module")
 def retried(tmp_path_factory):
-    with corridor(tmp_path_factory.mktemp("retried")) as work:
+    with corridor(tmp_path_factory.mktemp("retried"), says()) as work:
         report = write_retries(work)
         yield SimpleNamespace(work=work, report=report, asked=list(Script.last.asked))
 
@@ -250,7 +160,7 @@ class TestWhereItBegins:
         steps = {}
         for copies in (False, True):
             (tmp_path / f"{copies}").mkdir()
-            with corridor(tmp_path / f"{copies}", copies=copies) as work:
+            with corridor(tmp_path / f"{copies}", says(), copies=copies) as work:
                 COUNTED["steps"] = 0
                 digest = write_retries(work).digest
                 steps[copies] = (COUNTED["steps"], digest)
@@ -289,13 +199,7 @@ class TestWhereItBegins:
             usual = says(1)(text, sample)
             return usual if "Reflect on" in text else f"thought</t>{usual}"
 
-        def forgets(work: Work) -> None:
-            tokenizer = chat_of(work.policy)._tokenizer
-            kept = "{{ message.content.split('</t>')[-1] }}"
-            template = tokenizer.chat_template.replace("{{ message.content }}", kept)
-            monkeypatch.setattr(tokenizer, "chat_template", template)
-
-        with corridor(tmp_path, thinks, group=1, begin=forgets) as work:
+        with corridor(tmp_path, thinks, group=1, begin=partial(forget_thoughts, patch=monkeypatch)) as work:
             write_retries(work)
             assert all_faults(work) == []
             found = variants_of(work)
@@ -314,12 +218,11 @@ class TestWhatGoesWrong:
         [
             ({"drifts": "text"}, "not replayable: turn 0 was sent other tokens", 1),
             ({"drifts": "state"}, "not replayable: BadStep: turn 0 came in another state", 1),
-            ({"replayable": False}, "not replayable: BadStep: the environment does not say that it is replayable", 3),
         ],
     )
     def test_an_episode_that_cannot_be_gone_again(self, tmp_path, options, why, tasks):
         """Nothing is asked about it, and the others are retried."""
-        with corridor(tmp_path, group=1, **options) as work:
+        with corridor(tmp_path, says(), group=1, **options) as work:
             asked = len(Script.last.asked)
             write_retries(work)
             assert all_faults(work) == []
@@ -327,6 +230,13 @@ class TestWhatGoesWrong:
             assert (dropped.count(why), dropped.count(None)) == (tasks, 3 - tasks)
             reflected = [text for text in Script.last.asked[asked:] if "Reflect on" in text]
             assert len(reflected) == 3 - tasks
+
+    def test_an_environment_that_says_that_it_cannot_be_gone_again_is_refused(self, tmp_path):
+        with corridor(tmp_path, says(), group=1, replayable=False) as work:
+            asked = len(Script.last.asked)
+            with pytest.raises(BadConfig, match="does not say that it is replayable"):
+                write_retries(work)
+            assert len(Script.last.asked) == asked
 
     @pytest.mark.parametrize(
         "said",
@@ -354,7 +264,7 @@ class TestWhatGoesWrong:
                 return [*TINY._tokenizer.encode(closing, add_special_tokens=False, split_special_tokens=True), 1]
             return usual(script, request)
 
-        with corridor(tmp_path, group=1) as work:
+        with corridor(tmp_path, says(), group=1) as work:
             monkeypatch.setattr(Script, "__call__", spelt)
             write_retries(work)
             assert all_faults(work) == []
@@ -385,7 +295,7 @@ class TestWhatGoesWrong:
                 raise KeyError("in the middle")
             return usual(self, action)
 
-        with corridor(tmp_path, group=1) as work:
+        with corridor(tmp_path, says(), group=1) as work:
             monkeypatch.setattr(Corridor, "step", broken)
             write_retries(work)
             assert all_faults(work) == []
@@ -403,5 +313,5 @@ class TestWhatGoesWrong:
     def test_a_game_of_several_seats_is_refused(self, tmp_path):
         with played(tmp_path, 'name = "open_spiel"\ngame = "kuhn_poker"', SEEDS, says()) as work:
             write_tasks(work)
-            with pytest.raises(BadConfig, match="has 2 seats, a retry knows one"):
+            with pytest.raises(BadConfig, match="has 2 seats, retries know one"):
                 write_retries(work)
