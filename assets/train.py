@@ -47,7 +47,7 @@ def token_rewards(
     return result(work, build_token_rewards(work, filled(TokenRewardConfig, config)), tables=("token_rewards",))
 
 
-def nothing_to_train_on(work: Work, recipe: RunRecipe | PrmRecipe, stage: str) -> Report | None:
+def nothing_to_train_on(work: Work, recipe: RunRecipe, stage: str) -> Report | None:
     """The report of a stage that has nothing to do, where the round gave a recipe no rows; None where it has some.
 
     So a suite without reference solutions, or a round without a kept intervention, still comes to its release.

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from pipeline.builders.packing import Forecast, forecast
 from pipeline.generation.policies import Policy
@@ -41,6 +41,9 @@ class Ready(NamedTuple):
 
 Make = Callable[[pl.DataFrame, pl.DataFrame | None, Policy, Path], Ready]
 """Of rows to train on, held-out rows, the parent, and a folder for checkpoints."""
+Load = Callable[[Policy], PreTrainedModel]
+Form = Callable[[Policy, PreTrainedModel, Path], Path]
+"""Of the parent, the trained model, and a folder to write to."""
 
 
 def fit(
@@ -52,6 +55,8 @@ def fit(
     recipe: RunRecipe,
     method: str,
     columns: Sequence[str],
+    load: Load = runs.load_model,
+    form: Form = lambda parent, model, folder: parent.path,
     skipped: int = 0,
     inputs: Mapping[str, Any] | None = None,
     on_progress: OnTrainingProgress | None = None,
@@ -66,6 +71,8 @@ def fit(
         recipe: of the run.
         method: what the rows are, for lineage and card.
         columns: of tokens, labels or weights, whose digest names the data.
+        load: loads the model from the parent, as it is before training.
+        form: names the folder of what the trained model has beside its weights.
         skipped: rows left out beforehand.
         inputs: what the caller made the policy from.
         on_progress: called after each step.
@@ -95,9 +102,10 @@ def fit(
             on_progress=on_progress,
         )
         source = saving.trace_lineage(parent, recipe, method=method, digest=digest, report=report, inputs=inputs)
-        model = whole_model(trainer, lambda: runs.adapted(runs.load_model(parent), recipe))
+        model = whole_model(trainer, lambda: runs.adapted(load(parent), recipe))
         if model is not None:
-            saving.save_policy(runs.merged(model), parent.path, out=out, lineage=source, report=report)
+            model = runs.merged(model)
+            saving.save_policy(model, form(parent, model, folder), out=out, lineage=source, report=report)
         trainer.accelerator.wait_for_everyone()
     return report
 
@@ -110,6 +118,8 @@ def packed_trainer(
     recipe: RunRecipe,
     folder: Path,
     loss: Loss,
+    kind: type[PackedTrainer] = PackedTrainer,
+    load: Load = runs.load_model,
     referenced: bool = False,
     whole_reference: bool = False,
 ) -> Ready:
@@ -121,11 +131,13 @@ def packed_trainer(
         recipe: of the run.
         folder: for checkpoints and the reference's log-probabilities.
         loss: of a pack.
+        kind: of trainer.
+        load: loads the model to train.
         referenced: the loss reads the reference's log-probability of each trained token.
         whole_reference: it reads its whole distribution.
     """
-    trainer = PackedTrainer(
-        runs.adapted(runs.load_model(policy), recipe),
+    trainer = kind(
+        runs.adapted(load(policy), recipe),
         TrainingArguments(**runs.run_arguments(recipe, folder=folder, held_out=held is not None)),
         train.batches,
         loss=loss,

@@ -1,7 +1,7 @@
 """Heavy: torch, transformers. A process reward model by token classification, on rows of `prm_steps`, token for token.
 
-A policy's backbone gets a head of two classes, which is read at the last token of every step. The loop is
-transformers'; batch and loss are overridden, nothing else.
+A policy's backbone gets a head of two classes, which is read at the last token of every step: in packs, or row by row.
+The loop is transformers'; batch and loss are overridden, nothing else.
 """
 
 from __future__ import annotations
@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from datasets import Dataset
@@ -27,64 +29,100 @@ from transformers import (
     set_seed,
 )
 
+from pipeline.builders.packing import as_rows
 from pipeline.errors import BadInput, BadModel
 from pipeline.generation.policies import Policy
 from pipeline.labels.prm import CLASSES
 from trainers import runs, saving
-from trainers.data import check_fit, check_rows, check_spelling, row_name, token_digest
-from trainers.gathering import whole_model
+from trainers.data import check_fit, check_rows, check_spelling, group_numbers, row_name
+from trainers.fit import Ready, fit, packed_trainer
+from trainers.packed.forward import class_logits
+from trainers.packed.losses import Scored, label_loss
+from trainers.packed.rows import Batch, Packed, labelled_packs, tensors_of
+from trainers.packed.trainer import PackedTrainer
 from trainers.prm_loss import prm_loss
 from trainers.prm_recipe import PrmRecipe
-from trainers.resuming import last_checkpoint, training_folder
 from trainers.runs import OnTrainingProgress, TrainingReport
 
 COLUMNS = ("input_ids", "step_ends")
 LENGTH = pl.col("input_ids").list.len()
 
 
-class PrmTrainer(Trainer):
-    """transformers' Trainer with the loss of `prm_loss`; logs the share of labels on the right side too."""
+class PackedPrmTrainer(PackedTrainer):
+    """A trainer of packs that reads the head in place of log-probabilities."""
 
-    _accuracies: list[Tensor]
+    def _score(self, model: PreTrainedModel, batch: Batch) -> Scored:
+        return self.loss(batch, class_logits(model, tensors_of(batch), batch["needed"]))
+
+
+class PrmTrainer(Trainer):
+    """transformers' Trainer with the loss of `prm_loss` on padded rows; logs the share of labels on the right side too.
+
+    A step's loss is divided by the labels of all its batches, on whatever device they are.
+    """
+
+    def __init__(self, model: PreTrainedModel, args: TrainingArguments, **given: Any):
+        super().__init__(model, args, **given)
+        self.model_accepts_loss_kwargs = True  # the loss is already divided by the labels of the whole step
+        self._accuracies: list[Tensor] = []
 
     def compute_loss(
         self,
         model: PreTrainedModel,
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Tensor | tuple[Tensor, Any]:
-        """The mean over the batch's labelled steps."""
-        del num_items_in_batch
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor:
+        """Loss of a batch, as its share of the step's."""
+        del return_outputs
         outputs = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False)
         found = prm_loss(outputs.logits, inputs["labels"])
-        self._accuracies = [*getattr(self, "_accuracies", []), found.accuracy]
-        return (found.loss, outputs) if return_outputs else found.loss
+        self._accuracies.append(found.right / found.labels)
+        return found.total / num_items_in_batch * self.accelerator.num_processes
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
+        if not batch_samples:
+            return None
+        labels = sum((~batch["labels"].isnan()).sum() for batch in batch_samples)
+        return self.accelerator.reduce(labels.to(device), "sum")
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log the mean over the batches since the last time beside the loss."""
-        seen = getattr(self, "_accuracies", [])
-        if "loss" in logs and seen:
-            logs["mean_token_accuracy"] = float(torch.stack(seen).mean())
+        if "loss" in logs:
+            logs["mean_token_accuracy"] = float(torch.stack(self._accuracies).mean())
             self._accuracies = []
         super().log(logs, start_time)
 
 
-def step_dataset(rows: pl.DataFrame, *, target: str) -> Dataset:
-    """Rows of `prm_steps` with `input_ids`, `step_ends` and `targets`, in the order given; attempts without a label
-    are left out.
+def labelled_rows(rows: pl.DataFrame, *, target: str) -> pl.DataFrame:
+    """Rows of `prm_steps` with `targets`, in the order given; attempts without a label are left out.
 
     Raises:
         BadInput: no row has a label.
     """
     targets = pl.col(target).list.eval(pl.element().cast(pl.Float32))
-    found = rows.select(*COLUMNS, targets=targets).filter(pl.col("targets").list.drop_nulls().list.len() > 0)
+    found = rows.with_columns(targets=targets).filter(pl.col("targets").list.drop_nulls().list.len() > 0)
     if found.is_empty():
         raise BadInput(
             f"{row_name(rows)}: no step has a {target} label, nor has any of the {len(rows)} rows",
             remedy="choose the other target, or another labeller",
         )
-    return Dataset.from_polars(found.rechunk())
+    return found
+
+
+def prm_packs(rows: pl.DataFrame, recipe: PrmRecipe) -> Packed:
+    """Packs of rows with `targets`."""
+    attempts, ends = as_rows(rows["input_ids"]), as_rows(rows["step_ends"])
+    labels = np.full(len(attempts.values), np.nan, np.float32)
+    said = rows["targets"].explode(empty_as_null=False).to_numpy()
+    labels[np.repeat(attempts.offsets[:-1], np.diff(ends.offsets)) + ends.values] = said
+    return labelled_packs(
+        attempts,
+        labels,
+        groups=group_numbers(rows, seed=recipe.seed),
+        max_tokens=recipe.max_tokens,
+        max_rows=recipe.batch_size,
+    )
 
 
 def collate(rows: Sequence[Mapping[str, Sequence]]) -> dict[str, Tensor]:
@@ -106,32 +144,21 @@ def collate(rows: Sequence[Mapping[str, Sequence]]) -> dict[str, Tensor]:
 
 
 def prm_trainer(rows: pl.DataFrame, *, policy: Policy, recipe: PrmRecipe, folder: Path) -> PrmTrainer:
-    """The trainer, ready to run.
+    """The trainer of rows apart, ready to run.
 
     Args:
-        rows: rows of the `prm_steps` table.
+        rows: with `input_ids`, `step_ends` and `targets`.
         policy: whose backbone training starts from.
         recipe: of the run.
         folder: for checkpoints.
 
     Raises:
-        BadInput: a row does not fit the policy or its tokenizer, or none has a label.
         BadModel: the policy cannot be loaded.
     """
-    model = load_backbone(policy, seed=recipe.seed)
-    check_fit(rows, COLUMNS[:1], length=LENGTH, vocabulary=model.config.vocab_size, positions=policy.max_length)
-    spelt = rows.with_columns(last=pl.col("steps").list.last()) if "steps" in rows.columns else rows
-    check_spelling(spelt, COLUMNS[:1], text="last", decode=runs.decoder(policy))
-    arguments = runs.shared_arguments(recipe, scratch=str(folder)) | {
-        "remove_unused_columns": False,
-        "save_strategy": "steps",
-        "save_steps": recipe.checkpoint_every,
-        "save_total_limit": 1,
-    }
     return PrmTrainer(
-        model=model,
-        args=TrainingArguments(**arguments),
-        train_dataset=step_dataset(rows, target=recipe.target),
+        model=runs.adapted(load_backbone(policy, seed=recipe.seed), recipe),
+        args=TrainingArguments(**runs.run_arguments(recipe, folder=folder, held_out=False)),
+        train_dataset=Dataset.from_polars(rows.select(*COLUMNS, "targets").rechunk()),
         data_collator=collate,
     )
 
@@ -198,34 +225,46 @@ def train_prm(
 
     Source: Math-Shepherd (Wang et al., 2024), Let's Verify Step by Step (Lightman et al., 2023).
     """
-    saving.check_out(out)
+    recipe.check()
     check_rows(rows, (*COLUMNS, recipe.target))
-    parent, most = runs.read_policy(policy), recipe.max_length
+    most = recipe.max_length
     kept = rows if most is None else rows.filter(most >= LENGTH)
     if kept.is_empty():
         raise BadInput(f"all {len(rows)} rows have more than max_length {most} tokens", remedy="raise max_length")
-    digest = token_digest(kept, (*COLUMNS, recipe.target))
-    made_from = saving.made_from(parent, recipe, method="prm", digest=digest, inputs=inputs)
-    with (
-        runs.quiet(),
-        saving.weight_errors(out, setting="BRANCHPOINT_POLICIES"),
-        training_folder(out, made_from) as folder,
-    ):
-        trainer = prm_trainer(kept, policy=parent, recipe=recipe, folder=folder)
-        report = runs.run(
-            trainer,
-            out=out,
-            skipped=len(rows) - len(kept),
-            checkpoint=last_checkpoint(folder),
-            on_progress=on_progress,
+    labelled, load = labelled_rows(kept, target=recipe.target), partial(load_backbone, seed=recipe.seed)
+
+    def make(train: pl.DataFrame, held: pl.DataFrame | None, parent: Policy, folder: Path) -> Ready:
+        vocabulary, positions = runs.limits(parent)
+        check_fit(labelled, COLUMNS[:1], length=LENGTH, vocabulary=vocabulary, positions=positions)
+        spelt = labelled.with_columns(last=pl.col("steps").list.last()) if "steps" in rows.columns else labelled
+        check_spelling(spelt, COLUMNS[:1], text="last", decode=runs.decoder(parent))
+        if not recipe.packed:
+            return Ready(prm_trainer(train, policy=parent, recipe=recipe, folder=folder))
+        packs = [None if part is None else prm_packs(part, recipe) for part in (train, held)]
+        return packed_trainer(
+            *packs,
+            policy=parent,
+            recipe=recipe,
+            folder=folder,
+            loss=label_loss(),
+            kind=PackedPrmTrainer,
+            load=load,
         )
-        source = saving.trace_lineage(parent, recipe, method="prm", digest=digest, report=report, inputs=inputs)
-        model = whole_model(trainer, lambda: load_backbone(parent, seed=recipe.seed))
-        if model is not None:
-            form = _form(parent, model, folder / "form")
-            saving.save_policy(model, form, out=out, lineage=source, report=report)
-        trainer.accelerator.wait_for_everyone()
-    return report
+
+    return fit(
+        labelled,
+        make,
+        policy=policy,
+        out=out,
+        recipe=recipe,
+        method="prm",
+        columns=(*COLUMNS, recipe.target),
+        load=load,
+        form=_form,
+        skipped=len(rows) - len(kept),
+        inputs=inputs,
+        on_progress=on_progress,
+    )
 
 
 def _head() -> dict[str, Any]:
@@ -239,6 +278,7 @@ def _head() -> dict[str, Any]:
 
 def _form(parent: Policy, model: PreTrainedModel, folder: Path) -> Path:
     """A folder of what is not weights: the parent's tokenizer and its configuration with another head and no end."""
+    folder = folder / "form"
     folder.mkdir(exist_ok=True)
     config = json.loads((parent.path / "config.json").read_text()) | _head() | {"architectures": [type(model).__name__]}
     config.pop("eos_token_id", None)

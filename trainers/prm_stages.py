@@ -45,6 +45,7 @@ def train_prm_model(work: Work, recipe: PrmRecipe = PrmRecipe()) -> Report:
         BadTable: there are no rows of these labels, or they were made before the trees changed.
         StoreFull: the model cannot be written; one already there stays.
     """
+    recipe.check()
     name, places = prm_name(work, recipe), work.places(TABLE, stage=recipe.labels)
     if not places:
         raise BadTable(

@@ -37,6 +37,7 @@ from transformers.utils import logging as transformers_logging
 from pipeline.builders.packing import Forecast
 from pipeline.errors import BadConfig, BadModel
 from pipeline.generation.policies import Policy, find_policy
+from trainers.packed.forward import CLASSIFIERS
 from trainers.recipes import RunRecipe
 
 LAST_STEPS = 20
@@ -259,9 +260,15 @@ def adapted(model: PreTrainedModel, recipe: RunRecipe) -> PreTrainedModel | Peft
     rank, width = recipe.lora_rank, model.config.get_text_config().hidden_size
     if rank > width:
         raise BadConfig(f"lora_rank is {rank}, the model is {width} wide", remedy="set lora_rank lower")
-    return get_peft_model(
-        model, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    classifies = model.get_output_embeddings() is None
+    adapters = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules="all-linear",
+        exclude_modules=list(CLASSIFIERS) if classifies else None,  # trained whole
+        task_type="TOKEN_CLS" if classifies else "CAUSAL_LM",
     )
+    return get_peft_model(model, adapters)
 
 
 def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -21,7 +21,7 @@ from schemas import PrmSteps
 from schemas.base import column_types
 from trainers import runs
 from trainers.data import token_digest
-from trainers.prm import collate, step_dataset, train_prm
+from trainers.prm import collate, labelled_rows, train_prm
 from trainers.prm_loss import prm_loss
 from trainers.prm_recipe import PrmRecipe
 
@@ -74,23 +74,23 @@ class TestLoss:
         logits = torch.tensor([[[0.0, 0.0], [9.0, 9.0], [1.0, 3.0]]], requires_grad=True)
         found = prm_loss(logits, torch.tensor([[1.0, NA, 0.25]]))
         expected = [math.log(2), -(0.25 * math.log(1 / (1 + math.exp(-2))) + 0.75 * math.log(1 / (1 + math.exp(2))))]
-        assert found.loss.item() == pytest.approx(np.mean(expected), abs=1e-6)
-        assert found.accuracy.item() == 0.0
-        found.loss.backward()
+        assert found.total.item() == pytest.approx(sum(expected), abs=1e-6)
+        assert (found.right.item(), found.labels.item()) == (0, 2)
+        found.total.backward()
         assert logits.grad[0, 1].tolist() == [0, 0]
 
     def test_is_the_cross_entropy_of_two_classes(self):
         torch.manual_seed(0)
         logits, labels = torch.randn(4, 5, 2), torch.randint(0, 2, (4, 5))
-        expected = torch.nn.functional.cross_entropy(logits.reshape(-1, 2), labels.reshape(-1))
-        torch.testing.assert_close(prm_loss(logits, labels.float()).loss, expected)
+        expected = torch.nn.functional.cross_entropy(logits.reshape(-1, 2), labels.reshape(-1), reduction="sum")
+        torch.testing.assert_close(prm_loss(logits, labels.float()).total, expected)
 
     def test_nothing_labelled_is_no_loss(self):
-        assert prm_loss(torch.randn(1, 2, 2), torch.full((1, 2), NA)).loss.item() == 0.0
+        assert prm_loss(torch.randn(1, 2, 2), torch.full((1, 2), NA)).total.item() == 0.0
 
-    def test_accuracy(self):
+    def test_labels_met(self):
         logits = torch.tensor([[[0.0, 1.0], [0.0, -1.0], [0.0, 1.0], [0.0, 1.0]]])
-        assert prm_loss(logits, torch.tensor([[1.0, 0.0, 0.2, 0.5]])).accuracy.item() == 0.75
+        assert prm_loss(logits, torch.tensor([[1.0, 0.0, 0.2, 0.5]])).right.item() == 3
 
 
 class TestBatch:
@@ -106,10 +106,10 @@ class TestBatch:
 
     def test_attempts_without_a_label_are_left_out(self):
         rows = prm_rows(3).with_columns(hard=pl.Series([[None, None], [None, True], [False, True]]))
-        found = step_dataset(rows, target="hard")
-        assert found["targets"] == [[None, 1.0], [0.0, 1.0]]
+        found = labelled_rows(rows, target="hard")
+        assert found["targets"].to_list() == [[None, 1.0], [0.0, 1.0]]
         with pytest.raises(BadInput, match="no step has a hard label"):
-            step_dataset(rows.head(1), target="hard")
+            labelled_rows(rows.head(1), target="hard")
 
 
 class TestFolder:
@@ -194,8 +194,9 @@ def test_same_seed_same_model(policy, tmp_path):
     assert len(prints) == 1
 
 
-def test_a_run_that_was_cut_off_goes_on_to_the_same_end(policy, tmp_path):
-    recipe, steps = PrmRecipe(steps=6, batch_size=4, checkpoint_every=2), []
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_run_that_was_cut_off_goes_on_to_the_same_end(policy, tmp_path, packed):
+    recipe, steps = PrmRecipe(steps=6, batch_size=4, checkpoint_every=2, packed=packed), []
 
     def stop(progress: runs.TrainingProgress) -> None:
         if progress.step == 5:
@@ -241,14 +242,10 @@ def test_rows_that_cannot_be_learnt(policy, tmp_path, config, rows, error, why):
 
 @pytest.mark.parametrize("field", ["steps", "batch_size", "learning_rate"])
 def test_numbers_that_no_run_can_use(field):
-    with pytest.raises(BadConfig, match=f"prm {field} is 0"):
-        PrmRecipe(**{field: 0})
+    with pytest.raises(BadConfig, match=f"{field} is 0"):
+        PrmRecipe(**{field: 0}).check()
 
 
 def test_a_target_that_is_none():
-    with pytest.raises(BadConfig, match="prm target 'firm' is not known; use one of hard, soft"):
-        PrmRecipe(target="firm")
-    with pytest.raises(BadConfig, match="prm name is 'a/b'"):
-        PrmRecipe(name="a/b")
-    with pytest.raises(BadConfig, match="prm seed is -1"):
-        PrmRecipe(seed=-1)
+    with pytest.raises(BadConfig, match="target 'firm' is not known; use one of hard, soft"):
+        PrmRecipe(target="firm").check()

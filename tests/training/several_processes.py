@@ -33,8 +33,12 @@ def answers() -> pl.DataFrame:
 
 
 def labelled() -> pl.DataFrame:
-    """Rows of `prm_steps`, each of as many labels."""
-    rows = [{"input_ids": [5, 6, 20 + row, 8], "step_ends": [2, 3], "hard": [row % 2 > 0, False]} for row in range(8)]
+    """Rows of `prm_steps`, some of one label and some of two."""
+    labels = [[True], [False, True], [None, False], [False, False]] * 2
+    rows = [
+        {"input_ids": [5, 6, 20 + row, 8], "step_ends": [2, 3][: len(hard)], "hard": hard}
+        for row, hard in enumerate(labels)
+    ]
     return pl.DataFrame(rows, schema_overrides=LISTS)
 
 
@@ -56,14 +60,15 @@ def shard() -> None:
 
 
 def train_all(parent: Path, out: Path, *, alone: bool) -> None:
-    """Train a policy, one with adapters and a process reward model, by one process or two on as many rows a step."""
+    """Train a policy, one with adapters and process reward models, by one process or two on as many rows a step."""
     from trainers.prm import train_prm
     from trainers.sft import train_sft
 
-    sft, prm = (replace(SFT, accumulate=2), replace(PRM, batch_size=4)) if alone else (SFT, PRM)
+    sft, prm = (replace(one, accumulate=2 if alone else 1) for one in (SFT, PRM))
     train_sft(answers(), policy=parent, out=out / "sft", recipe=sft)
     train_sft(answers(), policy=parent, out=out / "lora", recipe=replace(sft, lora_rank=2))
     train_prm(labelled(), policy=parent, out=out / "prm", recipe=prm)
+    train_prm(labelled(), policy=parent, out=out / "prm_rows", recipe=replace(prm, packed=False))
 
 
 def main(parent: str, out: str, *how: str) -> None:

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 from training.several_processes import train_all
 
+NAMES = ("sft", "lora", "prm", "prm_rows")
+
 
 @pytest.fixture(scope="module")
 def alone(policy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,8 +33,8 @@ def test_two_processes_save_what_one_does(policy: Path, alone: Path, tmp_path: P
         timeout=600,
     )
     before = load_file(policy / "model.safetensors")
-    for name in ("sft", "lora", "prm"):
+    for name in NAMES:
         one, two = (load_file(folder / name / "model.safetensors") for folder in (alone, tmp_path))
         torch.testing.assert_close(two, one, rtol=0, atol=1e-6)
         assert any((one[key] - before[key]).abs().max() > 1e-4 for key in before.keys() & one.keys())
-    assert {path.name for path in tmp_path.iterdir()} == {"sft", "lora", "prm"}
+    assert {path.name for path in tmp_path.iterdir()} == set(NAMES)

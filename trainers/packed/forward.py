@@ -1,4 +1,4 @@
-"""Heavy: torch, transformers. Log-probabilities of a pack's tokens, each given its own path.
+"""Heavy: torch, transformers. Log-probabilities of a pack's tokens, or their classes, each given its own path.
 
 The logits that tell a token are those of the token before it on its path, in a pack not always the one before it. They
 are made for the tokens asked for, some at a time, and again in the backward pass where they do not fit at once.
@@ -22,6 +22,8 @@ from trainers.packed.attention import BLOCK, BY_TREE, FLEX, check_positions, tre
 
 LOGIT_BYTES = 1 << 29
 """Of float32 logits that are alive at once."""
+CLASSIFIERS = ("score", "classifier")
+"""What transformers calls the head of a token classifier."""
 
 
 class PackTensors(NamedTuple):
@@ -86,6 +88,18 @@ def hidden_states(model: PreTrainedModel, tensors: PackTensors) -> Tensor:
         **cuts,
     )
     return found.last_hidden_state[0, :size]
+
+
+def class_logits(model: PreTrainedModel, tensors: PackTensors, needed: Tensor) -> Tensor:
+    """`[U, C]`: what a token classifier says of the tokens at `[U]` indices.
+
+    Args:
+        model: a token classifier without dropout before its head.
+        tensors: the pack.
+        needed: indices of tokens.
+    """
+    head = next(getattr(model, name) for name in CLASSIFIERS if hasattr(model, name))
+    return head(hidden_states(model, tensors)[needed])
 
 
 def head_logprobs(

@@ -16,6 +16,7 @@ from trainers.objectives.sft import weighted_likelihood
 from trainers.objectives.t_reg import t_reg
 from trainers.objectives.tdpo import tdpo
 from trainers.packed.rows import Batch
+from trainers.prm_loss import prm_loss
 
 
 class Scored(NamedTuple):
@@ -34,6 +35,16 @@ def likelihood_loss() -> Loss:
 
     def score(batch: Batch, logprobs: Tensor) -> Scored:
         return Scored(weighted_likelihood(logprobs, batch["weights"]), {})
+
+    return score
+
+
+def label_loss() -> Loss:
+    """That of a process reward model; items are labels. Takes `[U, 2]` logits in place of log-probabilities."""
+
+    def score(batch: Batch, logits: Tensor) -> Scored:
+        found = prm_loss(logits[batch["entries"]], batch["labels"])
+        return Scored(found.total, {"mean_token_accuracy": (found.right, batch["items"])})
 
     return score
 

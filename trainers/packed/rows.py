@@ -55,6 +55,32 @@ def likelihood_packs(
     return Packed(packs, batches)
 
 
+def labelled_packs(
+    rows: Rows, labels: np.ndarray, *, groups: np.ndarray, max_tokens: int, max_rows: int | None = None
+) -> Packed:
+    """Packs for losses on labelled tokens; of a token that rows share, the label of each row counts.
+
+    Args:
+        rows: `R` rows of token ids, each with a label or more.
+        labels: `[T]` float, of each token of the rows; NaN where there is none.
+        groups: `[R]` int, whose numbers are the order.
+        max_tokens, max_rows: of a pack.
+
+    Returns:
+        Batches have `entries` (`[E]`, into `needed`: the labelled tokens of every row), `labels` (`[E]` float32), and
+        E in `items`.
+    """
+    packs = pack_rows(rows, max_tokens=max_tokens, groups=groups, max_units=max_rows)
+    batches = []
+    for pack in packs:
+        each = pack.gather(labels, rows.offsets)
+        kept = ~np.isnan(each)
+        needed, entries = np.unique(pack.index[kept], return_inverse=True)
+        said = {"entries": torch.from_numpy(entries), "labels": _float(each[kept])}
+        batches.append(_batch(pack, needed, len(entries)) | said)
+    return Packed(packs, batches)
+
+
 def preference_packs(
     rows: Rows,
     starts: np.ndarray,
