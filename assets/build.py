@@ -13,6 +13,7 @@ from pipeline.stages.prm_steps import PrmStepsConfig, write_prm_steps
 from pipeline.stages.retry_rows import RetryRowConfig, write_retry_rows
 from pipeline.stages.rl_prompts import RlPromptConfig, write_rl_prompts
 from pipeline.stages.role_rows import RoleRowConfig, write_role_rows
+from pipeline.stages.sessions import SessionConfig, write_sessions
 from pipeline.stages.unpaired import UnpairedConfig, write_unpaired
 
 Pairs, Patches = launch_form(PairConfig), launch_form(PatchConfig)
@@ -89,3 +90,13 @@ def rl_prompts(context: dg.AssetExecutionContext, config: RlPrompts, workplace: 
     """Prompts with how often their answers were right, for online RL."""
     work = workplace.open(context)
     return result(work, write_rl_prompts(work, filled(RlPromptConfig, config)), tables=("rl_prompts",))
+
+
+Sessions = launch_form(SessionConfig)
+
+
+@round_asset(deps=[verdicts], group="build", kinds={"parquet"}, owners=OWNERS, tables=("sessions",))
+def sessions(context: dg.AssetExecutionContext, config: Sessions, workplace: Workplace) -> dg.MaterializeResult:
+    """Paths to be read by people: of every tree a right and a wrong one, as session files."""
+    work = workplace.open(context)
+    return result(work, write_sessions(work, filled(SessionConfig, config)), tables=("sessions",))

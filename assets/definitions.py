@@ -11,7 +11,17 @@ from assets.annotate import (
     label_agreement,
     labels,
 )
-from assets.build import best_answers, pairs, patches, prm_steps, retry_rows, rl_prompts, role_rows, unpaired
+from assets.build import (
+    best_answers,
+    pairs,
+    patches,
+    prm_steps,
+    retry_rows,
+    rl_prompts,
+    role_rows,
+    sessions,
+    unpaired,
+)
 from assets.generate import (
     episodes,
     interventions,
@@ -56,6 +66,7 @@ ASSETS = [
     best_answers,
     unpaired,
     rl_prompts,
+    sessions,
     token_rewards,
     dpo,
     treg,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from assets.annotate import agreement, credits_of_every_round, judges, labels
-from assets.build import best_answers, pairs, patches, prm_steps, rl_prompts, unpaired
+from assets.build import best_answers, pairs, patches, prm_steps, rl_prompts, sessions, unpaired
 from assets.generate import verdicts
 from assets.resources import Workplace
 from assets.score import scores
@@ -46,7 +46,7 @@ def hygiene(context: dg.AssetExecutionContext, config: Hygiene, workplace: Workp
 
 @round_asset(
     deps=[
-        *(pairs, patches, prm_steps, unpaired, rl_prompts, best_answers, agreement, hygiene),
+        *(pairs, patches, prm_steps, unpaired, rl_prompts, sessions, best_answers, agreement, hygiene),
         *(*credits_of_every_round, *labels, *evals),
     ],
     group="publish",

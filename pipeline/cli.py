@@ -111,6 +111,9 @@ STAGES: dict[str, Stage] = {
     "rl-prompts": Stage(
         "pipeline.stages.rl_prompts", "write_rl_prompts", "RlPromptConfig", "build prompts for online RL"
     ),
+    "sessions": Stage(
+        "pipeline.stages.sessions", "write_sessions", "SessionConfig", "build paths to be read in a session viewer"
+    ),
     "hygiene": Stage(
         "pipeline.stages.hygiene", "write_hygiene", "HygieneConfig", "look for near-duplicates, benchmarks and secrets"
     ),
@@ -145,7 +148,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Credit": ("credit", "agreement"),
     "Make datasets": (
         *("pairs", "unpaired", "patches", "retry-rows", "role-rows", "prm-steps", "rationales", "best-answers"),
-        *("rl-samples", "rl-prompts", "hygiene", "build", "pack"),
+        *("rl-samples", "rl-prompts", "sessions", "hygiene", "build", "pack"),
     ),
     "Look": ("tables", "sql", "view", "show", "path", "why", "report", "drift", "check"),
     "Exchange and publish": ("import", "export", "release", "publish", "verify"),

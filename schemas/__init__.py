@@ -7,6 +7,7 @@ from schemas.hygiene import Hygiene
 from schemas.nodes import Nodes
 from schemas.requests import Requests
 from schemas.scores import Scores
+from schemas.sessions import Sessions
 from schemas.step_labels import StepLabels
 from schemas.tasks import Tasks
 from schemas.training_rows import Pairs, Patches, PrmSteps, RlPrompts, RlSamples, Sft, TokenRewards, Unpaired
@@ -30,6 +31,7 @@ TABLES: dict[str, type[Table]] = {
     "sft": Sft,
     "unpaired": Unpaired,
     "rl_prompts": RlPrompts,
+    "sessions": Sessions,
     "hygiene": Hygiene,
     "evals": Evals,
 }

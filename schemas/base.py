@@ -82,9 +82,19 @@ def row_order(table: type[Table]) -> list[str]:
 
 def column_docs(table: type[Table]) -> list[ColumnDoc]:
     """The columns in order, for the UI, the card and the docs."""
+    return schema_docs(arrow_schema(table))
+
+
+def schema_docs(schema: pa.Schema) -> list[ColumnDoc]:
+    """The same of a schema as files have it, whatever they call the values of a list."""
     return [
-        ColumnDoc(name, str(arrow_type(column.dtype)), column.nullable, column.description or "")
-        for name, column in table.columns().items()
+        ColumnDoc(
+            field.name,
+            str(pa.list_(field.type.value_type) if pa.types.is_list(field.type) else field.type),
+            field.nullable,
+            (field.metadata or {}).get(b"description", b"").decode(),
+        )
+        for field in schema
     ]
 
 

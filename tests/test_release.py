@@ -13,7 +13,8 @@ from markdown_it import MarkdownIt
 
 from pipeline.errors import BadConfig, BadTable
 from pipeline.publish import release, source
-from pipeline.publish.card import size_category
+from pipeline.publish.card import release_card, size_category
+from pipeline.publish.facts import ConfigFacts, ReleaseFacts, SplitFacts
 from pipeline.publish.features import table_features
 from pipeline.publish.markdown import code, fence
 from pipeline.publish.release import stage_release
@@ -276,10 +277,13 @@ def test_empty_round_is_refused(store, tmp_path):
     ("wrong", "said"),
     [
         ({"licence": "CC BY\n---"}, r"licence 'CC BY\n---' is not known to the Hub; "),
+        ({"licence": "mit\ntags: [evil]"}, r"licence 'mit\ntags: [evil]' is not known to the Hub; "),
+        ({"licence": " mit"}, "did you mean 'mit'"),
         ({"licence": "MIT"}, "did you mean 'mit'"),
         ({"licence": "cc-by"}, "did you mean 'cc-by-4.0'"),
         ({"licence": "apache2"}, "did you mean 'apache-2.0'"),
         ({"licence": "ours"}, "what is not there is 'other'"),
+        ({"licence": "mit", "language": "en\n"}, r"language 'en\n' is no ISO 639 code"),
         ({"licence": "mit", "language": "English"}, "language 'English' is no ISO 639 code"),
     ],
 )
@@ -307,6 +311,32 @@ def test_card_yaml(text):
         {"split": "held_out", "path": "nodes/held_out-*.parquet"},
     ]
     assert str(DatasetCard(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("suite", "round", "language"),
+    [
+        ("yes", "1e3", "no"),
+        ("null", "2026-01-01", "en"),
+        ("x: [y]\n---\ntags: [evil]\n# <script>alert(1)</script>", "'r0\"': &a *b !!python/name:os {{%\t- ", "on"),
+    ],
+)
+def test_names_stay_names_in_the_yaml(suite, round, language):
+    """Words that YAML reads as something else, and what would end a scalar, a block or the front matter."""
+    of = {"licence": "other", "language": language, "tasks": {"train": 1}}
+    configs = tuple(ConfigFacts(name, "d", (SplitFacts("train", 1, 1),), 1) for name in ("tasks", "nodes"))
+    card, plain = (
+        DatasetCard(release_card(ReleaseFacts(*names, configs=configs, **of)))
+        for names in ((suite, round), ("chain_sum", "r0"))
+    )
+    assert card.data.pretty_name == " ".join(f"Branchpoint {suite}, round {round}".split())
+    assert card.data.to_dict() | {"pretty_name": ""} == plain.data.to_dict() | {"pretty_name": ""}
+    assert (card.data.license, card.data.language) == ("other", [language])
+    found = [MarkdownIt("commonmark").enable("table").parse(one.text) for one in (card, plain)]
+    kinds = [[token.type for token in tokens] for tokens in found]
+    assert kinds[0] == kinds[1]
+    inline = [child.type for token in found[0] for child in token.children or ()]
+    assert "html_inline" not in inline
 
 
 def test_card_says_what_is_there(text):

@@ -152,17 +152,6 @@ def stored_row(row: Mapping[str, Any]) -> StepwiseRow:
     return StepwiseRow(row["prompt"], list(row["steps"]), list(row["hard"]))
 
 
-def prm800k_record(row: StepwiseRow) -> dict[str, Any]:
-    """The row in the shape of a PRM800K annotation, one completion a step: rated 1 where it is right, -1 where it is
-    wrong, 0 where its label is None. `prm800k_rows` reads it back as one row, 0 as wrong."""
-    ratings = [0 if label is None else 1 if label else -1 for label in row.labels]
-    steps = [
-        {"completions": [{"text": text, "rating": rating}], "human_completion": None, "chosen_completion": 0}
-        for text, rating in zip(row.completions, ratings, strict=True)
-    ]
-    return {"question": {"problem": row.prompt}, "label": {"steps": steps}}
-
-
 def marked_text(row: StepwiseRow, *, marker: str = MARKER) -> tuple[str, str]:
     """Math-Shepherd's text form: the row with a marker at the end of each step, and the same with `+`, `-` or, where a
     label is None, the marker in its place."""

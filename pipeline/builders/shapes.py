@@ -1,4 +1,4 @@
-"""Tables of training rows in the columns that trainers read: TRL, verl, Math-Shepherd. Pure: rows in, rows out.
+"""Tables of training rows in the columns that trainers read: TRL, verl, PRMs. Pure: rows in, rows out.
 
 What a shape leaves out is stated in its words; token ids are never made from text here.
 """
@@ -6,6 +6,7 @@ What a shape leaves out is stated in its words; token ids are never made from te
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import polars as pl
@@ -20,8 +21,8 @@ class Told(NamedTuple):
     """What shapes take beside rows.
 
     separator: closes a step, in text.
-    tasks: `task`, `question`, `tools`, `index` (int64, place in the suite) and `asked` (MESSAGES as the policy is sent
-        them; null: it is not asked by the question alone).
+    tasks: `task`, `question`, `answer`, `reference_solution`, `tools`, `index` (int64, place in the suite) and `asked`
+        (MESSAGES as the policy is sent them; null: it is not asked by the question alone).
     split: that the rows go into.
     """
 
@@ -119,17 +120,43 @@ def _sft_tokens(rows: pl.DataFrame, told: Told) -> pl.DataFrame:
     return tokens.group_by(*_OWN, maintain_order=True).agg("input_ids", labels=label)
 
 
-def _decided(rows: pl.DataFrame, told: Told) -> pl.Series:
-    return rows["hard"].list.first().is_not_null()
+def _first_known(rows: pl.DataFrame, told: Told, *, labels: str) -> pl.Series:
+    return rows[labels].list.first().is_not_null()
 
 
-def _prm(rows: pl.DataFrame, told: Told) -> pl.DataFrame:
-    known = pl.col("hard").list.eval(pl.element().is_not_null().cast(pl.Int32).cum_min()).list.sum()
+def _stepwise(rows: pl.DataFrame, told: Told, *, labels: str) -> pl.DataFrame:
+    """Labels of one column, as far as they are known."""
+    known = pl.col(labels).list.eval(pl.element().is_not_null().cast(pl.Int32).cum_min()).list.sum()
     return rows.with_columns(known=known).select(
         *_OWN,
         "prompt",
         completions=pl.col("steps").list.head(pl.col("known")),
-        labels=pl.col("hard").list.head(pl.col("known")),
+        labels=pl.col(labels).list.head(pl.col("known")),
+    )
+
+
+def _prm800k(rows: pl.DataFrame, told: Told) -> pl.DataFrame:
+    rating = (
+        pl.when("hard").then(1).when(~pl.col("hard")).then(-1).when(pl.col("soft").is_not_null()).then(0).cast(pl.Int32)
+    )
+    completion = pl.struct(text="steps", rating=rating, flagged=pl.lit(None, pl.Boolean))
+    step = pl.struct(
+        completions=pl.concat_list(completion),
+        human_completion=pl.lit(None, pl.Struct({"text": pl.String})),
+        chosen_completion=pl.lit(0, pl.Int32),
+    )
+    said = rows.select("row", "steps", "hard", "soft").explode("steps", "hard", "soft")
+    steps = said.group_by("row", maintain_order=True).agg(steps=step)
+    known = _with_tasks(rows, told, "answer", "reference_solution")
+    return known.join(steps.rename({"steps": "rated"}), on="row", how="left", maintain_order="left").select(
+        *_OWN,
+        labeler="labeller",
+        question=pl.struct(
+            problem="prompt",
+            ground_truth_solution="reference_solution",
+            ground_truth_answer=pl.col("answer").replace("", None),
+        ),
+        label=pl.struct(steps="rated", finish_reason=pl.lit(None, pl.String)),
     )
 
 
@@ -141,8 +168,13 @@ def _math_shepherd(rows: pl.DataFrame, told: Told) -> pl.DataFrame:
     )
 
 
+def _asked(rows: pl.DataFrame, told: Told) -> pl.Series:
+    return _with_tasks(rows, told, "asked")["asked"].is_not_null()
+
+
 def _grpo(rows: pl.DataFrame, told: Told) -> pl.DataFrame:
-    return rows.select("task", "difficulty", "pass_rate", "verifier", "info", "answer", "prompt")
+    known = _with_tasks(rows, told, "asked")
+    return known.select("task", "difficulty", "pass_rate", "verifier", "info", "answer", prompt="asked")
 
 
 def _verl_prompts(rows: pl.DataFrame, told: Told) -> pl.DataFrame:
@@ -206,13 +238,31 @@ SHAPES: dict[str, Shape] = {
     ),
     "prm": Shape(
         "prm_steps",
-        _prm,
+        partial(_stepwise, labels="hard"),
         "TRL's stepwise supervision; an attempt ends before its first undecided step",
-        _decided,
+        partial(_first_known, labels="hard"),
         "undecided",
     ),
+    "prm_soft": Shape(
+        "prm_steps",
+        partial(_stepwise, labels="soft"),
+        "as prm, each label a chance from 0 to 1; an attempt ends before its first step without",
+        partial(_first_known, labels="soft"),
+        "undecided",
+    ),
+    "prm800k": Shape(
+        "prm_steps",
+        _prm800k,
+        "PRM800K's annotations, a completion a step, rated 1, -1 or, undecided, 0; unlabelled steps have no rating",
+    ),
     "math_shepherd": Shape("prm_steps", _math_shepherd, "Math-Shepherd's text; an undecided step keeps its mark"),
-    "grpo": Shape("rl_prompts", _grpo, "TRL's prompts; what else a row has goes to the reward function"),
+    "grpo": Shape(
+        "rl_prompts",
+        _grpo,
+        "TRL's prompts, in messages as the policy is sent them; what else a row has goes to the reward function",
+        _asked,
+        "in_environment",
+    ),
     "grpo_batch": Shape("rl_samples", _grpo_batch, "the columns of a batch of TRL's GRPO, advantages a token"),
     "verl_prompts": Shape("rl_prompts", _verl_prompts, "verl's prompts; tools as JSON text in extra_info"),
     "verl": Shape("rl_samples", _verl, "verl's output of an agent loop, advantages a token"),

@@ -1,21 +1,26 @@
-"""Inspect's logs, .eval archives and .json files: the messages of each sample, and its scores. Events are not read."""
+"""Inspect's logs, .eval archives and .json files: the messages of each sample, its scores, and its branches.
+
+Of events only the model calls on branches are read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pipeline.exchange.conversation import ROLES, Call, Function, Message, Turn, conversation, text_of
-from pipeline.exchange.document import Document, Fault, Number, as_json, licence_of
+from pipeline.exchange.document import Document, Fault, Number, Refused, as_json, licence_of
+from pipeline.exchange.inspect_branches import Branch, Event, branches
 from pipeline.exchange.reading import Importer, Unit, members, said, whole
 
 _GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """What Inspect takes its letters for."""
 _ATTACHED = "attachment://"
 _COMPACTED = "the log says that messages before were compacted"
+_ELSEWHERE = "on this branch the log has other messages before"
 _LEFT_OUT = ("messages", "events", "attachments", "input", "output", "events_data", "store", "timelines", "transcript")
 
 
@@ -49,12 +54,6 @@ class Score(msgspec.Struct):
     value: bool | Number | str | list[Any] | dict[str, Any] | None = None
 
 
-class Event(msgspec.Struct):
-    """Only its kind is looked at."""
-
-    event: str = ""
-
-
 class Output(msgspec.Struct):
     """What the model said last."""
 
@@ -69,6 +68,7 @@ class Sample(msgspec.Struct):
     scores: dict[str, Score] | None = None
     attachments: dict[str, str] = {}
     events: list[Event] = []
+    events_data: Any = None
     output: Output | None = None
 
 
@@ -88,42 +88,90 @@ def units(path: Path) -> Iterator[Unit]:
 
 
 def parse(data: bytes) -> Iterator[Document | Fault]:
-    """A document a sample."""
+    """A document a sample, and one for the end of each of its branches."""
     if b'"samples"' not in data:
-        yield _sample(data)
+        yield from _sample(data)
         return
     try:
         samples = msgspec.json.decode(data, type=Log).samples
     except msgspec.ValidationError:
-        yield _sample(data)
+        yield from _sample(data)
         return
     for number, raw in enumerate(samples):
         try:
-            yield _sample(bytes(raw))
+            yield from _sample(bytes(raw))
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             yield Fault(0, f"sample {number}: {said(error)}")
 
 
-def _sample(data: bytes) -> Document:
+def _sample(data: bytes) -> Iterator[Document | Fault]:
     raw = msgspec.json.decode(data)
     sample = msgspec.convert(raw, Sample)
-    turns = [Turn(message=_message(message, sample.attachments), said={}) for message in sample.messages]
+    of_task = {
+        "answer": sample.target if isinstance(sample.target, str) else None,
+        "model": sample.output.model if sample.output else None,
+        "licence": licence_of(raw.get("metadata")),
+    }
+    yield _path(raw, sample, **of_task)
+    named = {name: raw[name] for name in ("id", "epoch", "uuid") if name in raw}
+    try:
+        for branch in branches(sample.events, sample.events_data):
+            yield from _branch(branch, sample, named, **of_task)
+    except Refused as error:
+        yield Fault(0, f"sample {raw.get('id')}: {error}")
+
+
+def _branch(branch: Branch, sample: Sample, named: dict[str, Any], **of_task: Any) -> Iterator[Document | Fault]:
+    """Its ends: conversations that neither a later call nor the sample goes on from, where they ask the same."""
+    at = f"sample {named.get('id')}, branch from {branch.anchor}"
+    if not branch.calls:
+        yield Fault(0, f"{at}: no model call is in it")
+    try:
+        calls = [_messages(msgspec.convert(call, list[ChatMessage]), sample) for call in branch.calls]
+    except msgspec.ValidationError as error:
+        yield Fault(0, f"{at}: {error}")
+        return
+    known = _messages(sample.messages, sample)
+    asked = next((place for place, message in enumerate(known) if message.role == "assistant"), len(known))
+    ends = [known]
+    for call in reversed(calls):
+        if not any(call == end[: len(call)] for end in ends):
+            ends.append(call)
+    for call in reversed(ends[1:]):
+        if call[:asked] != known[:asked]:
+            yield Fault(0, f"{at}: a model was asked something else than the sample is about")
+            continue
+        turns = _turns(call, sample)
+        if call[asked].role != "assistant":
+            turns[asked].before = _ELSEWHERE
+        yield conversation(turns, record={**named, "branch": branch.anchor}, **of_task)
+
+
+def _path(raw: dict[str, Any], sample: Sample, **of_task: Any) -> Document:
+    """The sample's own messages."""
+    scores = {name: _number(score.value) for name, score in (sample.scores or {}).items()}
+    known = [value for value in scores.values() if value is not None]
+    return conversation(
+        _turns(_messages(sample.messages, sample), sample),
+        record={name: raw[name] for name in raw if name not in _LEFT_OUT},
+        reward=known[0] if known else None,
+        components=as_json(scores) if known else None,
+        **of_task,
+    )
+
+
+def _messages(found: Sequence[ChatMessage], sample: Sample) -> list[Message]:
+    return [_message(message, sample.attachments) for message in found]
+
+
+def _turns(messages: Sequence[Message], sample: Sample) -> list[Turn]:
+    turns = [Turn(message=message, said={}) for message in messages]
     answers = [turn for turn in turns if turn.message.role == "assistant"]
     if answers and any(event.event == "compaction" for event in sample.events):
         answers[0].before = _COMPACTED
     if turns and turns[-1].message.role == "assistant":
         turns[-1].finish = "stop"
-    scores = {name: _number(score.value) for name, score in (sample.scores or {}).items()}
-    known = [value for value in scores.values() if value is not None]
-    return conversation(
-        turns,
-        record={name: raw[name] for name in raw if name not in _LEFT_OUT},
-        reward=known[0] if known else None,
-        components=as_json(scores) if known else None,
-        answer=sample.target if isinstance(sample.target, str) else None,
-        model=sample.output.model if sample.output else None,
-        licence=licence_of(raw.get("metadata")),
-    )
+    return turns
 
 
 def _message(found: ChatMessage, attachments: dict[str, str]) -> Message:

@@ -189,18 +189,29 @@ def _reference(raw: dict[str, Any]) -> dict[str, Any]:
 
 def written(path: Path) -> Iterator[Line]:
     """A session, a message a node; what stands before the question is left to the reference of the whole."""
-    root, references = path.references()
-    yield {"type": "session", "harness": KEY, "id": f"{path.tree.tree}#{path.end}", KEY: root}
-    for node, reference in zip(path.nodes, references, strict=True):
+    root, references = path.references(without=("text",))
+    yield {**header(path), KEY: root}
+    for message, reference in zip(messages(path), references, strict=True):
+        yield {"type": "message", "message": message, KEY: reference}
+
+
+def header(path: Path) -> Line:
+    """The first line of a session."""
+    return {"type": "session", "harness": KEY, "id": f"{path.tree.tree}#{path.end}"}
+
+
+def messages(path: Path) -> Iterator[Line]:
+    """The messages of a path, one a node."""
+    for node in path.nodes:
         role, call = path.tree.speaker(node)
-        message: Line = {"role": role, "content": reference.pop("text")}
+        message: Line = {"role": role, "content": node["text"]}
         if role == "tool" and call:
             message["toolCallId"] = call
         if calls := openai_calls(node):
             message["toolCalls"] = [{"id": said["id"], "function": said["function"]} for said in calls]
-        if message["role"] == "assistant" and node["policy"]:
+        if role == "assistant" and node["policy"]:
             message["model"] = node["policy"]
-        yield {"type": "message", "message": message, KEY: reference}
+        yield message
 
 
 IMPORTER = Importer(parse, whole, (".jsonl",))

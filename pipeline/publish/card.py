@@ -12,11 +12,13 @@ from pipeline.publish.card_limits import left_section, limits_section
 from pipeline.publish.card_making import costs_section, making_section, rows_section
 from pipeline.publish.facts import ReleaseFacts
 from pipeline.publish.features import table_features
-from pipeline.publish.markdown import UNKNOWN, code, fence
+from pipeline.publish.markdown import UNKNOWN, code, fence, prose
 from schemas import TABLES
 
 TAGS = ("branchpoint", "reasoning", "rollouts", "tree-search", "process-supervision", "credit-assignment")
 TASK_CATEGORIES = ("text-generation", "reinforcement-learning")
+SESSIONS_TAG = "agent-traces"
+"""By which people look for sessions on the Hub."""
 DEFAULT = "nodes"
 """Config the viewer shows first, if the release has it."""
 _LONGEST_TEXT = 600
@@ -30,7 +32,7 @@ def release_card(facts: ReleaseFacts) -> str:
     data = DatasetCardData(**card_data(facts))
     sections = (
         *(head_section, rows_section, making_section, costs_section, numbers_section, repeats_section),
-        *(left_section, example_section, limits_section, loading_section, digests_section),
+        *(left_section, example_section, limits_section, loading_section, sessions_section, digests_section),
     )
     body = "\n\n".join(text for section in sections if (text := section(facts)))
     return str(DatasetCard(f"---\n{data.to_yaml(line_break=chr(10))}\n---\n\n{body}\n"))
@@ -42,8 +44,8 @@ def card_data(facts: ReleaseFacts) -> dict[str, Any]:
     return {
         "license": facts.licence,
         "language": [facts.language],
-        "pretty_name": f"Branchpoint {facts.suite}, round {facts.round}",
-        "tags": list(TAGS),
+        "pretty_name": _title(facts),
+        "tags": [*TAGS, *([SESSIONS_TAG] if "sessions" in facts.names else [])],
         "task_categories": list(TASK_CATEGORIES),
         "size_categories": [size_category(sum(config.rows for config in facts.configs))],
         "configs": [
@@ -72,6 +74,11 @@ def card_data(facts: ReleaseFacts) -> dict[str, Any]:
     }
 
 
+def _title(facts: ReleaseFacts) -> str:
+    """In one line, whatever the names are."""
+    return " ".join(f"Branchpoint {facts.suite}, round {facts.round}".split())
+
+
 def size_category(rows: int) -> str:
     """The Hub's word for so many rows."""
     names, low = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T"), ""
@@ -86,7 +93,7 @@ def head_section(facts: ReleaseFacts) -> str:
     policies = sorted({request.policy for request in facts.account.requests})
     by = f", drawn from {'the policy' if len(policies) == 1 else 'the policies'} {', '.join(map(code, policies))}"
     return (
-        f"# Branchpoint {facts.suite}, round {facts.round}\n\n"
+        f"# {prose(_title(facts))}\n\n"
         f"Answers of a language model to the tasks of suite {code(facts.suite)}{by if policies else ''}, kept as trees "
         "of steps with their exact token ids. Each config is one table; rows of different tables belong together by "
         "`task`, `tree` and `node`. Text and ids are as they came: treat them as untrusted."
@@ -156,4 +163,23 @@ import duckdb
 rows = duckdb.sql(f\"\"\"
     {query}
 \"\"\").pl()
+```"""
+
+
+def sessions_section(facts: ReleaseFacts) -> str:
+    """How the Hub's trace viewer comes to show the sessions; empty where there are none."""
+    if "sessions" not in facts.names:
+        return ""
+    return """## How to see the sessions
+
+The Hub shows sessions that lie as a file each in a dataset or bucket of their own; a repository is read in one way,
+this one as Parquet. So write them out, with `folder` as above, and upload what comes of it.
+
+```python
+from pathlib import Path
+
+import polars as pl
+
+for row, trace in pl.read_parquet(f"{folder}/sessions/*.parquet", columns=["row", "trace"]).iter_rows():
+    Path(row.replace("/", "_") + ".jsonl").write_text(trace, encoding="utf-8")
 ```"""

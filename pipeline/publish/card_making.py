@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pipeline.publish.facts import ReleaseFacts
 from pipeline.publish.markdown import UNKNOWN, code, figures_table, names, prose
 from schemas import TABLES
-from schemas.base import column_docs, describe
+from schemas.base import ColumnDoc, column_docs, describe
 
 
 def rows_section(facts: ReleaseFacts) -> str:
@@ -14,12 +16,14 @@ def rows_section(facts: ReleaseFacts) -> str:
     for config in facts.configs:
         table = TABLES[config.name]
         parts.append(f"### `{config.name}`\n\n{prose(describe(table))} Key: {names(table.primary_key())}.")
-        docs = (
-            (f"`{doc.name}`", f"`{doc.type}`", *_null_apart(doc.description, nullable=doc.nullable))
-            for doc in column_docs(table)
-        )
-        parts.append(figures_table(("column", "type", "null means", "description"), docs))
+        parts.append(columns_table(column_docs(table)))
     return "\n\n".join(parts)
+
+
+def columns_table(docs: Iterable[ColumnDoc]) -> str:
+    """A config's columns, their types and units, and what null means."""
+    rows = ((f"`{doc.name}`", f"`{doc.type}`", *_null_apart(doc.description, nullable=doc.nullable)) for doc in docs)
+    return figures_table(("column", "type", "null means", "description"), rows)
 
 
 def _null_apart(description: str, *, nullable: bool) -> tuple[str, str]:

@@ -5,6 +5,7 @@ Everything is found out anew from the Parquet files; a finding names the file, c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import BadTable
 from pipeline.publish.card_figures import said_of_files
+from pipeline.publish.card_making import columns_table
 from pipeline.publish.facts import AccountFacts, ConfigFacts, SplitFacts
 from pipeline.publish.features import schema_features
 from pipeline.publish.folder import CARD, Folder, sha256_of
@@ -23,7 +25,7 @@ from pipeline.store.checks import Finding
 from pipeline.store.digest import RowDigest
 from pipeline.store.write import row_bytes
 from schemas import TABLES
-from schemas.base import arrow_schema
+from schemas.base import arrow_schema, schema_docs
 from schemas.words import SPLITS
 
 REMEDY = "release it anew: a card and its numbers are made from the files"
@@ -99,7 +101,7 @@ def _stated(folder: Folder) -> Iterator[Compared]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield Compared(CARD, False, f"its YAML has no configs that can be read ({error})")
         return
-    there = set(folder.configs)
+    there, text = set(folder.configs), (folder.path / CARD).read_text(encoding="utf-8")
     for name in sorted(there | configs.keys() | infos.keys()):
         lacking = [
             what for what, of in (("files", there), ("configs", configs), ("dataset_info", infos)) if name not in of
@@ -108,7 +110,10 @@ def _stated(folder: Folder) -> Iterator[Compared]:
             yield Compared(name, False, f"is not among the {' and the '.join(lacking)}")
             continue
         patterns = {split: path for (config, split), path in named.items() if config == name}
-        yield Compared(name, *_config(folder, name, patterns, infos[name]))
+        found = Compared(name, *_config(folder, name, patterns, infos[name]))
+        yield found
+        if found.passed:
+            yield Compared(f"{name} columns", *_columns(text, name, pq.read_schema(folder.files(name)[0])))
 
 
 def _config(folder: Folder, name: str, patterns: dict[str, str], info: dict[str, Any]) -> Finding:
@@ -143,6 +148,24 @@ def _config(folder: Folder, name: str, patterns: dict[str, str], info: dict[str,
     return Finding(True, ", ".join(f"{count:,} rows in {split}" for split, count in rows.items()))
 
 
+def _columns(text: str, name: str, schema: pa.Schema) -> Finding:
+    """The card's table of a config's columns against the schema of its files."""
+    section = re.search(rf"^### `{re.escape(name)}`\n(.*?)(?=^#|\Z)", text, re.DOTALL | re.MULTILINE)
+    said = [line for line in section[1].splitlines() if line.startswith("|")] if section else []
+    wanted = columns_table(schema_docs(schema)).splitlines()
+    if said == wanted:
+        return Finding(True, f"{len(schema)} columns as the files describe them")
+    if strange := [line for line in said if _column(line) not in map(_column, wanted)]:
+        return Finding(False, f"the card tells of {_column(strange[0])}, which the files do not have")
+    lost = next((line for line in wanted if line not in said), "")
+    return Finding(False, f"the card should say: {lost}" if lost else "the card tells of columns twice or out of order")
+
+
+def _column(line: str) -> str:
+    """The first cell of a row."""
+    return line.split("|")[1].strip()
+
+
 def _check_rows(folder: Folder) -> Iterator[Compared]:
     """Digests of rows, and the numbers in the card, each computed anew from the rows."""
     manifest, configs = folder.manifest, []
@@ -157,7 +180,7 @@ def _check_rows(folder: Folder) -> Iterator[Compared]:
     facts = gather_facts(folder, configs, AccountFacts(), suite=manifest["suite"], round=manifest["round"])
     for what, part in said_of_files(facts).items():
         lost = next((line for line in part.splitlines() if line not in text), None)
-        held = part in text
+        held = f"{part}\n\n" in f"{text}\n"
         yield Compared(f"{CARD} {what}", held, "as the files have it" if held else f"should say: {lost or part}")
 
 

@@ -32,6 +32,11 @@ PUBLISH: dict[str, dict[str, Any]] = {
     "--language": {"default": "en", "help": "ISO 639 code of questions and answers; default en"},
     "--tag": {"metavar": "NAME", "default": "", "help": "of the release, never moved; default the next number"},
     "--public": {"action": "store_true", "help": "let everybody read it; without it the repository is private"},
+    "--gate": {
+        "choices": ("as_is", "auto", "manual"),
+        "default": "as_is",
+        "help": "readers must ask, and are let in at once (auto) or by you (manual); default as it is on the Hub",
+    },
     "--withheld": {
         "choices": ("drop", "redact", "keep"),
         "default": "drop",
@@ -74,13 +79,13 @@ def _publish(options: argparse.Namespace, agree: Callable[[Plan], bool]) -> tupl
     if options.policy:
         from pipeline.publish.policy import PolicyConfig, publish_policy
 
-        config = PolicyConfig(options.policy, options.repo, options.public, options.tag, options.licence)
+        config = PolicyConfig(options.policy, options.repo, options.public, options.tag, options.licence, options.gate)
         return publish_policy(settings, config, agree=agree)
     from pipeline.stages.publish import PublishConfig, write_publication
     from pipeline.stages.work import make_work
 
     config = PublishConfig(
-        options.repo, options.public, options.tag, options.licence, options.language, options.withheld
+        options.repo, options.public, options.tag, options.licence, options.language, options.withheld, options.gate
     )
     work = make_work(settings, suite=options.suite, round=options.round)
     made = write_publication(work, config, agree=agree)
@@ -89,7 +94,7 @@ def _publish(options: argparse.Namespace, agree: Callable[[Plan], bool]) -> tupl
 
 def plan_lines(plan: Plan) -> list[str]:
     """What an upload would do, for people."""
-    state = "private" if plan.private else "PUBLIC"
+    state = ("private" if plan.private else "PUBLIC") + (f", gated ({plan.gated})" if plan.gated else "")
     lines = [f"{plan.repo}: {state}, {'is there' if plan.exists else 'would be made'}"]
     if plan.before:
         lines.append(f"holds {plan.before}")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pipeline.errors import BranchpointError
 from pipeline.publish.folder import MANIFEST, NOT_OURS, Local
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoFile
 
 Found = TypeVar("Found")
+Gate = Literal["as_is", "auto", "manual"]
+"""Who may read must ask and is let in at once (auto) or by a person (manual); or it stays as it is on the Hub."""
 
 LONGEST_WAIT = 120.0
 """Seconds that are waited at most where the Hub says for how long."""
@@ -48,6 +50,7 @@ class Plan:
     same:    files that are there already.
     tag:     that the release has, or would get. tagged: it has it.
     before:  the release in the repository, as it calls itself; empty: none.
+    gated:   the gate that it has, or would get; empty: none. gating: it would be set.
     """
 
     repo: str
@@ -60,11 +63,13 @@ class Plan:
     tag: str
     tagged: bool
     before: str
+    gated: str = ""
+    gating: bool = False
 
     @property
     def settled(self) -> bool:
         """Whether there is nothing to do."""
-        return self.exists and not self.new and not self.gone and self.tagged
+        return self.exists and not self.new and not self.gone and self.tagged and not self.gating
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +97,19 @@ class Hub:
     token: str | None = field(default=None, repr=False)
     pauses: tuple[float, ...] = (1.0, 5.0, 20.0)
 
-    def plan(self, repo: str, local: Local, *, private: bool = True, tag: str = "") -> Plan:
+    def plan(self, repo: str, local: Local, *, private: bool = True, tag: str = "", gate: Gate = "as_is") -> Plan:
         """Compare a folder with a repository. Sends no file and changes nothing.
 
         Args:
             private: whether a new repository shall be; one that is there must be too.
             tag: to give the release; the next number where it is empty.
+            gate: that it shall have.
 
         Raises:
             HubRefused: the repository is something else or public, the tag is another commit's, or the Hub is not
                 reached.
         """
-        return self._patiently(lambda: self._plan(repo, local, private=private, tag=tag), repo)
+        return self._patiently(lambda: self._plan(repo, local, private=private, tag=tag, gate=gate), repo)
 
     def upload(self, plan: Plan, local: Local) -> Published:
         """Do what a plan says: create the repository, one commit that follows the plan's, one tag.
@@ -138,15 +144,16 @@ class Hub:
 
         return HfApi(endpoint=self.endpoint, token=self.token, library_name="branchpoint")
 
-    def _plan(self, repo: str, local: Local, *, private: bool, tag: str) -> Plan:
+    def _plan(self, repo: str, local: Local, *, private: bool, tag: str, gate: str) -> Plan:
         from huggingface_hub.errors import RepositoryNotFoundError
 
-        api, of = self._api, {"repo_type": local.kind}
+        api, of, wanted = self._api, {"repo_type": local.kind}, "" if gate == "as_is" else gate
         try:
             info = api.repo_info(repo, **of)
         except RepositoryNotFoundError:
             sizes = {name: stated["bytes"] for name, stated in local.files.items()}
-            return Plan(repo, False, private, None, sizes, (), 0, tag or f"v{local.version}.1", False, "")
+            first = tag or f"v{local.version}.1"
+            return Plan(repo, False, private, None, sizes, (), 0, first, False, "", wanted, bool(wanted))
         if private and not info.private:
             raise HubRefused(f"{repo} is public", remedy="say --public if that is meant, or make it private there")
         there = {
@@ -163,9 +170,9 @@ class Hub:
         tags = {one.name: one.target_commit for one in api.list_repo_refs(repo, **of).tags}
         found, tagged = _tag(tags, info.sha if unchanged else None, local.version, tag, repo=repo)
         title = f"{before.get('suite', '')} {before.get('round', '')}".strip() if before else ""
-        return Plan(
-            repo, True, bool(info.private), info.sha, new, gone, len(local.files) - len(new), found, tagged, title
-        )
+        gated, same = wanted or info.gated or "", len(local.files) - len(new)
+        gating = gated != (info.gated or "")
+        return Plan(repo, True, bool(info.private), info.sha, new, gone, same, found, tagged, title, gated, gating)
 
     def _manifest_of(self, repo: str, commit: str, kind: str) -> dict[str, Any] | None:
         """The manifest in a repository. None: it is none of ours."""
@@ -199,16 +206,17 @@ class Hub:
 
     def _upload(self, plan: Plan, local: Local) -> Published:
         api, repo, of = self._api, plan.repo, {"repo_type": local.kind}
-        again = {"private": plan.private, "tag": plan.tag}
+        again = {"private": plan.private, "tag": plan.tag, "gate": plan.gated if plan.gating else "as_is"}
         now = self._plan(repo, local, **again)
         if not now.exists:
             api.create_repo(repo, private=plan.private, exist_ok=True, **of)
             now = self._plan(repo, local, **again)
-        commit, sent = now.parent, 0
-        if now.new or now.gone:
-            if now.parent != plan.parent and (plan.exists or now.before):
-                raise _overtaken(repo)
-            commit, sent = self._commit(now, local), len(now.new)
+        changed = bool(now.new or now.gone)
+        if changed and now.parent != plan.parent and (plan.exists or now.before):
+            raise _overtaken(repo)
+        if now.gating:  # before there is anything to read
+            api.update_repo_settings(repo, gated=now.gated, **of)
+        commit, sent = (self._commit(now, local), len(now.new)) if changed else (now.parent, 0)
         if not now.tagged:
             api.create_tag(repo, tag=now.tag, revision=commit, tag_message=local.title, **of)
         prefix = "datasets/" if local.kind == "dataset" else ""

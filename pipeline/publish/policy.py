@@ -16,7 +16,7 @@ import polars as pl
 from pipeline.errors import BadConfig
 from pipeline.generation.policies import Policy, find_policy
 from pipeline.publish.folder import CARD, Folder, Local, local_files
-from pipeline.publish.hub import Hub, Plan, Published
+from pipeline.publish.hub import Gate, Hub, Plan, Published
 from pipeline.publish.licences import check_licence
 from pipeline.publish.markdown import code, figures_table
 from pipeline.publish.release import SETTING, write_manifest
@@ -44,6 +44,7 @@ class PolicyConfig:
     public: bool = False
     tag: str = ""
     licence: str = "apache-2.0"
+    gate: Gate = "as_is"
 
 
 def publish_policy(
@@ -61,7 +62,7 @@ def publish_policy(
     """
     policy = find_policy(config.policy, policies=settings.policies)
     local = stage_policy(policy, Store(settings.store), settings.release / f"policy-{policy.name}", config.licence)
-    plan = hub.plan(config.repo, local, private=not config.public, tag=config.tag)
+    plan = hub.plan(config.repo, local, private=not config.public, tag=config.tag, gate=config.gate)
     return plan, hub.upload(plan, local) if agree(plan) else None
 
 

@@ -68,6 +68,7 @@ REMADE = (
     Remade("prm_steps", "pipeline.stages.prm_steps", "write_prm_steps", "PrmStepsConfig", "labeller"),
     Remade("unpaired", "pipeline.stages.unpaired", "write_unpaired", "UnpairedConfig"),
     Remade("rl_prompts", "pipeline.stages.rl_prompts", "write_rl_prompts", "RlPromptConfig"),
+    Remade("sessions", "pipeline.stages.sessions", "write_sessions", "SessionConfig"),
     Remade(
         "sft",
         "pipeline.stages.best_answers",

@@ -27,7 +27,9 @@ def told_of(work: Work) -> Told:
         else:
             asked.append(work.pack.messages("solve", question=question))
     rows = (
-        tasks.select("task", "question", "tools").with_row_index("index").with_columns(pl.col("index").cast(pl.Int64))
+        tasks.select("task", "question", "answer", "reference_solution", "tools")
+        .with_row_index("index")
+        .with_columns(pl.col("index").cast(pl.Int64))
     )
     return Told(work.suite.separator, rows.with_columns(pl.Series("asked", asked, MESSAGES)))
 

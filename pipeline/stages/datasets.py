@@ -39,7 +39,7 @@ from pipeline.tasks.suites import load_suite
 from schemas import TABLES
 
 STAGE = "build"
-VERSION = "2"
+VERSION = "3"
 BATCH_ROWS = 10_000
 UNCLEAN, REPEATED, UNBALANCED, BEYOND = "unclean", "repeated", "unbalanced", "beyond_share"
 _ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "answer_ids", "input_ids", "weights", "labels", "hard")
@@ -49,10 +49,10 @@ _ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "answer_ids", "input_
 class BuildConfig:
     """recipe: TOML file with shape, sources, filters, balance, clean, held_out; it stands in place of the options
     below. shape: whose columns the rows get: dpo, kto, sft, each as text or with _chat as messages, sft_tokens, prm,
-    math_shepherd, grpo, grpo_batch, verl_prompts or verl. filters: JSON object of filters by name, in the order in
-    which they look at rows. balance: as many pairs whose chosen answer is the longer as pairs whose rejected one is;
-    as many right as wrong answers. clean: leave out tasks that hygiene withholds. held_out: share of the tasks put
-    aside as a split. folder: to write; empty: beside the releases.
+    prm_soft, prm800k, math_shepherd, grpo, grpo_batch, verl_prompts or verl. filters: JSON object of filters by name,
+    in the order in which they look at rows. balance: as many pairs whose chosen answer is the longer as pairs whose
+    rejected one is; as many right as wrong answers. clean: leave out tasks that hygiene withholds. held_out: share of
+    the tasks put aside as a split. folder: to write; empty: beside the releases.
     """
 
     recipe: str = ""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline.errors import BadConfig
 from pipeline.publish.check import refuse_unsound
 from pipeline.publish.folder import Folder, local_release
-from pipeline.publish.hub import Hub, Plan, Published
+from pipeline.publish.hub import Gate, Hub, Plan, Published
 from pipeline.publish.source import Withheld
 from pipeline.report import Report
 from pipeline.stages.release import ReleaseConfig, release_folder, write_release
@@ -22,7 +22,8 @@ STAGE = "publish"
 class PublishConfig:
     """repo: OWNER/NAME on the Hub; nothing is published without. public: let everybody read it. tag: of the release;
     the next number where it is empty. licence: identifier of the Hub's list. language: ISO 639 code of questions and
-    answers. withheld: as of a release.
+    answers. withheld: as of a release. gate: readers must ask, and are let in at once (auto) or by a person (manual);
+    as_is: as the repository has it.
     """
 
     repo: str = ""
@@ -31,6 +32,7 @@ class PublishConfig:
     licence: str = "cc-by-4.0"
     language: str = "en"
     withheld: Withheld = "drop"
+    gate: Gate = "as_is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def write_publication(
     folder = Folder(release_folder(work))
     refuse_unsound(folder)
     local = local_release(folder)
-    plan = hub.plan(config.repo, local, private=not config.public, tag=config.tag)
+    plan = hub.plan(config.repo, local, private=not config.public, tag=config.tag, gate=config.gate)
     if not agree(plan):
         return Publication(_report(work, started, None, notes=("nothing was uploaded",)), plan, None)
     published = hub.upload(plan, local)

@@ -18,7 +18,7 @@ READING = ("prompts", "separator", "max_tokens", "shard_tasks")
 
 MADE = (
     *("credit", "step_labels", "pairs", "patches", "prm_steps", "unpaired", "rl_prompts", "rl_samples", "sft"),
-    *("token_rewards", "hygiene"),
+    *("sessions", "token_rewards", "hygiene"),
 )
 """Tables that must be made from the nodes there are."""
 

@@ -17,7 +17,10 @@ from pipeline.store.audit import Audited
 from pipeline.store.store import Store
 from pipeline.tasks.suites import Suite
 
-ANNOTATED = ("scores", "credit", "step_labels", "pairs", "patches", "prm_steps", "sft", "unpaired", "rl_prompts")
+ANNOTATED = (
+    *("scores", "credit", "step_labels", "pairs", "patches", "prm_steps", "sft", "unpaired", "rl_prompts"),
+    "sessions",
+)
 
 
 def audit_standing(store: Store, *, suite: str | None = None, round: str | None = None) -> Iterator[Audited]:

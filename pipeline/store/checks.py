@@ -262,6 +262,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     "sft": {"keys_unique": keys_unique},
     "unpaired": {"keys_unique": keys_unique},
     "rl_prompts": {"keys_unique": keys_unique},
+    "sessions": {"keys_unique": keys_unique},
     "hygiene": {"keys_unique": keys_unique},
     "evals": {"keys_unique": keys_unique},
 }

@@ -27,6 +27,7 @@ NAMED: dict[str, tuple[str, ...]] = {
     "rl_samples": ("node",),
     "sft": ("node",),
     "unpaired": ("node",),
+    "sessions": ("node",),
 }
 """Columns by which a table names nodes of its row's tree."""
 
@@ -170,5 +171,6 @@ RELATIONS: dict[str, dict[str, Relation]] = {
     "sft": {"tasks_known": tasks_known, "nodes_named": nodes_named},
     "unpaired": {"tasks_known": tasks_known, "nodes_named": nodes_named},
     "rl_prompts": {"tasks_known": tasks_known},
+    "sessions": {"tasks_known": tasks_known, "nodes_named": nodes_named},
 }
 """What must hold between tables, by the table whose rows are looked at."""

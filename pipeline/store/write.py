@@ -35,7 +35,9 @@ ROW_GROUP_BYTES = 4 * 2**20
 """Of the values, before encoding: one task is found without reading much more."""
 ROW_GROUP_ROWS = 100_000
 CHUNKING = {"min_chunk_size": 256 * 2**10, "max_chunk_size": 2**20, "norm_level": 0}
-_HARDLY_REPEAT = frozenset(("text", "request", "state_key", "prompt", "chosen", "rejected", "answer", "rationale"))
+_HARDLY_REPEAT = frozenset(
+    ("text", "request", "state_key", "prompt", "chosen", "rejected", "answer", "rationale", "trace")
+)
 """Strings for which a dictionary saves nothing, and one more value changes all of it."""
 META = b"branchpoint"
 _REFUSALS = (

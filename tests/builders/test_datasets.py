@@ -9,10 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 from datasets import load_dataset
+from exchange import imported
 from scripted_round import Pupil, run, scripted
 
 from pipeline.builders.mixture import balanced, lowest, row_keys, shared_out
 from pipeline.builders.pair_figures import PairFigures, shared_tokens
+from pipeline.builders.prm_rows import prm800k_rows
 from pipeline.builders.recipe import Recipe, Source, check_recipe, read_filters, read_recipe
 from pipeline.builders.row_filters import filter_rows, longer_side
 from pipeline.builders.shapes import SHAPES, Told
@@ -197,6 +199,49 @@ class TestBuild:
         )
         assert SHAPES["prm"].fits(rows, NOTHING).to_list() == [False, True]
         assert SHAPES["prm"].shape(rows[1:], NOTHING)["completions"].to_list() == [["c"]]
+
+    def test_soft_labels_as_far_as_they_are_known(self, work: Work):
+        rows = work.store.read("prm_steps", work.places("prm_steps")).head(3)
+        soft = [[0.5, 0.25], [1.0, None], [None, 0.5]]
+        rows = rows.with_columns(soft=pl.Series(soft, dtype=pl.List(pl.Float32)), steps=pl.Series([["a", "b"]] * 3))
+        shape = SHAPES["prm_soft"]
+        assert shape.fits(rows, NOTHING).to_list() == [True, True, False]
+        shaped = shape.shape(rows[:2], NOTHING)
+        assert shaped["completions"].to_list() == [["a", "b"], ["a"]]
+        assert shaped["labels"].to_list() == [[0.5, 0.25], [1.0]]
+        assert shaped.schema["labels"] == pl.List(pl.Float32)
+
+    def test_prm800k_rows_are_read_as_annotations(self, work: Work, tmp_path):
+        """By our import and by the walk of TRL's script; an undecided step is rated 0, an unlabelled one not at all."""
+        told, rows = told_of(work), work.store.read("prm_steps", work.places("prm_steps")).head(2)
+        said = {
+            "hard": [[True, None], [False, None]],
+            "soft": [[0.75, 0.5], [0.0, None]],
+            "steps": [["a", "b"], ["c", "d"]],
+        }
+        shaped = SHAPES["prm800k"].shape(rows.with_columns(**{name: pl.Series(said[name]) for name in said}), told)
+        records = shaped.drop("task", "row").to_dicts()
+        ratings = [[step["completions"][0]["rating"] for step in record["label"]["steps"]] for record in records]
+        assert ratings == [[1, 0], [-1, None]]
+        answers = dict(told.tasks["question", "answer"].iter_rows())
+        assert all(answers[one["question"]["problem"]] == one["question"]["ground_truth_answer"] for one in records)
+        (walked,) = prm800k_rows("q", records[0]["label"]["steps"])
+        assert (walked.completions, walked.labels) == (["a", "b"], [True, False])
+        foreign = imported.work_at(tmp_path)
+        imported.bring_in(foreign, "prm800k", imported.as_lines(tmp_path / "a.jsonl", *records))
+        nodes = imported.table(foreign, "nodes").select("tree", "node", "text")
+        labels = imported.table(foreign, "step_labels").join(nodes, on=["tree", "node"])
+        assert set(labels.select("text", "hard", "version").rows()) == {
+            (text, hard, rows["labeller"][0]) for text, hard in (("a", True), ("b", None), ("c", False))
+        }
+
+    def test_prompts_are_what_the_policy_was_sent(self, work: Work):
+        told, tokens = told_of(work), tokens_of(find_policy("tiny", policies=work.settings.policies))
+        rows = work.store.read("rl_prompts", work.places("rl_prompts"))
+        for stored, shaped in zip(rows.to_dicts(), SHAPES["grpo"].shape(rows, told).to_dicts(), strict=True):
+            assert tokens.render(shaped["prompt"]).tolist() == stored["prompt_ids"]
+        played = told._replace(tasks=told.tasks.with_columns(asked=pl.lit(None, told.tasks.schema["asked"])))
+        assert not SHAPES["grpo"].fits(rows, played).any(), "an environment asks in words of its own"
 
     def test_a_question_of_two_suites_is_on_one_side(self, work: Work, tmp_path):
         settings = replace(work.settings, store=tmp_path / "store", suites=tmp_path)

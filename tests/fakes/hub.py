@@ -63,6 +63,7 @@ class Repo:
     private: bool
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    gated: str | bool = False
 
     @property
     def head(self) -> str:
@@ -183,7 +184,7 @@ def _info(hub: FakeHub, repo: Repo, of: dict[str, Any]) -> Answer:
     if commit is None:
         return _error(404, "RevisionNotFound", "Invalid rev id")
     files = [{"rfilename": path} for path in sorted(repo.commits[commit])]
-    rest = {"gated": False, "disabled": False, "downloads": 0, "likes": 0, "tags": [], "siblings": files}
+    rest = {"gated": repo.gated, "disabled": False, "downloads": 0, "likes": 0, "tags": [], "siblings": files}
     named = {"_id": "0", "id": repo.name, "sha": commit, "private": repo.private}
     return _json(named | rest | {"lastModified": WHEN, "createdAt": WHEN})
 
@@ -301,6 +302,11 @@ def _add_tag(hub: FakeHub, repo: Repo, of: dict[str, Any]) -> Answer:
     return _json({})
 
 
+def _settings(hub: FakeHub, repo: Repo, of: dict[str, Any]) -> Answer:
+    repo.gated = json.loads(of["body"])["gated"]
+    return _json({"gated": repo.gated})
+
+
 def _file(hub: FakeHub, repo: Repo, of: dict[str, Any]) -> Answer:
     commit, path = repo.resolve(unquote(of["rev"])), unquote(of["path"])
     if commit is None:
@@ -325,6 +331,7 @@ _ROUTES: list[tuple[str, tuple[str, ...], Callable[[FakeHub, Any, dict[str, Any]
     (f"/api/{_REPO}/preupload/(?P<rev>[^/]+)", ("POST",), _preupload),
     (f"/api/{_REPO}/commit/(?P<rev>[^/]+)", ("POST",), _commit),
     (f"/api/{_REPO}/tag/(?P<rev>[^/]+)", ("POST",), _add_tag),
+    (f"/api/{_REPO}/settings", ("PUT",), _settings),
     (_BATCH.pattern, ("POST",), _batch),
     ("/lfs/(?P<oid>[0-9a-f]{64})", ("PUT",), _put),
     ("/lfs-verify/(?P<oid>[0-9a-f]{64})", ("POST",), _verify),

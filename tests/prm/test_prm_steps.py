@@ -7,7 +7,7 @@ import pytest
 from scripted_round import Pupil, read, run, scripted
 
 from pipeline import cli
-from pipeline.builders.prm_rows import marked_text, prm800k_record, prm800k_rows, stored_row
+from pipeline.builders.prm_rows import marked_text, stored_row
 from pipeline.builders.prm_steps import COLUMNS, OUTCOME, step_rows
 from pipeline.errors import BadConfig, BadTable
 from pipeline.stages.prm_steps import PrmStepsConfig, write_prm_steps
@@ -90,9 +90,6 @@ class TestStepRows:
         row = stored_row(rows(LABELS)[0])
         assert row._asdict() == {"prompt": "0", "completions": ["1", "2"], "labels": [True, None]}
         assert marked_text(row) == ("0 1 ки\n2 ки", "0 1 +\n2 ки")
-        record = prm800k_record(row)
-        assert [step["completions"][0]["rating"] for step in record["label"]["steps"]] == [1, 0]
-        assert prm800k_rows("0", record["label"]["steps"]) == [row._replace(labels=[True, False])]
 
     def test_enough_labels(self):
         assert rows(LABELS, least=2) == []
@@ -172,11 +169,17 @@ class TestStage:
         config = ["--suite", str(work.settings.suites / "three.toml"), "--store", str(work.settings.store), "--quiet"]
         assert cli.main(["prm-steps", *config, "--labels", "chosen", "--trusted", "monte_carlo", "tool"]) == 0
         assert "right_share" in capsys.readouterr().out
-        assert cli.main(["prm-steps", *config, "--labels", "chosen", "--trusted", "nobody"]) == 2
-        assert "no step labels of nobody" in capsys.readouterr().err
+        for given, said in {
+            "--labels chosen --trusted nobody tool": "trusted labeller 'nobody' does not exist",
+            "--labels chosen --trusted human": "no step labels of human",
+            "--trusted tool": "trusted and threshold say nothing of labels monte_carlo; give them with labels chosen",
+            "--labels tol": "labels 'tol' does not exist; did you mean 'tool'?",
+        }.items():
+            assert cli.main(["prm-steps", *config, *given.split()]) == 2
+            assert said in capsys.readouterr().err
 
     def test_refusals(self, work: Work):
-        with pytest.raises(BadTable, match="no step labels of judge; run `branchpoint step-labels`, or choose of"):
-            write_prm_steps(work, PrmStepsConfig("judge"))
+        with pytest.raises(BadTable, match="no step labels of human; run `branchpoint step-labels`, or choose of"):
+            write_prm_steps(work, PrmStepsConfig("human"))
         with pytest.raises(BadConfig, match="least is 0"):
             write_prm_steps(work, PrmStepsConfig(least=0))

@@ -117,6 +117,12 @@ def test_a_file_too_many_or_too_few(folder, what):
         ("- name: margin\n    dtype: float32", "- name: margin\n    dtype: float64", "pairs", "features of the card"),
         ("configs:", "konfigs:", "README.md", "its YAML has no configs"),
         ("| leaves |", "| leaves | 1", "README.md numbers", "should say: | leaves |"),
+        ("\n\nLeaves by how", "\n| more | 9 |\n\nLeaves by how", "README.md numbers", "should say: "),
+        ("| `margin` | `float` | never null | Reward", "", "pairs columns", "the card should say: | `margin` |"),
+        ("| `margin` |", "| `gain` |", "pairs columns", "tells of `gain`, which the files do not have"),
+        ("| `margin` | `float` |", "| `margin` | `double` |", "pairs columns", "should say: | `margin` | `float` |"),
+        ("| never null | Reward of", "| never null | Points of", "pairs columns", "should say: | `margin` |"),
+        ("### `pairs`", "### `pears`", "pairs columns", "the card should say: | column |"),
         ("## Content digests", "## Digests", "README.md digests", "should say: ## Content digests"),
     ],
 )

@@ -201,6 +201,26 @@ def test_a_concurrent_commit_is_refused(fake, folder, at):
     assert repo.tags == {}
 
 
+def test_the_gate_is_closed_before_anything_lies_behind_it(fake, folder):
+    local = few_files(local_release(folder))
+    plan = client(fake).plan(REPO, local, private=False, gate="manual")
+    assert plan_lines(plan)[0] == f"{REPO}: PUBLIC, gated (manual), would be made"
+    client(fake).upload(plan, local)
+    calls = ("create", "settings", "preupload", "commit")
+    made = [call for method, path, *_ in fake.seen if method != "GET" for call in calls if call in path]
+    assert fake.repos["datasets", REPO].gated == "manual"
+    assert made == list(calls)
+    fake.forget()
+    kept = client(fake).plan(REPO, local, private=False)
+    assert (kept.gated, kept.settled) == ("manual", True), "a gate that is there stays"
+    assert client(fake).plan(REPO, local, private=False, gate="manual").settled
+    other = client(fake).plan(REPO, local, private=False, gate="auto")
+    assert (other.settled, other.new, other.tagged) == (False, {}, True)
+    assert client(fake).upload(other, local).sent == 0
+    assert fake.repos["datasets", REPO].gated == "auto"
+    assert [one.path.rpartition("/")[2] for one in fake.seen if one.method in ("POST", "PUT")] == ["settings"]
+
+
 def test_a_tag_is_never_moved(fake, folder):
     local = local_release(folder)
     first = publish(client(fake), local, tag="best")
@@ -330,7 +350,8 @@ def test_the_command(fake, capsys):
     assert "files to send, at most" in capsys.readouterr().out
     with pytest.raises(BadConfig, match="nobody is there to say yes; give --yes"):
         run_publish(options())
-    assert run_publish(options(yes=True)) == 0
+    assert run_publish(options(yes=True, gate="auto")) == 0
+    assert fake.repos["datasets", REPO].gated == "auto"
     assert f"{fake.endpoint}/datasets/{REPO}/tree/v5.1, private" in capsys.readouterr().out
     fake.forget()
     assert run_publish(options(json=True)) == 0

@@ -65,9 +65,10 @@ def test_published_once(settings, monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     utils.disable_progress_bars()
     with FakeHub() as fake:
-        hub, config = Hub(fake.endpoint, TOKEN, pauses=()), PolicyConfig("mine", "me/mine")
+        hub, config = Hub(fake.endpoint, TOKEN, pauses=()), PolicyConfig("mine", "me/mine", gate="auto")
         plan, done = publish_policy(settings, config, hub=hub)
         assert (plan.tag, done.private, done.sent) == ("v1.1", True, len(plan.new))
+        assert fake.repos["models", "me/mine"].gated == "auto"
         assert done.url == f"{fake.endpoint}/me/mine/tree/v1.1"
         assert publish_policy(settings, config, hub=hub)[1].sent == 0
         assert publish_policy(settings, config, hub=hub, agree=lambda plan: False)[1] is None

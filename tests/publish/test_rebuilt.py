@@ -25,6 +25,7 @@ from pipeline.stages.retry_rows import write_retry_rows
 from pipeline.stages.rl_prompts import write_rl_prompts
 from pipeline.stages.rl_samples import RlSampleConfig, write_rl_samples
 from pipeline.stages.role_rows import write_role_rows
+from pipeline.stages.sessions import write_sessions
 from pipeline.stages.step_labels import write_step_labels
 from pipeline.stages.token_rewards import write_token_rewards
 from pipeline.stages.unpaired import write_unpaired
@@ -32,7 +33,7 @@ from pipeline.stages.work import Work
 
 BUILT = {
     *("step_labels monte_carlo", "credit tempo", "pairs", "patches", "prm_steps outcome_broadcast", "unpaired"),
-    *("rl_prompts", "sft best_answers", "sft role_rows", "rl_samples tempo", "rl_samples retry_rows"),
+    *("rl_prompts", "sft best_answers", "sft role_rows", "rl_samples tempo", "rl_samples retry_rows", "sessions"),
 }
 HELD = {"token_rewards from pairs", "sft rationales from step_labels"}
 
@@ -49,7 +50,7 @@ def work(tmp_path_factory) -> Work:
         vary(made)
         write_step_labels(made)
         write_credit(made, CreditConfig(("tempo",)))
-        for write in (write_pairs, write_patches, write_unpaired, write_rl_prompts, write_best_answers):
+        for write in (write_pairs, write_patches, write_unpaired, write_rl_prompts, write_best_answers, write_sessions):
             write(made)
         write_role_rows(made)
         write_retry_rows(made)
@@ -92,7 +93,7 @@ def test_all_of_it_is_built_or_held(work):
 def test_every_kind_is_in_the_round(work):
     assert {made.table for made in REMADE} | {rows.table for rows in SOURCED} <= {
         table for table in ("step_labels", "credit", "pairs", "patches", "prm_steps", "unpaired") if work.places(table)
-    } | {"rl_prompts", "sft", "rl_samples", "token_rewards"}
+    } | {"rl_prompts", "sessions", "sft", "rl_samples", "token_rewards"}
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,7 @@ def test_every_kind_is_in_the_round(work):
     [
         ("sft", "best_answers", {"weights": pl.col("weights").list.eval(pl.element() * 0.5)}, "weights is ["),
         ("sft", "role_rows", {"answer": pl.lit("so")}, "answer is 'so' in the release"),
+        ("sessions", "sessions", {"trace": pl.lit("{}")}, "trace is '{}' in the release"),
         ("rl_samples", "tempo", {"reward": pl.lit(0.25, pl.Float32)}, "reward is 0.25 in the release"),
         ("rl_samples", "retry_rows", {"record": pl.lit("base")}, "record is 'base' in the release"),
         ("token_rewards", "token_rewards", {"answer_ids": pl.col("answer_ids").list.eval(pl.element() + 1)}, "no side"),
