@@ -11,14 +11,19 @@ from environments.played_round import SUMS, Script, nodes_of, played, verdicts_o
 from polars.testing import assert_frame_equal
 from scripted_round import Pupil, read, run, scripted
 
+from pipeline.errors import BadModel
 from pipeline.generation.engine import Completion, Request, failed
 from pipeline.generation.scripted import ScriptedEngine
+from pipeline.stages.best_answers import write_best_answers
 from pipeline.stages.episodes import EpisodeConfig, write_episodes
 from pipeline.stages.judge import JudgeConfig, write_judgements
+from pipeline.stages.plan import write_plan
 from pipeline.stages.rollouts import RolloutConfig, write_rollouts
 from pipeline.stages.tasks import write_tasks
 from pipeline.stages.work import MISSED, Work
 from schemas import TABLES
+from trainers.offline.compare import OfflineConfig, compare_methods
+from trainers.online.rounds import OnlineConfig, train_online
 
 
 class Troubled(Pupil):
@@ -140,6 +145,54 @@ def test_episodes_that_lost_turns_are_played_again(tmp_path: Path, monkeypatch: 
             found[name] = nodes_of(work), verdicts_of(work)
     for again, calm in zip(found["lost"], found["calm"], strict=True):
         assert_frame_equal(again, calm)
+
+
+def test_a_pilot_that_lost_requests_makes_no_plan(tmp_path: Path):
+    pupil = Troubled(one_in_three)
+    with scripted(tmp_path, pupil, kind=TroubledEngine) as work:
+        write_tasks(work)
+        with pytest.raises(BadModel, match=r"\d requests of rollouts, round r0 of three, failed.*run again"):
+            write_plan(work)
+        assert not work.places("evals")
+        pupil.lost = never
+        assert write_plan(work).fresh == 1
+
+
+def first_time() -> Callable[[Request], bool]:
+    """Loses every request when it first comes."""
+    seen: set[str] = set()
+    return lambda request: request.key not in seen and not seen.add(request.key)
+
+
+def test_a_round_of_online_training_waits_for_all_its_answers(tmp_path: Path):
+    config = OnlineConfig("grpo", rounds=1, changes='{"group": 4, "eval_samples": 0}')
+    made = {}
+    for name, lost in (("once", first_time()), ("long", one_in_three)):
+        (tmp_path / name).mkdir()
+        pupil = Troubled(lost)
+        with scripted(tmp_path / name, pupil, kind=TroubledEngine) as work:
+            if name == "long":
+                with pytest.raises(BadModel, match="run again, which asks those alone"):
+                    train_online(work, config)
+                assert not (work.settings.policies / "three-r0-online").exists()
+                pupil.lost = never
+            made[name] = train_online(work, config).digest
+    assert len(set(made.values())) == 1
+
+
+def test_a_comparison_that_lost_answers_asks_them_again(tmp_path: Path):
+    pupil = Troubled(one_in_three)
+    config = OfflineConfig(("start", "sft"), seeds=1, tokens=200, steps=2, samples=4, out=str(tmp_path / "out"))
+    with scripted(tmp_path, Pupil()) as work:
+        run(work)
+        write_best_answers(work)
+    with scripted(tmp_path, pupil, kind=TroubledEngine) as work:
+        assert compare_methods(work, config).numbers[MISSED] > 0
+        pupil.lost = never
+        report = compare_methods(work, config)
+        assert report.fresh == 2
+        assert MISSED not in report.numbers
+        assert compare_methods(work, config).fresh == 0
 
 
 def calls_once(text: str, sample: int) -> str:

@@ -21,7 +21,7 @@ from pipeline.trees.grow import Tree, nodes_frame, scores_frame
 from pipeline.trees.growth.brpo import Brpo
 from pipeline.trees.growth.flat import Flat
 from pipeline.trees.growth.forks import Forks
-from pipeline.trees.growth.guided import Guided, likelihood
+from pipeline.trees.growth.guided import Guided, Paths, likelihood
 from pipeline.trees.growth.p2t import P2t
 from pipeline.trees.growth.pppo import Pppo
 from pipeline.trees.growth.spo_chain import SpoChain
@@ -337,8 +337,8 @@ def wordy(request: Request) -> list[int]:
     return [*encode("".join(lines[: 2 if ends else 9])).tolist(), *[END] * ends]
 
 
-def alphabetical(draft: Draft, spots: Iterable[Spot]) -> list[float]:
-    return [float(np.mean(draft.prefix(spot)[len(PROMPT) :])) for spot in spots]
+def alphabetical(trees: list[Paths]) -> list[list[float]]:
+    return [[float(np.mean(draft.prefix(spot)[len(PROMPT) :])) for spot in spots] for draft, spots in trees]
 
 
 def test_guided_keeps_the_best_paths_until_they_have_ended(grow):
@@ -369,7 +369,8 @@ def test_guided_keeps_the_best_paths_until_they_have_ended(grow):
 
 def test_guided_without_a_model_keeps_what_is_likely():
     draft = drafted("abc", "de", logprobs=[-1, -3, -2, -1])
-    assert likelihood(draft, [Spot(1, 2), Spot(1, 4), Spot(2, 3)]) == pytest.approx([-2, -7 / 4, -2])
+    (found,) = likelihood([Paths(draft, [Spot(1, 2), Spot(1, 4), Spot(2, 3)])])
+    assert found == pytest.approx([-2, -7 / 4, -2])
 
 
 def test_searches_alike_do_not_both_go_on(grow):

@@ -20,6 +20,7 @@ from pipeline.trees.growth.flat import Flat
 from pipeline.trees.growth.spo_tree import SpoTree
 from pipeline.trees.lay_out import lay_out
 from pipeline.trees.segment import cut_steps
+from pipeline.trees.strategy import Shared, gather
 from schemas import Nodes
 
 LINE, END = 7, 0
@@ -186,6 +187,55 @@ def test_a_strategy_may_end_before_its_asks_have(ledger):
     scheduler = Scheduler(Sampler(ledger, "answering", "p", lambda: engine), First())
     found = list(scheduler.grow(iter(drafts(2))))
     assert [len(one.draft.pieces) for one in found] == [5, 5]
+
+
+class Counting:
+    """Draws twice a round from the prompt, as many rounds as the task's number says, and is told of all in between."""
+
+    needs_rewards, by_step = False, True
+
+    def __init__(self):
+        self.put: list[list[str]] = []
+
+    def reply(self, questions: list[str]) -> list[str]:
+        self.put.append(questions)
+        return questions
+
+    def grow(self, draft):
+        for level in range(1 + int(draft.task[1:]) % 3):
+            asks = [Ask(draft.root, 2 * level + sample, Sampling(max_tokens=20)) for sample in range(2)]
+            yield from gather(asks)
+            question = f"{draft.task} {level}"
+            assert (yield Shared(self.reply, question)) == question
+
+
+@pytest.mark.parametrize("order", ["first", "longest"])
+def test_shared_questions_stand_together_whatever_came_first(tmp_path, order):
+    for seed, most in ((0, 1), (1, 8), (2, 500)):
+        with Ledger(tmp_path / f"{seed}.sqlite") as ledger:
+            strategy = Counting()
+            _, rows = grown(ledger, Answering(seed=seed, most=most), strategy, drafts(36), order=order)
+            again = Counting()
+            grown(ledger, Answering(), again, drafts(36))
+        assert len(rows) == 36
+        expected = [
+            [f"t{task} {level}" for task in range(first, min(36, first + 16)) if task % 3 >= level]
+            for first in (0, 16, 32)
+            for level in range(3)
+        ]
+        assert sorted(strategy.put) == sorted(again.put) == sorted(expected)
+
+
+def test_a_shared_question_is_put_while_nothing_is_under_way(ledger):
+    class Hasty:
+        needs_rewards, by_step = False, True
+
+        def grow(self, draft):
+            yield [Ask(draft.root, sample, Sampling(max_tokens=20)) for sample in range(2)]
+            yield Shared(list, "?")
+
+    with pytest.raises(RuntimeError, match="puts a shared question while something is under way"):
+        grown(ledger, Answering(), Hasty(), drafts(1))
 
 
 def test_rewards_are_asked_for_only_where_they_are_needed(ledger):

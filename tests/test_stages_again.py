@@ -301,6 +301,9 @@ def test_samples_go_to_tasks_that_earlier_rounds_did_not_settle(tmp_path: Path):
         for history, culprit in ((("r1",), "r1"), (("r0", "r7"), "r7")):
             with pytest.raises(BadConfig, match=f"round {culprit} of suite three is no history of round r1"):
                 write_rollouts(later, replace(config, history=history))
+        for counts, said in (({"t": "y"}, "task t has 'y'"), ({"t": 1}, "no training task 't'")):
+            with pytest.raises(BadConfig, match=said):
+                write_rollouts(later, RolloutConfig("allotted", params=json.dumps({"counts": counts})))
         for other in ({"strategy": "flat"}, {"params": '{"counts": {"a": 1}}'}):
             with pytest.raises(BadConfig, match="give it with --strategy allotted, without counts"):
                 write_rollouts(later, replace(config, **other))

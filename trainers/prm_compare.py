@@ -40,7 +40,8 @@ VERSION = "1"
 @dataclass(frozen=True, slots=True)
 class PrmCompareRecipe:
     """labels: labellers whose rows are learnt; the first is held against the others. target: hard|soft, the label that
-    is learnt. seeds: models of each. samples: answers to a held-out task.
+    is learnt. seeds: models of each. samples: answers to a held-out task. packed: tokens that rows share are computed
+    once.
     """
 
     labels: tuple[str, ...] = ("monte_carlo", "outcome_broadcast")
@@ -50,6 +51,7 @@ class PrmCompareRecipe:
     learning_rate: float = 1e-3
     steps: int = 400
     batch_size: int = 32
+    packed: bool = True
 
 
 def compare_prms(work: Work, recipe: PrmCompareRecipe = PrmCompareRecipe()) -> Report:
@@ -77,7 +79,7 @@ def compare_prms(work: Work, recipe: PrmCompareRecipe = PrmCompareRecipe()) -> R
             figure_rows(figures, policy=f"prm/{work.suite.name}-{work.round}-{labels}", suite=work.suite.name)
             for labels, figures in compared(solutions, judged).items()
         ]
-        shards.write(name, parts, evals=pl.concat(rows))
+        shards.write(name, parts, missed=solutions.missed, evals=pl.concat(rows))
     evals = shards.read("evals")
     first = f"prm/{work.suite.name}-{work.round}-{recipe.labels[0]}"
     shown = evals.filter((pl.col("policy") == first) & pl.col("metric").str.contains(f"f1|best_.*@{recipe.samples}$"))
@@ -127,8 +129,8 @@ def compared(solutions: Solutions, judged: dict[str, list[Judged]]) -> dict[str,
 
 def _train(work: Work, recipe: PrmCompareRecipe, labels: str, seed: int) -> str:
     """The name of a trained model."""
-    fields = {"learning_rate": recipe.learning_rate, "steps": recipe.steps, "batch_size": recipe.batch_size}
-    one = PrmRecipe(labels=labels, target=recipe.target, seed=seed, **fields)
+    shared = {name: getattr(recipe, name) for name in ("target", "learning_rate", "steps", "batch_size", "packed")}
+    one = PrmRecipe(labels=labels, seed=seed, **shared)
     one = replace(one, name=f"{prm_name(work, one)}-{recipe.target}-seed{seed}")
     train_prm_model(work, one)
     return one.name

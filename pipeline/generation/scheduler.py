@@ -1,25 +1,26 @@
 """Grows many trees at once: hands each strategy its answers as they come, and its asks on to the sampler.
 
-No tree waits for another, and within a tree nothing waits for what its strategy does not need. New trees are begun
-while the asks that are ready would not keep the engine busy. Knows no strategy, no file and no verifier.
+No tree waits for another but with a shared question, and within a tree nothing waits for what its strategy does not
+need. New trees are begun while the asks that are ready would not keep the engine busy. Knows no strategy, no file and
+no verifier.
 """
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pipeline.errors import BadConfig
 from pipeline.generation.budget.spending import NO_CAPS, Caps, Spent
 from pipeline.generation.engine import Request
 from pipeline.generation.sampler import Sampler
 from pipeline.trees.draft import Answer, Ask, Draft
-from pipeline.trees.strategy import Growing, Strategy
+from pipeline.trees.strategy import Growing, Shared, Strategy
 
 READY = 768
 """Asks from which the longest are chosen: three times what an engine has in hand."""
@@ -27,6 +28,9 @@ ORDERS = ("first", "longest")
 """first: tree by tree, so that what an engine caches of a tree is still there when it is needed again, and trees are
 done early; once all are begun, the least advanced goes first, so that all end together. longest: first the trees whose
 answers were the longest so far, which ends sooner where lengths are alike within a task."""
+TOGETHER = 16
+"""Trees, begun one after another, whose shared questions are put at once: when none of them has anything under way. So
+it follows from the answers which questions stand together, and a reply that depends on that is the same every time."""
 _DOUBT = 2
 """Answers of mean length that a tree is taken to have had before its first."""
 
@@ -44,6 +48,7 @@ class _Tree:
 
     number:  in the order they were begun.
     growing: None once the strategy has said its last.
+    shared:  the question that waits for those of other trees.
     asks:    that are ready; sent: how many were.
     rank:    its place among trees with asks that are ready; None: it has none.
     tokens:  of its answers so far.
@@ -52,6 +57,7 @@ class _Tree:
     number: int
     draft: Draft
     growing: Growing | None
+    shared: Shared | None = None
     asks: deque[Ask] = field(default_factory=deque)
     sent: int = 0
     rank: tuple[float, int] | None = None
@@ -83,6 +89,8 @@ class Scheduler:
     _placed: int = 0
     _ready: int = 0
     _asked: dict[str, list[tuple[_Tree, Ask]]] = field(default_factory=lambda: defaultdict(list))
+    _sharing: dict[int, list[_Tree]] = field(default_factory=lambda: defaultdict(list))
+    _growing: Counter[int] = field(default_factory=Counter)
     _done: list[Grown] = field(default_factory=list)
     _begun: int = 0
     _all_begun: bool = False
@@ -123,6 +131,7 @@ class Scheduler:
             )
             if self.stopped:
                 return
+            self._reply_to_shared()
             while not self._all_begun and self._ready < ahead:
                 draft = next(drafts, None)
                 self._all_begun = draft is None
@@ -133,7 +142,7 @@ class Scheduler:
                 yield request
             elif self._asked:
                 yield None
-            else:
+            elif not self._sharing:
                 return
 
     def _next(self) -> Request | None:
@@ -154,24 +163,44 @@ class Scheduler:
     def _begin(self, draft: Draft) -> None:
         tree = _Tree(self._begun, draft, self.strategy.grow(draft))
         self._begun += 1
+        self._growing[tree.number // TOGETHER] += 1
         self._go_on(tree, None)
 
-    def _go_on(self, tree: _Tree, answer: Answer | None) -> None:
-        """Send a strategy an answer and take its asks; a tree nothing is under way for is done."""
-        asks: Sequence[Ask] = ()
+    def _reply_to_shared(self) -> None:
+        """Reply to the shared questions of trees all of which wait for that, or are done."""
+        for place, trees in list(self._sharing.items()):
+            all_begun = self._all_begun or self._begun >= (place + 1) * TOGETHER
+            if all_begun and len(trees) == self._growing[place]:
+                del self._sharing[place]
+                trees.sort(key=lambda tree: tree.number)
+                replies = trees[0].shared.reply([tree.shared.question for tree in trees])
+                for tree, reply in zip(trees, replies, strict=True):
+                    tree.shared = None
+                    self._go_on(tree, reply)
+
+    def _go_on(self, tree: _Tree, answer: Any) -> None:
+        """Send a strategy an answer, or a reply, and take its asks; a tree nothing is under way for is done."""
+        asks: Sequence[Ask] | Shared = ()
         if tree.growing is not None:
             try:
                 asks = next(tree.growing) if answer is None else tree.growing.send(answer)
             except StopIteration:
                 tree.growing = None
+        if isinstance(asks, Shared):
+            tree.shared = asks
+            self._sharing[tree.number // TOGETHER].append(tree)
+            asks = ()
         tree.asks += asks
         tree.under_way += len(asks)
         self._ready += len(asks)
         self._place(tree)
-        if not tree.under_way:
-            if tree.growing is not None:
-                raise RuntimeError(f"the strategy of tree {tree.draft.tree} waits, and nothing is under way")
-            self._done.append(Grown(tree.draft, tree.failed))
+        if (tree.shared is None) == (tree.under_way > 0):
+            return
+        if tree.growing is not None:
+            said = "puts a shared question while something" if tree.shared else "waits, and nothing"
+            raise RuntimeError(f"the strategy of tree {tree.draft.tree} {said} is under way")
+        self._growing[tree.number // TOGETHER] -= 1
+        self._done.append(Grown(tree.draft, tree.failed))
 
     def _foremost(self) -> _Tree:
         """The tree whose ask goes next."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -12,7 +11,7 @@ from pipeline.labels.prm import Prm, find_prm
 from pipeline.labels.tool import HOLDS, check_equations
 from pipeline.stages.work import Work
 from pipeline.trees.draft import Draft, Spot
-from pipeline.trees.growth.guided import Guided, ScoreOf
+from pipeline.trees.growth.guided import Guided, Paths, ScoresOf
 from pipeline.trees.growth.mcts import Mcts
 from pipeline.trees.strategy import Informed, Strategy
 
@@ -39,13 +38,14 @@ def equations_verdict(draft: Draft, spot: Spot, text: str) -> int | None:
     return None if said is None else 1 if said[0] == HOLDS else -1
 
 
-def scores_of(prm: Prm) -> ScoreOf:
+def scores_of(prm: Prm) -> ScoresOf:
     """The model's chance that the last step of each path is right."""
 
-    def score(draft: Draft, spots: Sequence[Spot]) -> np.ndarray:
+    def score(trees: list[Paths]) -> list[np.ndarray]:
         from pipeline.labels.prm_model import score_steps
 
-        paths = [draft.prefix(spot) for spot in spots]
-        return score_steps(prm, paths, [[len(path) - 1] for path in paths])
+        paths = [draft.prefix(spot) for draft, spots in trees for spot in spots]
+        scores = score_steps(prm, paths, [[len(path) - 1] for path in paths])
+        return np.split(scores, np.cumsum([len(spots) for _, spots in trees])[:-1])
 
     return score

@@ -33,7 +33,7 @@ from pipeline.stages.rollouts import RolloutConfig, write_rollouts
 from pipeline.stages.step_labels import StepLabelConfig, write_step_labels
 from pipeline.stages.trees import STAGE as TREES
 from pipeline.stages.trees import TreeConfig, write_trees
-from pipeline.stages.work import Shards, Work, inputs, shards_of
+from pipeline.stages.work import Shards, Work, check_answered, inputs, shards_of
 from pipeline.statistics import MeanInterval
 from pipeline.store.layout import EVERY_ROUND, Place
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
@@ -82,6 +82,7 @@ def write_plan(work: Work, config: PlanConfig = PlanConfig()) -> Report:
     Raises:
         BadConfig: there is no such strategy or rule, or one for a suite with an environment; a parameter is not one of
             its; the suite has no training tasks.
+        BadModel: requests failed that another time may be answered, which the figures would leave out.
     """
     check_counts(config, pilot=1, continuations=1)
     by_shard, environment = work.shards(), work.suite.environment
@@ -138,12 +139,13 @@ def _try(work: Work, config: PlanConfig, tasks: pl.DataFrame, drawn: Drawn) -> d
     with _beside(replace(work, on_progress=pace), tasks) as pilot:
         sampling = {"temperature": config.temperature, "top_p": config.top_p}
         if pilot.suite.environment is None:
-            write_rollouts(pilot, RolloutConfig(config.strategy, config.group, params=config.params, **sampling))
+            rollouts = RolloutConfig(config.strategy, config.group, params=config.params, **sampling)
+            check_answered([write_rollouts(pilot, rollouts)])
         else:
-            write_episodes(pilot, _episodes(config))
+            check_answered([write_episodes(pilot, _episodes(config))])
         if config.rule:
             grown = TreeConfig(config.rule, config.attempts, config.branches, params=config.rule_params, **sampling)
-            write_trees(pilot, grown)
+            check_answered([write_trees(pilot, grown)])
         labels = StepLabelConfig()
         write_step_labels(pilot, labels)
         write_pairs(pilot)

@@ -24,6 +24,7 @@ from pipeline.stages.work import Shards, Work
 from pipeline.trees.draft import Draft, new_draft
 from pipeline.trees.grow import Tree
 from pipeline.trees.growth import FROM_PROMPT, SCORES_OF
+from pipeline.trees.growth.allotted import Allotted
 
 STAGE = "rollouts"
 VERSION = "2"
@@ -68,6 +69,9 @@ def write_rollouts(work: Work, config: RolloutConfig = RolloutConfig()) -> Repor
                 "a history says how many samples a task has", remedy="give it with --strategy allotted, without counts"
             )
         strategy = replace(strategy, counts=_allotted(work, config.history, group=strategy.group))
+    elif isinstance(strategy, Allotted) and (unknown := strategy.counts.keys() - _tasks(work)):
+        known = "`branchpoint sql \"select task from tasks where split = 'train'\"` lists them"
+        raise BadConfig(f"suite {work.suite.name} has no training task {min(unknown)!r}", remedy=known)
     shards = Shards(work, STAGE, TABLES, SCORES_OF.get(config.strategy, ()))
     growing, made_from = informed(work, strategy)
     making = make_trees(
@@ -98,7 +102,11 @@ def _allotted(work: Work, history: Sequence[str], *, group: int) -> dict[str, in
                 remedy="name earlier rounds that have rollouts",
             )
         rewards.append(present(work.store.read("verdicts", places)))
-    return allotted_samples([task for shard in work.shards().values() for task in shard["task"]], rewards, group=group)
+    return allotted_samples(_tasks(work), rewards, group=group)
+
+
+def _tasks(work: Work) -> list[str]:
+    return [task for shard in work.shards().values() for task in shard["task"]]
 
 
 def _at_budgets(work: Work) -> dict[str, object]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import polars as pl
 
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, BadModel
 from pipeline.generation.budget.spending import NO_PRICES, Prices
 from pipeline.generation.engines import engine_fingerprint, engine_kind, open_engine
 from pipeline.generation.policies import Policy, find_policy
@@ -149,7 +149,7 @@ def shards_of(tasks: pl.DataFrame, *, size: int) -> dict[str, pl.DataFrame]:
     found = {}
     for (split,), rows in sorted(tasks.sort("task").group_by("split"), key=lambda item: item[0]):
         for number, start in enumerate(range(0, rows.height, size)):
-            found[f"{split}-{number:03d}"] = rows.sort("task")[start : start + size]
+            found[f"{split}-{number:03d}"] = rows[start : start + size]
     return found
 
 
@@ -278,6 +278,21 @@ class Shards:
     def read(self, table: str) -> pl.DataFrame:
         """What the store now holds of one of the stage's tables."""
         return self.work.store.read(table, self._places)
+
+
+def check_answered(made: Iterable[Report]) -> None:
+    """Refuse to go on from what lacks answers that may yet come, where what is made of it could not take them later.
+
+    Raises:
+        BadModel: it does.
+    """
+    for report in made:
+        if missed := report.numbers.get(MISSED):
+            raise BadModel(
+                f"{missed:,} requests of {report.stage}, round {report.round} of {report.suite}, failed, and another "
+                "time may be answered",
+                remedy="see that the engine is up and run again, which asks those alone",
+            )
 
 
 def request_rows(ledger: Ledger, keys: dict[str, str], *, stage: str, asked_by: str) -> pl.DataFrame:

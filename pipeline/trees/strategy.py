@@ -8,12 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pipeline.trees.draft import Answer, Ask, Draft
 
-Growing = Generator[Sequence[Ask], Answer, None]
-"""Yields what to ask beside all that is under way, an empty list included, and is sent the next answer."""
+
+class Shared(NamedTuple):
+    """A question that costs less for several trees at once than for each by itself.
+
+    reply:    to the questions of several trees, in their order. The same for all trees of a strategy.
+    question: this tree's.
+    """
+
+    reply: Callable[[list[Any]], Sequence[Any]]
+    question: Any
+
+
+Growing = Generator[Sequence[Ask] | Shared, Any, None]
+"""Yields what to ask beside all that is under way, an empty list included, and is sent the next answer; or a shared
+question, while nothing is under way, and is sent the reply."""
 
 
 class Strategy(Protocol):

@@ -32,6 +32,7 @@ from pipeline.stages.rollouts import RolloutConfig, write_rollouts
 from pipeline.stages.work import Work
 from pipeline.tasks.arithmetic import first_error, read_sum
 from pipeline.trees.draft import Reading, Spot, new_draft
+from pipeline.trees.growth.guided import Paths
 from trainers.prm_compare import PrmCompareRecipe, compare_prms
 from trainers.prm_recipe import PrmRecipe
 from trainers.prm_stages import train_prm_model
@@ -66,9 +67,11 @@ def test_it_guides_a_search(work: Work):
     assert set(nodes["origin"]) == {"prompt", "sample", "branch"}
     draft = new_draft("t", "t@r", np.arange(5, 9), text="", max_tokens=9, reading=Reading(str, list))
     draft.write(draft.root, np.arange(9, 15), origin="sample", kind="step")
-    spots = [Spot(1, 3), Spot(1, 6)]
-    expected = score_steps(prm, [np.arange(5, 15)], [[6, 9]])
-    assert scores_of(prm)(draft, spots) == pytest.approx(expected, abs=1e-5)
+    trees = [Paths(draft, [Spot(1, 3), Spot(1, 6)]), Paths(draft, [Spot(1, 1)])]
+    expected = score_steps(prm, [np.arange(5, 15)], [[6, 9, 4]])
+    found = scores_of(prm)(trees)
+    assert [len(scores) for scores in found] == [2, 1]
+    assert np.concatenate(found) == pytest.approx(expected, abs=1e-5)
     with pytest.raises(BadModel, match="nowhere"):
         write_rollouts(searched, RolloutConfig("guided", params='{"prm": "nowhere"}'))
 
@@ -113,6 +116,12 @@ class TestLabeller:
             (soft,) = score_steps(prm, [path], [[len(path) - 1]])
             assert row["soft"] == pytest.approx(soft, abs=1e-5)
             assert row["hard"] == (soft >= 0.5)
+
+    def test_its_progress_tells_paths_and_time(self, work: Work):
+        told = []
+        write_prm_scores(replace(work, on_progress=told.append), PrmScoresConfig(NAME, threshold=0.25))
+        last = max((one for one in told if one.what == "paths of the shard"), key=lambda one: one.done)
+        assert last.done == last.total > 0 < last.seconds
 
     def test_what_is_said_again_is_an_entry_no_more(self, work: Work):
         write_prm_scores(work, PrmScoresConfig(NAME))

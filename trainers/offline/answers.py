@@ -25,10 +25,12 @@ class Answers(NamedTuple):
 
     reward: `[N, samples]` float64; NaN where the verifier failed, or nothing was answered.
     tokens: `[N, samples]` int64, of the answer; 0 where there is none.
+    missed: requests for them, or for what was said before, that failed and that another run may have answered.
     """
 
     reward: np.ndarray
     tokens: np.ndarray
+    missed: frozenset[str] = frozenset()
 
 
 def held_out_answers(
@@ -48,18 +50,20 @@ def held_out_answers(
     Returns:
         By role, without checks.
     """
-    rows, found = list(tasks.iter_rows(named=True)), {}
+    rows, found, missed = list(tasks.iter_rows(named=True)), {}, frozenset()
     said: Said = {(place, sample): "" for place in range(len(rows)) for sample in range(samples)}
     for role, policy in policies.items():
         speaker = replace(work, policy_name=policy)
         limit = RoleConfig().check_tokens if role == VERIFY else work.suite.max_tokens
         sampling = Sampling(temperature, max_tokens=limit)
-        completions = _spoken(speaker, rows, said, role=role, sampling=sampling, first=first)
+        completions, lost = _spoken(speaker, rows, said, role=role, sampling=sampling, first=first)
+        missed |= lost
         tokens = open_tokens(speaker.policy)
         said = {at: tokens.decode(one.token_ids) for at, one in completions.items()}
         if role == VERIFY:
             continue
-        found[role] = Answers(np.full((len(rows), samples), np.nan), np.zeros((len(rows), samples), np.int64))
+        shape = len(rows), samples
+        found[role] = Answers(np.full(shape, np.nan), np.zeros(shape, np.int64), missed)
         for at, text in said.items():
             row = rows[at[0]]
             verdict = verify(row["verifier"], Question(row["answer"], row["info"]), text)
@@ -72,8 +76,9 @@ def held_out_answers(
 
 def _spoken(
     speaker: Work, rows: list[dict], said: Said, *, role: str, sampling: Sampling, first: int
-) -> dict[tuple[int, int], Completion]:
-    """What a policy says to each of what was said before; without what failed or spells a control token."""
+) -> tuple[dict[tuple[int, int], Completion], set[str]]:
+    """What a policy says to each of what was said before; without what failed or spells a control token. And what
+    failed that another run may have answered."""
     tokens, prompts, asked = open_tokens(speaker.policy), {}, {}
     with speaker.sampler(f"offline {speaker.policy_name}", total=len(said)) as sampler:
         for (place, sample), text in said.items():
@@ -85,7 +90,7 @@ def _spoken(
             asked[place, sample] = sampler.request(prompts[place, text], sampling, sample=first + sample)
         entries = sampler.run(asked.values())
     answers = {at: entries[request.key].completion for at, request in asked.items()}
-    return {at: answer for at, answer in answers.items() if answer.error is None}
+    return {at: answer for at, answer in answers.items() if answer.error is None}, sampler.missed
 
 
 def _transcript(speaker: Work, answer: Completion) -> str:

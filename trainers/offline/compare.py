@@ -93,7 +93,8 @@ def compare_methods(work: Work, config: OfflineConfig = OfflineConfig()) -> Repo
         runs = {f"{name}-s{seed}": Run(name, seed) for name in names}
         made_from = {shard: _made_from(work, config, run, digests) for shard, run in runs.items()}
         for shard, run, parts in shards.stale(runs, made_from.__getitem__):
-            shards.write(shard, parts, evals=comparison.measured(run))
+            rows, missed = comparison.measured(run)
+            shards.write(shard, parts, missed=missed, evals=rows)
         for shard in runs:
             rows = work.store.read("evals", [work.place(STAGE, shard)])
             for (policy,), figures in rows.group_by("policy", maintain_order=True):
@@ -129,17 +130,18 @@ class _Comparison:
     """What all runs share.
 
     lessons: with their rows.
-    before:  by seed, `[N]` mean reward of the starting policy on each task.
+    before:  by seed, the starting policy's answers.
     """
 
     work: Work
     config: OfflineConfig
     tasks: pl.DataFrame
     lessons: dict[Lesson, pl.DataFrame]
-    before: dict[int, np.ndarray] = field(default_factory=dict)
+    before: dict[int, Answers] = field(default_factory=dict)
 
-    def measured(self, run: Run) -> pl.DataFrame:
-        """Rows of the evals table, of a method that is trained now."""
+    def measured(self, run: Run) -> tuple[pl.DataFrame, frozenset[str]]:
+        """Rows of the evals table, of a method that is trained now; and the requests whose answers they lack, and
+        another run may bring."""
         started = time.monotonic()
         policies, taught = self.trained(run)
         trained = time.monotonic()
@@ -153,7 +155,8 @@ class _Comparison:
             for metric, figure in figures.items():
                 shown = figure if isinstance(figure, MeanInterval) else MeanInterval(float(figure), None, None)
                 rows.append((policy, self.work.suite.name, SPLIT, metric, *shown, len(self.tasks)))
-        return pl.DataFrame(rows, schema=column_types(Evals), orient="row")
+        missed = frozenset().union(self.before[run.seed].missed, *(said.missed for said in answers.values()))
+        return pl.DataFrame(rows, schema=column_types(Evals), orient="row"), missed
 
     def trained(self, run: Run) -> tuple[dict[str, str], Taught]:
         """The policy of each role, and what they were taught in all."""
@@ -195,17 +198,16 @@ class _Comparison:
         ks = (k for k in (1, 2, 4, 8, 16, 32) if k <= said.reward.shape[1])
         found = {f"pass@{k}": pass_interval(said.reward, k) for k in ks}
         if run.method == START:
-            self.before[run.seed] = _means(said.reward)
+            self.before[run.seed] = said
         else:
-            found[GAIN] = difference_interval(list(_means(said.reward) - self._start(run.seed)))
+            found[GAIN] = difference_interval(list(_means(said.reward) - _means(self._start(run.seed).reward)))
         answered = said.tokens[said.tokens > 0]
         return found | {"answer_tokens": MeanInterval(float(answered.mean()) if len(answered) else None, None, None)}
 
-    def _start(self, seed: int) -> np.ndarray:
-        """Mean rewards of the starting policy, out of the ledger where they were drawn before."""
+    def _start(self, seed: int) -> Answers:
+        """Of the starting policy, out of the ledger where they were drawn before."""
         if seed not in self.before:
-            (said,) = self.answers(Run(START, seed), {"solve": self.work.policy_name}).values()
-            self.before[seed] = _means(said.reward)
+            (self.before[seed],) = self.answers(Run(START, seed), {"solve": self.work.policy_name}).values()
         return self.before[seed]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.png import save_png
 
@@ -48,7 +49,8 @@ def draw_rounds(seen: Sequence[Mapping[str, float | None]], path: Path, *, title
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1)
         axes.set_title(PANELS[name], fontsize=9)
         axes.set_xlabel("round")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlim(-0.5, len(seen) - 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
     save_png(figure, path)
 
@@ -74,6 +76,7 @@ def draw_curves(table: pl.DataFrame, curves: Mapping[tuple[str, int], Curve], pa
             known = curve.passed == curve.passed
             by_time.plot(curve.seconds[known], curve.passed[known], color=color, alpha=0.6, linewidth=0.8)
     by_tokens.set_xlabel("tokens decoded in training")
+    by_tokens.xaxis.set_major_formatter("{x:,.0f}")
     by_time.set_xlabel("seconds of training")
     by_tokens.legend(fontsize=8, frameon=False)
     for axes in (by_tokens, by_time):

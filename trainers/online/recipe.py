@@ -200,6 +200,7 @@ class OnlineRecipe:
             met = (self.labeller == "prm") == bool(self.prm or self.prm_every)
             self._require(met, "labeller", "to prm with prm or prm_every, and only then")
         self._require(not (self.prm and self.prm_every), "prm_every", "to 0 with prm: a given model is not trained")
+        self.prm_recipe().check()
         of_trees = self.prm_recipe().labels == "monte_carlo" and bool(self.prm_every)
         met = bool(self.rule) or self.strategy != "flat" or not of_trees
         self._require(met, "rule", "to steps for labels of monte_carlo, or labels of prm_training to outcome_broadcast")

@@ -32,7 +32,7 @@ from pipeline.stages.rl_samples import RlSampleConfig, write_rl_samples
 from pipeline.stages.step_labels import StepLabelConfig, write_step_labels
 from pipeline.stages.tasks import write_tasks
 from pipeline.stages.verdicts import write_verdicts
-from pipeline.stages.work import Shards, Work, inputs
+from pipeline.stages.work import Shards, Work, check_answered, inputs
 from pipeline.store.write import disk_errors
 from schemas import Evals
 from schemas.base import column_types
@@ -93,7 +93,7 @@ def train_online(work: Work, config: OnlineConfig = OnlineConfig()) -> Report:
 
     Raises:
         BadConfig: the recipe cannot be, or the first round was begun with another recipe, seed or policy.
-        BadModel: a policy, or the optimiser's state, cannot be read.
+        BadModel: a policy, or the optimiser's state, cannot be read; or the engine lost requests, see `credit_round`.
     """
     check_counts(config, rounds=1, tokens=0, seed=0)
     check_draws(config.seed, rounds=config.rounds)
@@ -180,9 +180,12 @@ def credit_round(run: Run, number: int) -> str:
 
     Returns:
         The stage whose rows of `rl_samples` are trained on.
+
+    Raises:
+        BadModel: answers are lacking that another run may bring. A round that was trained on cannot take them.
     """
     work, recipe, rounds = run.at(number), run.recipe, run.names[: number + 1]
-    sample(run, number)
+    check_answered(sample(run, number))
     write_verdicts(work)
     if recipe.prm or recipe.prm_every:
         write_process_labels(work, recipe, rounds, seed=run.seed)
@@ -194,7 +197,7 @@ def credit_round(run: Run, number: int) -> str:
     first = run.work.policy_name
     if asked := judges_of(recipe.method, recipe.labeller):
         judging = replace(work, policy_name=recipe.judge or first)
-        write_judgements(judging, JudgeConfig(asked, per_task=0))
+        check_answered(write_judgements(judging, JudgeConfig(asked, per_task=0)))
     write_scores(work, recipe, first=first, implicit=implicit_model(work, rounds, first=first), seed=run.seed)
     write_credit(work, CreditConfig((recipe.method,), recipe.params_at(number), recipe.labeller))
     write_rl_samples(work, RlSampleConfig(recipe.method, recipe.shared))

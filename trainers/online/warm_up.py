@@ -14,7 +14,7 @@ from pipeline.stages.interventions import InterventionConfig, write_intervention
 from pipeline.stages.patches import write_patches
 from pipeline.stages.rollouts import RolloutConfig, write_rollouts
 from pipeline.stages.verdicts import write_verdicts
-from pipeline.stages.work import Shards, Work, inputs
+from pipeline.stages.work import Shards, Work, check_answered, inputs
 from schemas import Evals
 from schemas.base import column_types
 from trainers.online.learners import make_room
@@ -49,12 +49,13 @@ def warm_up(work: Work, asked: WarmUp) -> None:
 
     Raises:
         BadConfig, BadInput: no intervention helped, so there is nothing to train on.
+        BadModel: answers are lacking that another run may bring.
 
     Source: InT (Yang et al., 2026).
     """
     started = time.monotonic()
-    write_rollouts(work, RolloutConfig(group=asked.group))
-    write_interventions(work, InterventionConfig(asked.interventions, continuations=asked.continuations))
+    interventions = InterventionConfig(asked.interventions, continuations=asked.continuations)
+    check_answered([write_rollouts(work, RolloutConfig(group=asked.group)), write_interventions(work, interventions)])
     write_verdicts(work)
     write_patches(work)
     make_room()

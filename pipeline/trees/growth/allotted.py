@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipeline.errors import BadConfig
 from pipeline.trees.draft import Draft
 from pipeline.trees.growth.flat import Flat
 from pipeline.trees.strategy import Growing
@@ -21,6 +22,11 @@ class Allotted:
 
     needs_rewards = False
     by_step = True
+
+    def __post_init__(self):
+        for task, count in self.counts.items():
+            if type(count) is not int or count < 0:
+                raise BadConfig(f"allotted counts: task {task} has {count!r}", remedy="give a number of samples from 0")
 
     def grow(self, draft: Draft) -> Growing:
         """Sample the prompt."""

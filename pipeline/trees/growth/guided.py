@@ -11,15 +11,23 @@ import numpy as np
 from pipeline.errors import check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.trees.draft import Ask, Draft, Spot
-from pipeline.trees.strategy import Growing, gather
-
-ScoreOf = Callable[[Draft, Sequence[Spot]], Sequence[float]]
-"""How good the paths up to some places are, the more the better; NaN: unknown, which is last."""
+from pipeline.trees.strategy import Growing, Shared, gather
 
 
-def likelihood(draft: Draft, spots: Sequence[Spot]) -> list[float]:
+class Paths(NamedTuple):
+    """Those of a tree that end at some places."""
+
+    draft: Draft
+    spots: Sequence[Spot]
+
+
+ScoresOf = Callable[[list[Paths]], Sequence[Sequence[float]]]
+"""How good the paths of several trees are, by tree; the more the better; NaN: unknown, which is last."""
+
+
+def likelihood(trees: list[Paths]) -> list[list[float]]:
     """Mean log-probability of what came last on each path: what a policy keeps that has no reward model."""
-    return [float(np.mean(draft.pieces[piece].logprobs[:end])) for piece, end in spots]
+    return [[float(np.mean(draft.pieces[piece].logprobs[:end])) for piece, end in spots] for draft, spots in trees]
 
 
 class _Kept(NamedTuple):
@@ -59,14 +67,14 @@ class Guided:
     def __post_init__(self):
         check_counts(self, of="guided", beam=1, branching=1, segment=0)
 
-    def grow(self, draft: Draft, score_of: ScoreOf = likelihood) -> Growing:
+    def grow(self, draft: Draft, scores_of: ScoresOf = likelihood) -> Growing:
         """Search; with a reward model as `Informed` rules."""
         kept, tried = [_Kept(draft.root, 0.0, ended=draft.left(draft.root) < 1)], set()
         while open_ := [one.spot for one in kept if not one.ended]:
             answers = yield from gather(self._asks(draft, open_))
             tried |= {draft.prefix(spot).tobytes() for spot in open_}
             found = _reached(draft, [one.piece for one in answers if one.piece is not None])
-            scores = score_of(draft, [spot for spot, _ in found]) if found else ()
+            scores = (yield Shared(scores_of, Paths(draft, [spot for spot, _ in found]))) if found else ()
             new = [_Kept(spot, score, ended) for (spot, ended), score in zip(found, scores, strict=True)]
             kept = self._best(draft, [*(one for one in kept if one.ended), *new], tried)
 
