@@ -37,6 +37,8 @@ from pipeline.store.layout import EVERY_ROUND
 
 POLICY = "tiny"
 LINE_SECONDS = 10.0
+MOST_COLUMNS = 120
+"""Of the last screen: a narrow terminal breaks its lines rather than lose the end of an interval."""
 SETTINGS = {
     "trees": {"attempts": 2, "branches": 3},
     "retries": {"per_task": 1},
@@ -210,6 +212,7 @@ def _last_screen(
 
     work = make_work(settings, suite=options.suite, round=options.round, policy=options.policy)
     store, suite = work.store, work.suite.name
+    console.width = max(console.width, MOST_COLUMNS)
     rows = _table("table", ">rows")
     for table in TABLES:
         places = store.places(table, suite=suite, round=EVERY_ROUND if table == "tasks" else options.round)
@@ -253,7 +256,8 @@ def _last_screen(
 def smaller_draws(options: argparse.Namespace) -> str:
     """Which options find the shards of the demo current, where it asked for less than the stages do by themselves."""
     commands = []
-    for name, given in SETTINGS.items():
+    for asset, given in SETTINGS.items():
+        name = asset.removesuffix("__genprm")  # the judge that is asked unless another is named
         if name not in STAGES:
             continue
         stage = STAGES[name]

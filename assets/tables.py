@@ -117,6 +117,7 @@ def result(work: Work, report: Report, *, tables: Sequence[str] = ()) -> dg.Mate
     if tables:
         metadata["dagster/partition_row_count"] = report.rows[tables[0]]
         metadata["dagster/uri"] = f"{work.settings.store}/{tables[0]}"
+    metadata |= {"note": "\n".join(report.notes)} if report.notes else {}
     metadata |= {"seconds": round(report.seconds, 1), "shards made now": report.fresh, "shards": report.shards}
     return dg.MaterializeResult(
         metadata=metadata,

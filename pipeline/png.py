@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 _COLOURS = 256
 """Of the palette; the file is a third of one with all colours. Chosen to cover those there are: by how common they are,
-what a heat map seldom has would be drawn in other colours than its scale."""
+what a heat map seldom has would be drawn in other colours than its scale. Then each is moved to the mean of those it
+stands for."""
 
 
 def save_png(figure: Figure, path: Path) -> None:
@@ -29,7 +30,7 @@ def save_png(figure: Figure, path: Path) -> None:
     drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     part = path.with_name(f".{path.name}.part")
     try:
-        small = drawn.quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        small = drawn.quantize(_COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
         small.save(part, "PNG", optimize=True)
         part.replace(path)
     finally:

@@ -109,6 +109,7 @@ def test_an_asset_reports_numbers_checks_and_a_data_version(tmp_path: Path, monk
     assert outcome.success
     (done,) = outcome.asset_materializations_for_node("tasks")
     assert done.metadata["rows of tasks"].value == 2
+    assert done.metadata["note"].value.startswith("there are no held_out tasks")
     assert done.metadata["dagster/partition_row_count"].value == 2
     assert done.tags["dagster/data_version"]
     assert {check.check_name for check in outcome.get_asset_check_evaluations()} == {
@@ -251,7 +252,7 @@ def test_demo_stops_where_it_is_interrupted(failing_demo, monkeypatch: pytest.Mo
 
 def last_screen(work: Work) -> str:
     said = io.StringIO()
-    console = Console(file=said, width=200)
+    console = Console(file=said, width=30)
     options = argparse.Namespace(suite=work.suite.name, round=work.round, policy="tiny")
     demo._last_screen(options, work.settings, console, demo.Teller(console), checks=1, seconds=1.0)
     return said.getvalue()
@@ -264,6 +265,7 @@ def test_demo_says_what_it_has_no_figures_of(tmp_path: Path):
         said = last_screen(work)
         assert "on held-out tasks, with 95 % intervals" in said
         assert "against the exact oracle" in said
+        assert "…" not in said, "no figure is cut off"
         alone = changed(work, sizes=("train = 3, held_out = 2", "train = 3"))
         shutil.rmtree(work.settings.store / "evals")
         run(alone)
@@ -282,12 +284,13 @@ def test_demo_says_which_options_find_its_shards_current(tmp_path: Path):
     said = demo.smaller_draws(usual)
     assert "each with" not in said
     spelt = dict(part.split(" ", 1) for part in said.split("current: ")[1].split(", "))
-    assert spelt.keys() == demo.SETTINGS.keys() & STAGES.keys()
+    asked = {name.removesuffix("__genprm"): given for name, given in demo.SETTINGS.items()}
+    assert spelt.keys() == asked.keys() & STAGES.keys() > {"judge"}
     for name, options in spelt.items():
         config = getattr(import_module(STAGES[name].module), STAGES[name].config)
         parser = Parser()
         add_config_options(parser, config)
-        assert read_config(parser.parse_args(options.split()), config) == config(**demo.SETTINGS[name])
+        assert read_config(parser.parse_args(options.split()), config) == config(**asked[name])
     other = argparse.Namespace(suite="mine", round="r0", policy="p")
     assert demo.smaller_draws(other) == f"{said}; each with --suite mine --policy p"
 

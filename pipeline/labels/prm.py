@@ -50,7 +50,9 @@ def find_prm(name: str, *, policies: Path) -> Prm:
     if not name or not path.is_dir():
         known = sorted(file.parent.name for file in policies.glob(f"{FOLDER}/[!.]*/config.json"))
         raise BadModel(
-            f"process reward model {name!r} is neither a folder nor a known name",
+            f"process reward model {name!r} is neither a folder nor a known name"
+            if name
+            else "no process reward model is named",
             remedy=f"give one of {', '.join(known)}, or its folder" if known else "run `branchpoint-train prm` first",
         )
     try:

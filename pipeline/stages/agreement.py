@@ -68,7 +68,9 @@ def write_agreement(work: Work) -> Report:
         ]
         shards.write(name, parts, evals=pl.DataFrame(rows, schema=column_types(Evals), orient="row"))
     evals = shards.read("evals").filter(pl.col("metric") == "oracle_auc")
-    return shards.finish(**dict(evals.select("policy", "value").iter_rows()))
+    report = shards.finish(**dict(evals.select("policy", "value").iter_rows()))
+    report.notes = ("figures: AUC against the oracle of steps; `branchpoint report credit` has the others",)
+    return report
 
 
 def draw_agreement(work: Work) -> Path:

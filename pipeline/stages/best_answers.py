@@ -11,7 +11,7 @@ import polars as pl
 
 from pipeline.builders.answers import NODE_COLUMNS, judged_answers
 from pipeline.builders.best_answers import best_rows
-from pipeline.errors import check_counts
+from pipeline.errors import BadConfig, check_counts
 from pipeline.report import Report
 from pipeline.stages.earlier import judged_from, rollout_shards
 from pipeline.stages.judged_batches import judged_batches
@@ -33,8 +33,15 @@ class BestAnswerConfig:
 
 
 def write_best_answers(work: Work, config: BestAnswerConfig = BestAnswerConfig()) -> Report:
-    """Build the rows of the round."""
+    """Build the rows of the round.
+
+    Raises:
+        BadConfig: `best` is negative, or `least` no reward.
+        BadTable: some shard has no rollouts.
+    """
     check_counts(config, best=0)
+    if not 0 <= config.least <= 1:
+        raise BadConfig(f"least is {config.least}", remedy="give a reward from 0 to 1")
     shards, made_from = Shards(work, STAGE, (TABLE,)), inputs(VERSION, config=config, separator=work.suite.separator)
     origins = ("sample", "branch") if config.branches else ("sample",)
     for shard, _, said in shards.stale(

@@ -120,9 +120,10 @@ def rollout_shards(work: Work) -> dict[str, pl.DataFrame]:
     shards, sampled = work.shards(), {place.shard for place in work.places("nodes", stage=ROLLOUTS)}
     if lacking := shards.keys() - sampled:
         some = f", in {len(lacking)} of {len(shards)} shards" if len(lacking) < len(shards) else ""
+        command = "rollouts" if work.suite.environment is None else "episodes"
         raise BadTable(
             f"the store has no rollouts of suite {work.suite.name}, round {work.round}{some}",
-            remedy=f"run `branchpoint rollouts --suite {work.suite.name} --round {work.round}` first",
+            remedy=f"run `branchpoint {command} --suite {work.suite.name} --round {work.round}` first",
         )
     return shards
 

@@ -140,6 +140,7 @@ class _Stage:
                 for one in self._open.values():
                     one.held.close()
         report = self.shards.finish(**self._numbers(), cost=sampler.cost)
+        report.notes = (*report.notes, *self._failures())
         if driver.stopped:
             again = "what was asked is in the ledger; the same command without the cap goes on from there"
             report.notes = (*report.notes, f"{driver.stopped}: {again}")
@@ -171,6 +172,12 @@ class _Stage:
     def _on_request(self, episode: Episode, request) -> None:
         task = episode.seats[0].story.task
         self._open[task].growth.grower.asked[request.key] = task
+
+    def _failures(self) -> list[str]:
+        """What most of the failed episodes failed of; nothing where none did."""
+        errors = self.shards.read("verdicts")["error"].drop_nulls()
+        found = errors.value_counts(sort=True).head(1).iter_rows()
+        return [f"{len(errors)} failed, {count} of them: {error}" for error, count in found]
 
     def _numbers(self) -> dict[str, float | int | None]:
         nodes, verdicts = self.shards.read("nodes"), self.shards.read("verdicts")

@@ -61,7 +61,9 @@ def write_label_agreement(work: Work) -> Report:
         shards.write(name, parts, evals=pl.DataFrame(rows, schema=column_types(Evals), orient="row"))
     evals = shards.read("evals").filter(pl.col("metric") == "oracle_kappa")
     kappas = dict(evals.select(pl.col("policy").str.strip_prefix("step_labels/"), "value").iter_rows())
-    return shards.finish(**kappas)
+    report = shards.finish(**kappas)
+    report.notes = ("figures: Cohen's kappa with the oracle of steps; `branchpoint report labels` has the others",)
+    return report
 
 
 def draw_label_agreement(work: Work) -> Path:

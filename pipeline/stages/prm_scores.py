@@ -5,6 +5,7 @@ Its scores are entries of the ledger of step labels: the labeller is `prm`, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.errors import BadConfig
 from pipeline.labels.ledger import with_entries
 from pipeline.labels.prm import Prm, find_prm
 from pipeline.labels.rows import label_rows
-from pipeline.report import OnProgress, Progress, Report, silent
+from pipeline.report import Progress, Report
 from pipeline.stages.earlier import GENERATING, judged_from, rollout_shards
 from pipeline.stages.step_labels import earlier_entries, figures
 from pipeline.stages.work import Shards, Work, inputs
@@ -49,17 +50,23 @@ def write_prm_scores(work: Work, config: PrmScoresConfig = PrmScoresConfig()) ->
     prm = find_prm(config.prm, policies=work.settings.policies)
     shards = Shards(work, LABELLER, ("step_labels",))
     made_from = inputs(VERSION, prm=prm.fingerprint, threshold=str(config.threshold))
+
+    def say(done: int, total: int) -> None:
+        work.on_progress(Progress(LABELLER, "paths of the shard", done, total, 0, 0, shards.seconds))
+
     for shard, _, said in shards.stale(
         rollout_shards(work), lambda shard: {**made_from, **judged_from(work, shard, of="step_labels")}
     ):
         places = [work.place(stage, shard) for stage in GENERATING]
         nodes = work.store.read("nodes", places, columns=COLUMNS).sort("tree", "node")
-        now = prm_labels(nodes, prm, threshold=config.threshold, on_progress=work.on_progress)
+        now = prm_labels(nodes, prm, threshold=config.threshold, on_progress=say)
         shards.write(shard, said, step_labels=with_entries(earlier_entries(work, LABELLER, shard, said), now))
     return shards.finish(**figures(shards.read("step_labels")))
 
 
-def prm_labels(nodes: pl.DataFrame, prm: Prm, *, threshold: float, on_progress: OnProgress = silent) -> pl.DataFrame:
+def prm_labels(
+    nodes: pl.DataFrame, prm: Prm, *, threshold: float, on_progress: Callable[[int, int], None]
+) -> pl.DataFrame:
     """Rows of the step_labels table: `soft` is the model's chance that the step is right, `hard` whether that reaches
     the threshold. `k` and the interval are null: nothing was sampled.
 
@@ -68,6 +75,7 @@ def prm_labels(nodes: pl.DataFrame, prm: Prm, *, threshold: float, on_progress: 
     Args:
         nodes: COLUMNS of whole trees, sorted by tree and node. Those in another context than the task's own prompt,
             and those without tokens, have no row.
+        on_progress: told how many of how many paths are read.
     """
     from pipeline.labels.prm_model import score_steps
 
@@ -86,9 +94,7 @@ def prm_labels(nodes: pl.DataFrame, prm: Prm, *, threshold: float, on_progress: 
         attempts.append(np.concatenate([trees.tokens[offsets[row] : offsets[row + 1]] for row in whole]))
         places.append((np.cumsum(sizes[whole])[1:] - 1)[new[span]])
 
-    def say(done: int) -> None:
-        on_progress(Progress(f"prm-scores {prm.name}", "paths", done, len(ends), 0, 0, 0.0))
-
-    soft = pl.Series(score_steps(prm, attempts, places, on_progress=say)).fill_nan(None)
+    scores = score_steps(prm, attempts, places, on_progress=lambda done: on_progress(done, len(ends)))
+    soft = pl.Series(scores).fill_nan(None)
     rows = nodes[paths.nodes[new]].select("task", "tree", "node", soft=soft, hard=soft >= threshold)
     return label_rows(rows.sort("task", "tree", "node"), labeller=LABELLER, version=f"{prm.name}-{prm.fingerprint}")

@@ -9,8 +9,10 @@ from functools import partial
 import polars as pl
 
 from pipeline.builders.prm_steps import COLUMNS, OUTCOME, step_rows
-from pipeline.errors import BadTable, check_counts
-from pipeline.labels.choice import CHOSEN, DEFAULT, ChoicePolicy, choose_labels, labellers
+from pipeline.cli_options import check_choice
+from pipeline.errors import BadConfig, BadTable, check_counts
+from pipeline.labels import LABELLERS
+from pipeline.labels.choice import CHOSEN, DEFAULT, KINDS, ChoicePolicy, choose_labels, labellers
 from pipeline.labels.ledger import newest
 from pipeline.report import Report
 from pipeline.stages.earlier import GENERATING, JUDGING, Earlier, judged_from, rollout_shards
@@ -54,10 +56,18 @@ def write_prm_steps(work: Work, config: PrmStepsConfig = PrmStepsConfig()) -> Re
     """Build the rows of the round.
 
     Raises:
+        BadConfig: a labeller is none, or it is said whom to trust where no label is chosen.
         BadTable: there are no labels of this labeller, or they were made before the trees changed.
     """
     check_counts(config, least=1)
     store, known = work.store, {place.stage for place in work.places("step_labels")}
+    if config.labels != CHOSEN and config.policy != DEFAULT:
+        raise BadConfig(
+            f"trusted and threshold say nothing of labels {config.labels}", remedy=f"give them with labels {CHOSEN}"
+        )
+    for word in config.trusted:
+        check_choice("trusted labeller", word, dict.fromkeys((*KINDS, *LABELLERS, *sorted(known))))
+    check_choice("labels", config.labels, dict.fromkeys((OUTCOME, CHOSEN, *LABELLERS, *sorted(known))))
     asked = labellers(config.policy.order) if config.labels == CHOSEN else [config.labels]
     read = [name for name in asked if name in known]
     if config.labels != OUTCOME and not read:

@@ -142,6 +142,8 @@ class TestStages:
         assert set(read(work, "sft", "best_answers")["answer"].str.split("\n").list.last().str.slice(0, 4)) == {"####"}
         with pytest.raises(BadConfig, match="best is -1"):
             write_best_answers(work, BestAnswerConfig(best=-1))
+        with pytest.raises(BadConfig, match=r"least is 2\.0; give a reward from 0 to 1"):
+            write_best_answers(work, BestAnswerConfig(least=2.0))
 
     def test_prompts(self, work: Work):
         report = write_rl_prompts(work)

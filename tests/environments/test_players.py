@@ -11,7 +11,7 @@ from environments.played_round import SEEDS, SUMS, TINY, Script, faults, nodes_o
 
 from pipeline.environments.players import Known, draw_moves, recite
 from pipeline.environments.protocol import BadStep, Observation
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, BadTable
 from pipeline.stages.best_answers import BestAnswerConfig, write_best_answers
 from pipeline.stages.credit import CreditConfig, write_credit
 from pipeline.stages.episodes import EpisodeConfig, write_episodes
@@ -72,6 +72,8 @@ class TestPlayers:
             write_tasks(work)
             with pytest.raises(BadConfig, match="player 'best' does not exist; choose of policy, random, recite"):
                 write_episodes(work, EpisodeConfig(player="best"))
+            with pytest.raises(BadTable, match=r"no rollouts of suite .*; run `branchpoint episodes --suite"):
+                write_best_answers(work)
 
 
 class TestWarmStart:
@@ -104,6 +106,7 @@ class TestWarmStart:
             report = write_episodes(work, EpisodeConfig(group=1, player="recite"))
             errors = verdicts_of(work)["error"]
         assert report.numbers["failed"] == 2
+        assert report.notes == (f"2 failed, 2 of them: {errors[0]}",)
         assert errors.str.contains("no calls").all()
 
 
