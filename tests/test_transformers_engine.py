@@ -15,6 +15,12 @@ from pipeline.generation import engines
 from pipeline.generation.engine import Request, Sampling, make_request
 from pipeline.generation.policies import find_policy
 from pipeline.generation.tokens import tokens_of
+from pipeline.settings import Settings
+from pipeline.stages.interventions import InterventionConfig, write_interventions
+from pipeline.stages.rollouts import RolloutConfig, write_rollouts
+from pipeline.stages.tasks import write_tasks
+from pipeline.stages.verdicts import write_verdicts
+from pipeline.stages.work import make_work
 
 TINY = find_policy("tiny", policies=Path("none"))
 GREEDY, FREE = Sampling(temperature=0.0, max_tokens=64), Sampling(temperature=0.8, top_p=0.9, max_tokens=64)
@@ -122,3 +128,23 @@ def test_greedy_answers_are_those_of_vllm(engine):
     assert [ours[one.key].token_ids.tolist() for one in asked()] == [ids for ids, _ in by_vllm]
     for one, (_, logprobs) in zip(asked(), by_vllm, strict=True):
         np.testing.assert_allclose(ours[one.key].logprobs, logprobs, atol=1e-3)
+
+
+def test_what_no_schema_holds_is_read_as_it_comes(tmp_path):
+    suite = tmp_path / "few.toml"
+    suite.write_text(
+        'name = "few"\ndescription = "Sums."\nseparator = "\\n"\nprompts = "tiny"\nmax_tokens = 96\n'
+        '[[bands]]\nname = "8x1"\nsource = "reasoning_gym"\n'
+        'dataset = "chain_sum"\nsizes = { train = 8, held_out = 0 }\nseeds = { train = 3, held_out = 4 }\n'
+        "parameters = { min_terms = 8, max_terms = 8, min_digits = 1, max_digits = 1 }\n"
+    )
+    settings = Settings(tmp_path / "store", tmp_path / "policies", tmp_path / "release", tmp_path)
+    work = make_work(settings, suite=str(suite), round="r0", engine="transformers")
+    write_tasks(work)
+    write_rollouts(work, RolloutConfig(group=4))
+    write_verdicts(work)
+    report = write_interventions(work, InterventionConfig(continuations=2))
+    assert report.numbers["kept"] > 0
+    asked = work.store.read("requests", work.store.places("requests", stage="interventions"))
+    assert len(asked) > report.numbers["kept"]
+    assert asked["error"].null_count() == len(asked)

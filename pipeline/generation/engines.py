@@ -44,6 +44,8 @@ def _transformers(policy: Policy) -> Engine:
 
 ENGINES: dict[str, Callable[..., Engine]] = {"vllm": _vllm, "served": _served, "transformers": _transformers}
 """What makes an engine of a policy and, where its name says one, a place."""
+_FREE = ("transformers",)
+"""Hold no answer to a schema."""
 
 
 def engine_dtype() -> str:
@@ -77,6 +79,12 @@ def engine_kind(name: str) -> str:
     if place and kind != "served":
         raise BadConfig(f"engine {kind!r} takes no place, {place!r} is given", remedy=f"write served:{place}")
     return kind
+
+
+def holds_schemas(name: str) -> bool:
+    """Whether an engine of this name draws what a JSON schema asks for; of one that does not, answers are read as they
+    come."""
+    return engine_kind(name) not in _FREE
 
 
 def engine_fingerprint(name: str, policy: Policy) -> str:

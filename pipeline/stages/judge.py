@@ -15,7 +15,7 @@ from pipeline.cli_options import check_choice
 from pipeline.credit.inputs import INPUTS, SCORES
 from pipeline.errors import BadConfig, check_counts
 from pipeline.generation.engine import Request
-from pipeline.generation.engines import MAX_LENGTH, open_tokens
+from pipeline.generation.engines import MAX_LENGTH, holds_schemas, open_tokens
 from pipeline.generation.sampler import Sampler
 from pipeline.judges import JUDGES, Judge
 from pipeline.judges.cases import Case
@@ -73,7 +73,8 @@ def write_judgements(work: Work, config: JudgeConfig = JudgeConfig()) -> list[Re
         raise BadConfig(f"{len(names)} judges are given", remedy="name one or more; with parameters, one")
     judges = {name: read_json_params(JUDGES[name](), config.params, of=name) for name in names}
     pack = load_pack(config.prompts) if config.prompts else work.pack
-    words = {name: wording(name, pack, guided=config.guided) for name in judges}
+    guided = config.guided and holds_schemas(work.engine)
+    words = {name: wording(name, pack, guided=guided) for name in judges}
     return [_write(work, config, name, judge, words[name]) for name, judge in judges.items()]
 
 

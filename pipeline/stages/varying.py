@@ -16,6 +16,7 @@ import polars as pl
 
 from pipeline.environments.anew import Way
 from pipeline.generation.engine import Request, Sampling
+from pipeline.generation.engines import holds_schemas
 from pipeline.stages.earlier import rollout_shards
 from pipeline.stages.growing import Grower, Rewards, Tasks, growing_shards
 from pipeline.stages.judging import rewards_by_node
@@ -76,7 +77,7 @@ class Asking:
 
     role:   of the prompt pack. agent, kind: of the nodes. origin: of the answer; empty: the kind.
     holes:  fills the prompt for a task, an attempt at it and its transcript; None leaves the task out.
-    json:   whether a JSON object is asked for. guided: whether the engine holds the answer to its schema.
+    json:   whether a JSON object is asked for. guided: whether the engine, if it can, holds the answer to its schema.
     again:  how often it is asked again after an answer without a JSON object. Every answer is kept.
     apart:  attempts at a task that lead to the same prompt get answers of their own.
     """
@@ -110,7 +111,7 @@ def ask_about(grower: Grower, cases: Iterable[C], tasks: Tasks, asking: Asking, 
         The cases whose task is not left out.
     """
     pack = grower.work.pack
-    if asking.json and asking.guided:
+    if asking.json and asking.guided and holds_schemas(grower.work.engine):
         sampling = replace(sampling, schema=pack.schemas[asking.role])
     kept = []
     for one in cases:

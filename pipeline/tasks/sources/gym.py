@@ -46,6 +46,8 @@ def read(options: Options, *, base: object = None) -> Iterator[TaskRow]:
             remedy=f"the splits are {' and '.join(SPLITS)}",
         )
     for split, size in options.sizes.items():
+        if size == 0:
+            continue
         try:
             tasks = reasoning_gym.create_dataset(
                 options.dataset, seed=options.seeds[split], size=size, **options.parameters

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -159,7 +159,7 @@ def _environment(suite: str, content: Any) -> Surroundings | None:
 
 def _fill(kind: type, content: dict[str, Any], *, where: str) -> Any:
     hints = get_type_hints(kind)
-    known = {field.name for field in fields(kind)}
+    known = {field.name: field for field in fields(kind)}
     if unknown := sorted(content.keys() - known):
         raise BadConfig(f"{where}: unknown key {unknown[0]!r}", remedy=f"the keys are {', '.join(sorted(known))}")
     for key, value in content.items():
@@ -167,10 +167,11 @@ def _fill(kind: type, content: dict[str, Any], *, where: str) -> Any:
         fits = wanted is Any or isinstance(value, (int, float) if wanted is float else wanted)
         if not fits or (isinstance(value, bool) and wanted is not bool):
             raise BadConfig(f"{where}: {key} is {value!r}, not {wanted.__name__}", remedy="correct its value")
+    must = {name for name, field in known.items() if field.default is field.default_factory is MISSING}
+    if missing := sorted(must - content.keys()):
+        raise BadConfig(f"{where} has no {' and no '.join(missing)}", remedy="add what is missing")
     try:
         return kind(**content)
-    except TypeError as error:
-        raise BadConfig(f"{where}: {error}", remedy="add what is missing") from error
     except BadConfig as error:
         raise BadConfig(f"{where}: {error.culprit}", remedy=error.remedy) from error
 
