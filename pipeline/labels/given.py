@@ -9,8 +9,7 @@ import polars as pl
 from pipeline.labels.rows import label_rows
 
 JUDGING = ("capo", "tp_grpo", "genprm", "thinkprm", "sophiavl")
-SCORING = ("sotopia_rl", "calm", "lare", "epo", "search_r2", "adasearch")
-"""Judges that label steps, and those that give scores: together pipeline.judges.JUDGES."""
+"""Judges of pipeline.judges.JUDGES that label steps; the others give scores."""
 
 
 @dataclass(frozen=True, slots=True)

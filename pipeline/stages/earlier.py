@@ -13,7 +13,8 @@ import polars as pl
 
 from pipeline.errors import BadConfig, BadTable
 from pipeline.exchange import IMPORTED
-from pipeline.labels.given import GIVEN, SCORING
+from pipeline.judges import JUDGES
+from pipeline.labels.given import GIVEN
 from pipeline.stages.work import Work, inputs
 from pipeline.store.catalogue import Entry
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
@@ -215,7 +216,8 @@ def _annotations(made_from: Mapping[str, str]) -> Iterator[tuple[str, str, str]]
 def _scores_command(name: str) -> str:
     if name == "budget":
         return "summaries"
-    return f"judge --judge {name}" if name in SCORING else f"scores --name {name} --file FILE"
+    judge = next((judge for judge, kind in JUDGES.items() if name in (judge, *kind.names)), None)
+    return f"judge --judge {judge}" if judge else f"scores --name {name} --file FILE"
 
 
 def _replaced(work: Work, stage: str, shard: str, what: str, *, of: str = "") -> BadTable:

@@ -22,8 +22,9 @@ from pipeline.judges.talk import Reply, Said, shared
 from pipeline.judges.thinkprm import ThinkPrmJudge
 from pipeline.judges.tp_grpo import TpGrpoJudge
 from pipeline.judges.wording import wording
-from pipeline.labels.given import JUDGING, SCORING
+from pipeline.labels.given import JUDGING
 from pipeline.prompts import load_pack
+from pipeline.stages.earlier import _scores_command
 from pipeline.tools.sandbox import Sandbox
 
 TASK = {"task": "t", "question": "1 + 2 + 3 =", "answer": "6"}
@@ -63,7 +64,8 @@ def labels(said: dict[tuple[int, str], Said]) -> dict[int, tuple]:
 
 def test_judges_are_known_by_what_they_give():
     assert {name for name, judge in JUDGES.items() if not judge.names} == set(JUDGING)
-    assert {name for name, judge in JUDGES.items() if judge.names} == set(SCORING)
+    assert _scores_command("attribution_goal") == "judge --judge sotopia_rl"
+    assert _scores_command("mine") == "scores --name mine --file FILE"
 
 
 JSON_ASKED = "Answer with one JSON object"
