@@ -75,16 +75,16 @@ def intervention_pairs(
     """A step written anew against the one it replaces, each alone after the very same prefix (step-DPO).
 
     Of interventions that were kept and did no harm; the margin is their effect, or their success where the step they
-    replace ended the attempt and had no continuations.
+    replace ended the attempt and had no continuations. Where none of its continuations was judged, there is no pair.
     """
     for variant in variants:
         if variant["kind"] != "intervention" or variant["dropped"] is not None:
             continue
-        effect = variant["effect"]
-        margin = effect if effect is not None else (variant["with_successes"] or 0) / (variant["with_count"] or 1)
-        if margin > 0:
-            line = tree.line(variant["source_leaf"])
-            original = line[line.index(variant["pivot"]) + 1]
+        line, margin = tree.line(variant["source_leaf"]), variant["effect"]
+        original = line[line.index(variant["pivot"]) + 1]
+        if margin is None and tree[original]["finish"] is not None:
+            margin = (variant["with_successes"] or 0) / (variant["with_count"] or 1)
+        if margin is not None and margin > 0:
             nodes = (variant["pivot"], variant["first_node"], original)
             yield _row(tree, *nodes, margin, source="intervention", suite=suite, separator=separator)
 

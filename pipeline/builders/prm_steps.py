@@ -17,7 +17,7 @@ from schemas.base import column_types
 
 OUTCOME = "outcome_broadcast"
 """In place of a labeller: each step of an attempt has the verdict of its leaf."""
-COLUMNS = (*TREE_COLUMNS, "finish", "text", "token_ids")
+COLUMNS = (*TREE_COLUMNS, "context", "finish", "text", "token_ids")
 """Of nodes, what rows are made from."""
 IN_PATH = ("prompt", "sample", "branch")
 """Origins of the nodes on the way to an attempt under the task's own prompt."""
@@ -45,18 +45,20 @@ def step_rows(
 
     Returns:
         Rows of the table `prm_steps`, in the order of leaves within a tree. A step without tokens has no place to be
-        scored at and is left out. Null in a list: undecided.
+        scored at and is left out. Null in a list: undecided. Of an episode the steps are its turns; what was shown
+        before one stands before its text, and its tokens between theirs. An attempt in another context than the task's
+        own prompt has no row.
 
     Raises:
         BadTable: the nodes are no trees.
 
     Source: Math-Shepherd (Wang et al., 2024); OUTCOME is its outcome baseline laid on every step.
     """
-    own_prompt = pl.col("parent").is_null() | (pl.col("kind") != "prompt")
+    own_prompt = pl.col("parent").is_null() | (pl.col("origin") != "prompt")
     nodes = nodes.filter(pl.col("origin").is_in(IN_PATH) & own_prompt)
     trees = trees_from_nodes(nodes, pl.DataFrame(schema=column_types(Verdicts)), needs=())
     ends = nodes["origin"].is_in(origins) & nodes["finish"].is_not_null() & (nodes["kind"] == "step")
-    leaves = np.flatnonzero(ends.to_numpy())
+    leaves = np.flatnonzero((ends & (nodes["context"] == 0)).to_numpy())
     paths = trees.paths(leaves)
     attempt = rows_of(paths.offsets)
     steps = nodes[paths.nodes].with_columns(attempt=pl.Series(attempt))
@@ -72,16 +74,18 @@ def step_rows(
             validate="m:1",
         )
     steps = steps.filter(pl.col("token_count") > 0)
+    turn, shown = pl.col("kind") == "step", (pl.col("kind") == "prompt").shift(fill_value=False)
+    text = pl.when(shown).then(pl.format("{}\n{}", pl.col("text").shift(), "text")).otherwise("text")
     root = np.flatnonzero(trees.parent < 0)[trees.tree[leaves]]
     known = pl.any_horizontal(pl.col("hard", "soft").is_not_null())
     rows = steps.group_by("attempt", maintain_order=True).agg(
-        known=known.sum(),
-        steps="text",
-        step_nodes="node",
-        hard="hard",
-        soft="soft",
+        known=(known & turn).sum(),
+        steps=text.filter(turn),
+        step_nodes=pl.col("node").filter(turn),
+        hard=pl.col("hard").filter(turn),
+        soft=pl.col("soft").filter(turn),
         ids=pl.col("token_ids").explode(empty_as_null=False),
-        ends=pl.col("token_count").cum_sum() - 1,
+        ends=(pl.col("token_count").cum_sum() - 1).filter(turn),
     )
     of = pl.Series(rows["attempt"], dtype=pl.Int64)
     prompts, last = nodes[root[of]], nodes[leaves[of]]

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.credit.columns import ZERO, CreditColumns, Trees, mean_by
 from pipeline.credit.group import GroupParams, group_advantages
-from pipeline.credit.scored import one_of
+from pipeline.credit.scored import one_of, refuse
 from pipeline.credit.spoken import chosen, expected, lay_trajectories, spoken
 from pipeline.errors import check_words
 
@@ -131,8 +131,9 @@ def adasearch(
 def adasearch_credit(trees: Trees, params: AdaSearchParams = DEFAULTS) -> CreditColumns:
     """Credit the adaptive runs of a question, its tree, for deciding as its closed-book runs say is right.
 
-    Needs `searched` and `closed_book` on leaves, and `kind`. A run that nobody calls closed-book is adaptive; only the
-    closed-book ones need a verdict, and earn nothing here.
+    Needs `searched` on leaves, `closed_book`, and `kind`. A run that nobody calls closed-book is adaptive; only the
+    closed-book ones need a verdict, and earn nothing here. Where they are of another round, the root says their mean
+    reward, which counts as one sample.
 
     Args:
         trees: `N` nodes.
@@ -144,15 +145,21 @@ def adasearch_credit(trees: Trees, params: AdaSearchParams = DEFAULTS) -> Credit
             policy said nothing, NaN where no adaptive run passes or the question has no label.
 
     Raises:
-        BadScore: `searched` is not 1, 0 or -1, or `closed_book` not 1 or 0.
+        BadScore: `searched` is not 1, 0 or -1, or `closed_book` not 1 or 0, or on a root not in [0, 1].
 
     Source: as `adasearch`; the paper names a group-relative gradient and no formula.
     """
-    closed, searched = one_of(trees, "closed_book") == 1, one_of(trees, "searched", (0.0, 1.0, UNPARSED))
+    said, searched = trees.given["closed_book"], one_of(trees, "searched", (0.0, 1.0, UNPARSED))
+    root = trees.parent < 0
+    good = np.isnan(said) | np.where(root, (said >= 0) & (said <= 1), np.isin(said, (0.0, 1.0)))
+    refuse(said, good, name="closed_book", what="0 or 1, on a root in [0, 1]")
+    closed = ~root & (said == 1)
     found = spoken(trees)
     samples = found.ends[closed[found.ends] & ~np.isnan(trees.reward[found.ends])]
     questions = int(trees.tree.max(initial=-1)) + 1
-    label = label_questions(trees.reward[samples], trees.tree[samples], count=questions, params=params).label
+    told = np.flatnonzero(root & ~np.isnan(said))
+    rewards, of = np.concatenate((trees.reward[samples], said[told])), trees.tree[np.concatenate((samples, told))]
+    label = label_questions(rewards, of, count=questions, params=params).label
     runs = chosen(found, ~closed[found.ends] & ~np.isnan(searched[found.ends]) & (label[found.tasks] != UNPARSED))
     decisions = searched[runs.ends].astype(np.int64)
     reward = adasearch(decisions, runs.tasks, label, params).reward

@@ -99,7 +99,10 @@ INPUTS: dict[str, Input] = {
     "searched": _number(
         "on a leaf: 1 where the run decided to search, 0 where it answered from memory, -1 where that cannot be read"
     ),
-    "closed_book": _number("on a leaf: 1 where the run had no search to decide on, 0 or none for any other"),
+    "closed_book": _number(
+        "on a leaf: 1 where the run had no search to decide on, 0 or none for any other; on the root: mean reward of "
+        "such runs of another round"
+    ),
     "key_turn": _number("1 for a turn that a judge holds for decisive, 0 for any other"),
     "attribution_goal": _number(
         "what an annotator gave the utterance for its part in the score for the goal, -1 where it failed"

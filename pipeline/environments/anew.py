@@ -50,8 +50,14 @@ class Way:
     copies: list[Environment | None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        text, rows = self.make().chat.text, [self.tree[turn.node] for turn in self.turns]
+        text, rows = self.blank().chat.text, [self.tree[turn.node] for turn in self.turns]
         self.passed = [Passed(row["state_key"], text(row["token_ids"])) for row in rows]
+
+    def blank(self) -> Episode:
+        """An episode that is told and not played: its environment is given back."""
+        episode = self.make()
+        episode.environment.close()
+        return episode
 
     def go(self) -> None:
         """Go it again in a fresh environment.
@@ -69,7 +75,7 @@ class Way:
 
     def astray(self) -> int | None:
         """The first turn that was sent other tokens than it would be now; None: none was."""
-        episode = self.make()
+        episode = self.blank()
         for place, turn in enumerate(self.turns):
             episode.retell(self.retold(place))
             if not np.array_equal(episode.seats[0].sent, turn.sent):
@@ -152,9 +158,17 @@ class Anew:
         stand = way.stands[self.pivot]
         yield from episode.go_on(stand.seen, invalid=stand.invalid, written=self.edit)
         if len(episode.seats[0].turns) == self.pivot:
-            (ending,) = episode.seats[0].story.endings
-            why = ending.verdict.error if ending.verdict is not None else None
+            verdicts = [one.verdict for one in episode.seats[0].story.endings if one.verdict is not None]
+            why = verdicts[0].error if verdicts else None  # an episode without a turn may end without a verdict
             self.error = why or f"no room for {'the guidance' if self.guide else 'the turn'}"
+
+    @property
+    def went_on(self) -> bool:
+        """Whether the turn was taken and no failure ended the episode there, of a request or of the environment."""
+        if self.error is not None:
+            return False
+        (seat,) = self.episode.seats
+        return len(seat.turns) > self.pivot + 1 or seat.story.endings[-1].finish != "failed"
 
     def hang(self, *, origin: str) -> Laid:
         """Append the new turns below the node that the turn was drawn after, in the context that the episode has.
@@ -179,7 +193,7 @@ class Anew:
         Args:
             guided: the guided transcript.
         """
-        plain, tree = self.way.make(), self.way.tree
+        plain, tree = self.way.blank(), self.way.tree
         (seat,), ((_, *how),) = plain.seats, guided.story.endings
         for place, node in enumerate(guided.turns):
             new = place >= self.pivot

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.environments.players import Player
 from pipeline.environments.protocol import Environment, Observation, Step, Task, checked_observation, checked_step
 from pipeline.generation.budget.turn_control import Limits, reminder
-from pipeline.generation.engine import Sampling
+from pipeline.generation.engine import Sampling, check_sampling
 from pipeline.prompts import Messages
 from pipeline.store.ledger import Entry
 from pipeline.tasks.verifiers import Verdict
@@ -38,6 +38,9 @@ class Rules:
     loops:      times that the same may be done in the same state; the last of them ends the episode.
     invalid:    actions in a row that could not be taken; the last of them ends the episode.
     most_tokens: of one turn. length: positions that the policy has.
+
+    Raises:
+        BadConfig: no turn can be drawn by this temperature or top_p.
     """
 
     limits: Limits = UNLIMITED
@@ -48,6 +51,9 @@ class Rules:
     top_p: float = 1.0
     most_tokens: int = 128
     length: int = 1024
+
+    def __post_init__(self) -> None:
+        check_sampling(self.temperature, self.top_p)
 
 
 class Turn(NamedTuple):

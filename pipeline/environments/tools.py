@@ -67,6 +67,31 @@ class ToolEnvironment:
         return (f"{answer.text}\nerror: {answer.failure}".strip(), False) if answer.failure else (answer.text, True)
 
 
+class ClosedBook:
+    """One question and no tool: the first turn is the answer, from memory."""
+
+    seats = ("solver",)
+    instructions = ("Answer the question from memory.\nEnd with the answer alone: #### answer",)
+    judge = "verifier"
+    replayable = True
+
+    def reset(self, task: Task, seed: int) -> Observation:
+        return Observation(task.question)
+
+    def step(self, action: str) -> Step:
+        return Step(None, done=True, answer=action)
+
+    def copy(self) -> ClosedBook:
+        return self  # nothing of it changes
+
+    def close(self) -> None:
+        return None
+
+
+CLOSED_BOOK = Opened(ClosedBook, f"{VERSION} closed book")
+"""In place of the environment of a suite with tools."""
+
+
 def instructions_of(options: Options, tools: Toolbox) -> str:
     """What a policy is told of its tools."""
     lines = [options.instructions]

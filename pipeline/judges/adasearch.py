@@ -21,7 +21,7 @@ class AdaSearchJudge:
     decision: tag between which a run states search or no_search; the first is read, -1 where there is none or it holds
         anything else. Empty: runs state nothing, and what they did is their decision.
 
-    Which runs were closed-book, no run tells: `closed_book` comes from a file.
+    What was right without searching, no run tells: `closed_book` comes from a file.
 
     Source: AdaSearch (2025); a decision that cannot be read is the product's -1.
     """

@@ -17,6 +17,7 @@ import polars as pl
 from pipeline.environments.driver import Driver
 from pipeline.environments.episode import Episode, Rules, Story
 from pipeline.environments.protocol import Opened
+from pipeline.environments.tools import CLOSED_BOOK
 from pipeline.environments.trees import told, verdict_rows
 from pipeline.errors import BadConfig, check_counts
 from pipeline.generation.budget.spending import Capped, Caps
@@ -41,6 +42,7 @@ class EpisodeConfig(Capped):
     there is no limit. loops: times that a seat may do the same in the same state. invalid: actions in a row that cannot
     be taken. turns: word of turn_control.MODES. baseline: round whose episodes say how many turns are needed.
     percentile: of those, the limit. extended_percentile: the limit once more is granted, with `dynamic`; 0: no more is.
+    closed_book: the tools are neither told of nor there, and the first turn is the answer; for a round of its own.
     """
 
     group: int = 8
@@ -55,6 +57,7 @@ class EpisodeConfig(Capped):
     baseline: str = ""
     percentile: float = 75.0
     extended_percentile: float = 0.0
+    closed_book: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,8 @@ def write_episodes(work: Work, config: EpisodeConfig = EpisodeConfig()) -> Repor
     """Play every training task of the suite.
 
     Raises:
-        BadConfig: the suite has no environment, or a rule or the environment cannot be.
+        BadConfig: the suite has no environment, or none that has tools to be left without, or a rule or the
+            environment cannot be.
     """
     check_counts(config, group=1, most_turns=1, loops=1, invalid=1)
     if work.suite.environment is None:
@@ -89,7 +93,9 @@ def write_episodes(work: Work, config: EpisodeConfig = EpisodeConfig()) -> Repor
             f"suite {work.suite.name} has no environment",
             remedy=f"give it an [environment], or run `branchpoint rollouts --suite {work.suite.name}`",
         )
-    opened = work.suite.environment.open()
+    if config.closed_book and work.suite.environment.name != "tools":
+        raise BadConfig(f"suite {work.suite.name} has no tools to be left without", remedy="leave --closed-book out")
+    opened = CLOSED_BOOK if config.closed_book else work.suite.environment.open()
     played = _Played(
         environment_of(work, opened),
         config.group,

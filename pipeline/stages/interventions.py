@@ -40,7 +40,7 @@ from pipeline.trees.grow import Tree
 from pipeline.variants.intervene import Proposal, keep_reason, read_proposal
 
 STAGE = "interventions"
-VERSION = "3"
+VERSION = "4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +123,7 @@ def _play_arms(replays: Replays, cases: list[InterventionCase], config: Interven
     """Play both arms of every edit; an original turn that ended its episode has none.
 
     A draw hangs on a turn once: equal edits in one place share theirs, equal turns of two episodes are continued apart.
+    A draw that fails at the edit itself is left out where others went on: they hang on one edit, which has not failed.
     """
     alike: dict[tuple[str, bytes, str | None], dict[int, int]] = {}
 
@@ -140,12 +141,13 @@ def _play_arms(replays: Replays, cases: list[InterventionCase], config: Interven
         arms.append((arm(case, wrong, case.proposal.text), arm(case, wrong + 1)))
     replays.play(one for both in arms for some in both for one in some)
     for case, (edited, original) in zip(cases, arms, strict=True):
+        begun = [one for one in edited if one.went_on] or edited
         with_edit, without = (
             [laid for one in some if (laid := replays.hang(one, origin="continuation")) is not None]
-            for some in (edited, original)
+            for some in (begun, original)
         )
         if not with_edit:
-            case.dropped = said(edited[0].error)
+            case.dropped = said(begun[0].error)
             continue
         leaves = tuple(list(dict.fromkeys(laid.turns[-1] for laid in some)) for some in (with_edit, without))
         wrong = case.source.steps[case.proposal.first_error]
@@ -177,11 +179,17 @@ def _check(
         answer = tasks[case.tree.task]["answer"]
         case.proposal = read_proposal(case.text, steps=len(case.source.steps), reference_answer=answer)
         case.dropped = case.proposal.dropped
-        if case.dropped is None and suite.environment is None and suite.separator in case.proposal.text:
+        if case.dropped is None and case.proposal.text == _replaced(case).strip():
+            case.dropped = "intervention is the step it replaces"
+        elif case.dropped is None and suite.environment is None and suite.separator in case.proposal.text:
             case.dropped = "intervention is more than one step"
         elif case.dropped is None and not grower.tokens.safe(case.proposal.text):
             case.dropped = "intervention spells a control token"
     return cases
+
+
+def _replaced(case: InterventionCase) -> str:
+    return case.tree[case.source.steps[case.proposal.first_error]]["text"]
 
 
 def _row(config: InterventionConfig, case: InterventionCase, rewards: Rewards) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from schemas.base import column_types
 from schemas.training_rows import PAIR_SOURCES
 
 STAGE = "pairs"
-VERSION = "5"
+VERSION = "6"
 
 
 @dataclass(frozen=True, slots=True)

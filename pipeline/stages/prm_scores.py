@@ -74,19 +74,19 @@ def prm_labels(
 
     Args:
         nodes: COLUMNS of whole trees, sorted by tree and node. Those in another context than the task's own prompt,
-            and those without tokens, have no row.
+            those without tokens, and what was shown between turns, have no row.
         on_progress: told how many of how many paths are read.
     """
     from pipeline.labels.prm_model import score_steps
 
-    nodes = nodes.filter((pl.col("context") == 0) & ((pl.col("kind") == "step") | pl.col("parent").is_null()))
+    nodes = nodes.filter((pl.col("context") == 0) & pl.col("kind").is_in(("step", "prompt")))
     trees = trees_from_nodes(nodes, pl.DataFrame(schema=column_types(Verdicts)))
     ends = np.flatnonzero(trees.leaves() & (trees.parent >= 0))
     paths, sizes, offsets = trees.paths(ends), trees.token_counts(), trees.token_offsets
     root = np.flatnonzero(trees.parent < 0)[trees.tree[ends]]
     new = np.zeros(len(paths.nodes), bool)
     new[np.unique(paths.nodes, return_index=True)[1]] = True
-    new &= sizes[paths.nodes] > 0
+    new &= (sizes > 0)[paths.nodes] & (nodes["kind"] == "step").to_numpy()[paths.nodes]
     attempts, places = [], []
     for number, first in enumerate(root):
         span = slice(paths.offsets[number], paths.offsets[number + 1])

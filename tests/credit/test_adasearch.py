@@ -10,6 +10,7 @@ from labelled_trees import NA
 from spoken_trees import credited, spoken_trees
 
 from pipeline.credit.adasearch import AdaSearchParams, adasearch, label_questions
+from pipeline.credit.scored import BadScore
 from pipeline.errors import BadConfig
 from pipeline.golden.adasearch import answer
 
@@ -133,6 +134,26 @@ def test_decisions_of_vectors(fields, counts):
 def test_a_question_without_samples_is_left_out():
     found = answer({}, {"nodes": [{"task": "q", "id": "r", "parent": None}, run("e", decision="search")]})
     assert (found["label"], found["decision_reward"], found["search_rate"]) == ({}, {}, 1)
+
+
+@pytest.mark.parametrize(
+    ("known", "right"),
+    [
+        pytest.param(0.75, (1, 0), id="mostly known from memory"),
+        pytest.param(0.25, (0, 1), id="to be searched"),
+        pytest.param(NA, (NA, NA), id="nobody looked"),
+    ],
+)
+def test_closed_book_runs_of_another_round_stand_on_the_root(known, right):
+    trees = spoken_trees([-1, 0, 0], [NA, 0, 1], closed_book=[known, NA, NA], searched=[NA, 0, 1])
+    np.testing.assert_allclose(credited("adasearch", trees, solvable_threshold=0.5).value[1:], right)
+
+
+@pytest.mark.parametrize("closed_book", [[1.5, NA], [NA, 0.5]])
+def test_what_closed_book_cannot_be(closed_book):
+    trees = spoken_trees([-1, 0], [NA, 1], closed_book=closed_book, searched=[NA, 0])
+    with pytest.raises(BadScore, match="closed_book"):
+        credited("adasearch", trees)
 
 
 #             0                   8

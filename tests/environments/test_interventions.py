@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +25,8 @@ from environments.corridor import (
 from environments.played_round import SEEDS, SUMS, TINY, Script, nodes_of, played, verdicts_of
 
 from pipeline.errors import BadConfig
+from pipeline.generation.engine import failed
+from pipeline.generation.scripted import ScriptedEngine
 from pipeline.labels.intervention import intervention
 from pipeline.labels.monte_carlo import monte_carlo
 from pipeline.stages.arms import FIRST_SAMPLE
@@ -31,6 +34,8 @@ from pipeline.stages.episodes import EpisodeConfig, write_episodes
 from pipeline.stages.interventions import InterventionConfig, write_interventions
 from pipeline.stages.pairs import write_pairs
 from pipeline.stages.patches import PatchConfig, write_patches
+from pipeline.stages.prm_steps import write_prm_steps
+from pipeline.stages.step_labels import StepLabelConfig, write_step_labels
 from pipeline.stages.tasks import write_tasks
 from pipeline.stages.work import Work
 
@@ -152,6 +157,21 @@ class TestEdited:
             assert trained == [*TINY.encode("left").tolist(), 1] * turns
             assert row["input_ids"][-len(trained) // turns :] == trained[: len(trained) // turns]
 
+    def test_rows_of_reward_models_have_a_place_a_turn(self, edited):
+        """What was shown stands between them, and before the text of the turn after it."""
+        write_step_labels(edited.work, StepLabelConfig())
+        write_prm_steps(edited.work)
+        rows = edited.work.store.read("prm_steps", edited.work.places("prm_steps")).sort("row")
+        assert rows.height == 3  # of six: the others have one label, at their ends
+        for row in rows.iter_rows(named=True):
+            tree = forest(edited.work)[row["task"]]
+            assert row["input_ids"] == tree.tokens(row["node"]).tolist()
+            assert row["step_nodes"] == [node for node in tree.path(row["node"]) if tree[node]["kind"] == "step"]
+            assert [row["input_ids"][end] for end in row["step_ends"]] == [1, 1, 1]  # where a turn ends
+            assert row["steps"][0] == "left"
+            assert row["steps"][1].startswith("room 1")
+            assert row["steps"][1].endswith("\nright")
+
     def test_a_pair_is_the_two_turns(self, edited):
         write_pairs(edited.work)
         pairs = edited.work.store.read("pairs", edited.work.places("pairs")).filter(source="intervention")
@@ -167,6 +187,14 @@ class TestWhereItEnds:
                 assert (row["with_count"], row["with_successes"], row["without_count"]) == (1, 1, 3)
                 assert forest(work)[row["task"]][row["first_node"]]["finish"] == "stop"
                 assert row["dropped"] is None
+
+    def test_an_edit_that_there_is_no_room_for(self, tmp_path):
+        """At the first turn, where the episode would end without one."""
+        with ways(tmp_path, says(edit(0, "x " * 700)), group=1) as work:
+            write_interventions(work, replace(THREE, check_tokens=5000))
+            assert all_faults(work) == []
+            assert {row["dropped"] for row in variants_of(work)} == {"no room for the turn"}
+            assert nodes_of(work).filter(origin="intervention").is_empty()
 
     def test_a_wrong_turn_that_ended_the_episode_has_no_other_arm(self, tmp_path):
         with ways(tmp_path, says(edit(2)), group=1) as work:
@@ -260,6 +288,8 @@ class TestWhatGoesWrong:
             (edit(3), "invalid error index"),
             (edit(None), "no error found"),
             (edit(text=" "), "empty intervention"),
+            (edit(text="right"), "intervention is the step it replaces"),
+            (edit(text="<|end|>").replace("<", "\\u003c"), "intervention spells a control token"),
         ],
     )
     def test_an_answer_that_goes_no_further(self, tmp_path, answer, dropped):
@@ -289,6 +319,38 @@ class TestWhatGoesWrong:
             assert all_faults(work) == []
             counts = {(row["with_count"], row["with_successes"], row["without_count"]) for row in variants_of(work)}
             assert counts == {(2, 2, 2)}
+
+    def test_a_continuation_that_never_comes_leaves_the_edit_to_the_others(self, tmp_path, monkeypatch):
+        """The first draw of either arm is refused."""
+
+        def refuses(self, requests):
+            for request in requests:
+                if request is not None and request.sample == FIRST_SAMPLE:
+                    yield failed(request, "the server refused it")
+                elif request is not None:
+                    yield from usual(self, [request])
+
+        usual = ScriptedEngine.generate
+        with ways(tmp_path, says(), group=1) as work:
+            monkeypatch.setattr(ScriptedEngine, "generate", refuses)
+            write_interventions(work, THREE)
+            assert all_faults(work) == []
+            for row in variants_of(work):
+                assert (row["with_count"], row["with_successes"], row["without_count"]) == (2, 2, 2)
+                assert forest(work)[row["task"]][row["first_node"]]["finish"] is None
+            assert nodes_of(work).filter(origin="intervention").height == 3
+
+    def test_an_original_of_which_nothing_was_judged_makes_no_pair(self, tmp_path):
+        """The environment raises after it, whatever is done; nobody knows that the edit is better."""
+
+        def say(text: str, sample: int) -> str:
+            return "boom" if sample in ANEW and text.count("right") > 1 else says()(text, sample)
+
+        with ways(tmp_path, say, group=1) as work:
+            write_interventions(work, THREE)
+            counts = [(row["with_successes"], row["without_count"], row["dropped"]) for row in variants_of(work)]
+            assert counts == [(3, None, None)] * 3
+            assert write_pairs(work).numbers["from_intervention"] == 0
 
     @pytest.mark.parametrize("asked", [False, True])
     def test_an_environment_that_raises_on_the_way_back(self, tmp_path, monkeypatch, asked):

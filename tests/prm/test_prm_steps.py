@@ -45,6 +45,7 @@ def nodes(*rows: tuple) -> pl.DataFrame:
         token_count=pl.col("token_ids").list.len().cast(pl.Int32),
         task=pl.lit("t"),
         tree=pl.lit("t@r"),
+        context=pl.lit(0, pl.Int32),
         text=pl.col("node").cast(pl.String),
     ).select(COLUMNS)
 
@@ -103,6 +104,17 @@ class TestStepRows:
     def test_what_hangs_below_other_prompts_is_passed_over(self):
         below = [*TREE, (5, 4, 2, "prompt", "prompt", [7], None), (6, 5, 3, "guided_retry", "step", [1], "stop")]
         assert [row["node"] for row in rows(LABELS, tree=nodes(*below))] == [2, 4]
+
+    def test_what_was_shown_between_turns_is_no_step(self):
+        """Labels of it, as outcomes are laid on every node, tell nothing."""
+        shown = [*TREE[:2], (2, 1, 2, "sample", "prompt", [3, 3], None), (3, 2, 3, "sample", "step", [5], "stop")]
+        (row,) = rows(VERDICTS, OUTCOME, tree=nodes(*shown))
+        assert (row["steps"], row["step_nodes"], row["hard"]) == (["1", "2\n3"], [1, 3], [False, False])
+        assert (row["input_ids"], row["step_ends"]) == ([7, 8, 1, 2, 3, 3, 5], [3, 6])
+
+    def test_an_attempt_in_a_context_of_its_own_is_passed_over(self):
+        moved = nodes(*TREE).with_columns(context=pl.when(pl.col("node") == 4).then(4).otherwise(0).cast(pl.Int32))
+        assert [row["node"] for row in rows(LABELS, tree=moved)] == [2]
 
     def test_no_labels_no_rows(self):
         assert rows(LABELS.clear()) == []

@@ -71,7 +71,8 @@ def adasearch_rows(rows: Sequence[Row]) -> RowCredit:
     earned, said = [], []
     for leaves in all_leaves(rows).values():
         closed = [rows[leaf].reward for leaf in leaves if rows[leaf].closed_book == 1]
-        samples = [reward for reward in closed if reward is not None]
+        told = rows[rows[path(rows, leaves[0])[0]].parent].closed_book
+        samples = [reward for reward in (*closed, told) if reward is not None]
         if not samples:
             continue
         right = float(mean(samples) < 1)
