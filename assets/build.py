@@ -97,6 +97,6 @@ Sessions = launch_form(SessionConfig)
 
 @round_asset(deps=[verdicts], group="build", kinds={"parquet"}, owners=OWNERS, tables=("sessions",))
 def sessions(context: dg.AssetExecutionContext, config: Sessions, workplace: Workplace) -> dg.MaterializeResult:
-    """Paths to be read by people: of every tree a right and a wrong one, as session files."""
+    """Paths to be read by people: of every tree the first leaf of each reward, as session files."""
     work = workplace.open(context)
     return result(work, write_sessions(work, filled(SessionConfig, config)), tables=("sessions",))

@@ -36,6 +36,7 @@ class Shape(NamedTuple):
 
     about: whose it is and what it leaves out, for print.
     fits:  which rows it has room for, `[N]` bool; None: all. unfit: under which name the others are counted.
+    apart: columns beside the tokens in which rows differ that are not the same row twice.
     """
 
     table: str
@@ -43,6 +44,7 @@ class Shape(NamedTuple):
     about: str
     fits: Callable[[pl.DataFrame, Told], pl.Series] | None = None
     unfit: str = ""
+    apart: tuple[str, ...] = ()
 
 
 IGNORED = -100
@@ -242,6 +244,7 @@ SHAPES: dict[str, Shape] = {
         "TRL's stepwise supervision; an attempt ends before its first undecided step",
         partial(_first_known, labels="hard"),
         "undecided",
+        ("hard",),
     ),
     "prm_soft": Shape(
         "prm_steps",
@@ -249,13 +252,17 @@ SHAPES: dict[str, Shape] = {
         "as prm, each label a chance from 0 to 1; an attempt ends before its first step without",
         partial(_first_known, labels="soft"),
         "undecided",
+        ("soft",),
     ),
     "prm800k": Shape(
         "prm_steps",
         _prm800k,
         "PRM800K's annotations, a completion a step, rated 1, -1 or, undecided, 0; unlabelled steps have no rating",
+        apart=("labeller", "hard", "soft"),
     ),
-    "math_shepherd": Shape("prm_steps", _math_shepherd, "Math-Shepherd's text; an undecided step keeps its mark"),
+    "math_shepherd": Shape(
+        "prm_steps", _math_shepherd, "Math-Shepherd's text; an undecided step keeps its mark", apart=("hard",)
+    ),
     "grpo": Shape(
         "rl_prompts",
         _grpo,

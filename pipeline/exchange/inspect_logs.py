@@ -21,6 +21,7 @@ _GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 _ATTACHED = "attachment://"
 _COMPACTED = "the log says that messages before were compacted"
 _ELSEWHERE = "on this branch the log has other messages before"
+_encode = msgspec.msgpack.Encoder().encode
 _LEFT_OUT = ("messages", "events", "attachments", "input", "output", "events_data", "store", "timelines", "transcript")
 
 
@@ -133,11 +134,10 @@ def _branch(branch: Branch, sample: Sample, named: dict[str, Any], **of_task: An
         return
     known = _messages(sample.messages, sample)
     asked = next((place for place, message in enumerate(known) if message.role == "assistant"), len(known))
-    ends = [known]
-    for call in reversed(calls):
-        if not any(call == end[: len(call)] for end in ends):
-            ends.append(call)
-    for call in reversed(ends[1:]):
+    seen: dict[tuple[int, bytes], int] = {}
+    _passed(seen, known)
+    ends = [call for call in reversed(calls) if _passed(seen, call)]
+    for call in reversed(ends):
         if call[:asked] != known[:asked]:
             yield Fault(0, f"{at}: a model was asked something else than the sample is about")
             continue
@@ -145,6 +145,14 @@ def _branch(branch: Branch, sample: Sample, named: dict[str, Any], **of_task: An
         if call[asked].role != "assistant":
             turns[asked].before = _ELSEWHERE
         yield conversation(turns, record={**named, "branch": branch.anchor}, **of_task)
+
+
+def _passed(seen: dict[tuple[int, bytes], int], messages: Sequence[Message]) -> bool:
+    """Put a conversation among those seen, a tree of messages by the place they follow; whether it says more."""
+    before, at = len(seen), 0
+    for message in messages:
+        at = seen.setdefault((at, _encode(message)), len(seen) + 1)
+    return at > before
 
 
 def _path(raw: dict[str, Any], sample: Sample, **of_task: Any) -> Document:

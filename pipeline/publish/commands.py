@@ -107,6 +107,8 @@ def plan_lines(plan: Plan) -> list[str]:
         f"{len(new)} files to send, at most {_bytes(sum(plan.new.values()))} (parts the Hub has are not sent), "
         f"{len(plan.gone)} to remove, {plan.same} there already"
     )
+    if plan.gating and plan.exists:
+        lines.append(f"the gate there would become {plan.gated}")
     lines.append(f"tag {plan.tag}{', which it has' if plan.tagged else ''}")
     return lines
 

@@ -303,7 +303,7 @@ class Hub:
 
 def _overtaken(repo: str) -> HubRefused:
     return HubRefused(
-        f"somebody else committed to {repo} meanwhile; nothing of ours was changed there",
+        f"somebody else committed to {repo} meanwhile; no file was changed there",
         remedy="look at that commit, then run again to publish on top of it",
     )
 

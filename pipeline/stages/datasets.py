@@ -39,10 +39,10 @@ from pipeline.tasks.suites import load_suite
 from schemas import TABLES
 
 STAGE = "build"
-VERSION = "3"
+VERSION = "4"
 BATCH_ROWS = 10_000
 UNCLEAN, REPEATED, UNBALANCED, BEYOND = "unclean", "repeated", "unbalanced", "beyond_share"
-_ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "answer_ids", "input_ids", "weights", "labels", "hard")
+_ID_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids", "answer_ids", "input_ids", "weights", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +282,7 @@ def _look(part: _Part, recipe: Recipe, hygiene: pl.DataFrame | None) -> None:
     keys, contents, sides = [part.keys], [part.contents], [part.sides]
     side_of = BALANCES.get(recipe.table) if recipe.balance else None
     named = TABLES[recipe.table].primary_key()
-    ids = [name for name in _ID_COLUMNS if name in TABLES[recipe.table].column_names()]
+    ids = [name for name in _ID_COLUMNS if name in TABLES[recipe.table].column_names()] + [*SHAPES[recipe.shape].apart]
     for rows in _passing(part, recipe, hygiene, count=True):
         names = rows.select(pl.concat_str(pl.col(named).cast(pl.String), separator="/")).to_series()
         keys.append(row_keys(names, seed=recipe.seed))

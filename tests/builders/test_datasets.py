@@ -211,6 +211,23 @@ class TestBuild:
         assert shaped["labels"].to_list() == [[0.5, 0.25], [1.0]]
         assert shaped.schema["labels"] == pl.List(pl.Float32)
 
+    def test_labels_of_a_shape_tell_its_rows_apart(self, work: Work, tmp_path):
+        """An attempt of one step, of which two labellers differ by soft labels alone."""
+        alone, (place, *_) = replace(work, settings=replace(work.settings, store=tmp_path)), work.places("prm_steps")
+        one = work.store.read("prm_steps", [place]).head(1)
+        one = one.with_columns(pl.col("steps", "step_nodes", "step_ends").list.head(1), hard=pl.lit([True]))
+        for name, soft in (("one", 0.5), ("other", 0.25)):
+            said = {"labeller": pl.lit(name), "row": pl.lit(name), "soft": pl.lit([soft], pl.List(pl.Float32))}
+            alone.store.write("prm_steps", one.with_columns(**said), replace(place, stage=name), inputs={})
+        for tasks in work.store.places("tasks"):
+            alone.store.write("tasks", work.store.read("tasks", [tasks]), tasks, inputs={})
+        kept = {
+            shape: write_dataset(alone, BuildConfig(shape=shape, folder=str(tmp_path / shape))).rows[f"{shape} train"]
+            for shape, of in SHAPES.items()
+            if of.table == "prm_steps"
+        }
+        assert kept == {"prm": 1, "prm_soft": 2, "prm800k": 2, "math_shepherd": 1}
+
     def test_prm800k_rows_are_read_as_annotations(self, work: Work, tmp_path):
         """By our import and by the walk of TRL's script; an undecided step is rated 0, an unlabelled one not at all."""
         told, rows = told_of(work), work.store.read("prm_steps", work.places("prm_steps")).head(2)

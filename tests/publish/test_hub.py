@@ -216,6 +216,8 @@ def test_the_gate_is_closed_before_anything_lies_behind_it(fake, folder):
     assert client(fake).plan(REPO, local, private=False, gate="manual").settled
     other = client(fake).plan(REPO, local, private=False, gate="auto")
     assert (other.settled, other.new, other.tagged) == (False, {}, True)
+    assert "the gate there would become auto" in plan_lines(other)
+    assert not any("would become" in line for line in plan_lines(kept))
     assert client(fake).upload(other, local).sent == 0
     assert fake.repos["datasets", REPO].gated == "auto"
     assert [one.path.rpartition("/")[2] for one in fake.seen if one.method in ("POST", "PUT")] == ["settings"]
