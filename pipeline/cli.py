@@ -155,6 +155,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Serve and measure": ("serve", "evals", "prm-evals", "golden", "bench"),
 }
 """The commands as the help lists them, in the order of the work."""
+MEANT = {"query": "sql"}
+"""Words that people try for a command, where the one that is spelt most like it is another."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -190,7 +192,8 @@ def _run(arguments: list[str]) -> int:
     parser, commands = _parser()
     name = next((argument for argument in arguments if not argument.startswith("-")), None)
     if name is not None and name not in commands:
-        raise BadConfig(f"there is no command {name!r}", remedy=f"{closest(name, commands)}see branchpoint --help")
+        meant = closest(MEANT.get(name, name), commands)
+        raise BadConfig(f"there is no command {name!r}", remedy=f"{meant}see branchpoint --help")
     if name in STAGES:
         _add_stage_options(commands[name], STAGES[name])
     options = read_options(parser, arguments, command=commands.get(name))

@@ -175,9 +175,13 @@ def test_bad_input_is_one_line_and_writes_nothing(place, capsys, name):
     [
         ((), "no command is given; see branchpoint --help"),
         (("rolouts",), "there is no command 'rolouts'; did you mean 'rollouts'?"),
+        (("query", "select 1"), "there is no command 'query'; did you mean 'sql'?"),
         (("rollouts", "--goup", "3"), "'--goup' is not understood; did you mean '--group'?"),
         (("rollouts", "--group", "x"), "argument --group: invalid int value: 'x'; see branchpoint rollouts --help"),
         (("rollouts", "--temperature", "nan"), "argument --temperature: 'nan' is no finite number; see branchpoint"),
+        (("rollouts", "--top-p", "0"), "top_p is 0.0; give more than 0 and at most 1"),
+        (("rollouts", "--params", '{"top_p": 1.5}'), "top_p is 1.5; give more than 0"),
+        (("trees", "--temperature", "-1"), "temperature is -1.0; give at least 0"),
         (("rollouts", "--grou", "3"), "did you mean '--group'?"),
         (("credit", "--method", "spo"), "did you mean 'spo_tree'?"),
         (("step-labels", "--labeller", "monte-carlo"), "did you mean 'monte_carlo'?"),

@@ -67,6 +67,12 @@ def test_the_report_of_a_round(made: Work):
     assert "resample_spread" not in labels.figures
 
 
+def test_numbers_begin_with_the_best(made: Work):
+    numbers = write_agreement(made).numbers
+    assert list(numbers.values()) == sorted(numbers.values(), reverse=True)
+    assert numbers == {name: line.value("oracle_auc") for name, line in figures(made).items()}
+
+
 def test_figures_are_those_of_the_stored_credit(made: Work):
     lines = figures(made)
     one, other = (read(made, "credit", name).filter(pl.col("node") > 0) for name in ("grpo", "spo_tree"))

@@ -465,6 +465,8 @@ class TestRules:
             left = [int(n) for n in re.findall(r"You have (\d+) turns left", " ".join(Script.last.asked[-1:]))]
             assert left == [5, 4, 3, 2, 1]
             assert set(out.nodes.drop_nulls("finish")["finish"]) == {"stop"}
+            with pytest.raises(BadConfig, match="top_p is 0; give more than 0"):
+                write_episodes(limited, EpisodeConfig(top_p=0))
             with pytest.raises(BadConfig, match="need a baseline"):
                 write_episodes(limited, EpisodeConfig(turns="fixed"))
             with pytest.raises(BadConfig, match="no run tells how many turns"):

@@ -16,7 +16,7 @@ from pipeline.publish import release, source
 from pipeline.publish.card import release_card, size_category
 from pipeline.publish.facts import ConfigFacts, ReleaseFacts, SplitFacts
 from pipeline.publish.features import table_features
-from pipeline.publish.markdown import code, fence
+from pipeline.publish.markdown import code, fence, figures_table
 from pipeline.publish.release import stage_release
 from pipeline.settings import Settings
 from pipeline.stages import verdicts
@@ -392,6 +392,14 @@ def test_quoting_holds(text):
     (block,) = MarkdownIt().parse(fence(text))
     assert block.type == "fence"
     assert MarkdownIt().parse(code(text))[1].children[0].type == ("code_inline" if text else "text")
+
+
+@pytest.mark.parametrize("text", ["a|b", "a\\|b", "a\\\\|<b>", "|"])
+def test_a_cell_has_no_border_in_it(text):
+    """By renderers that look at one backslash before a bar, and by those that count them."""
+    row = figures_table(("source", "tasks"), [(code(text), 1)]).splitlines()[-1]
+    for border in (r"(?<!\\)\|", r"(?<!\\)(?:\\\\)*\|"):
+        assert len(re.findall(border, row)) == 3
 
 
 def test_code_of_the_card_runs(text, load, folder, tmp_path):

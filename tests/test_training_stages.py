@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from random_policy import one_thread
 
 from pipeline.credit.t_reg import WORDING, revision_request
-from pipeline.errors import BadConfig, BadModel, StoreFull
+from pipeline.errors import BadConfig, BadInput, BadModel, StoreFull
 from pipeline.generation.tokens import tokens_of
 from pipeline.settings import Settings
 from pipeline.stages.token_rewards import TokenRewardConfig
@@ -161,6 +162,12 @@ def test_a_recipe_chooses_rows_and_a_name(work: Work):
         train_dpo_policy(work, replace(recipe, source="step"))
     with pytest.raises(BadConfig, match="agent 'verifier'; choose one of those there are: none"):
         train_sft_policy(work, SftRecipe(**SHORT, agent="verifier"))
+
+
+def test_pairs_that_are_all_too_long_are_refused_before_trainers_are_loaded(work: Work, monkeypatch):
+    monkeypatch.setitem(sys.modules, "trainers.dpo", None)
+    with pytest.raises(BadInput, match="all 1 rows have more than max_length 3 tokens; raise max_length"):
+        train_dpo_policy(work, DpoRecipe(**SHORT, max_length=3))
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,9 @@ def test_the_command_writes_the_page_and_names_what_is_wrong(work, tmp_path: Pat
     assert len(json.loads(seen(out.read_text()).data)) == 2
     assert [path.name for path in out.parent.iterdir()] == ["trees.html"]
     assert main(["view", *store, "three/sums/train/00000@r0", "--out", str(out)]) == 2
-    assert main(["view", *store, "--suite", "tree", "--out", str(out)]) == 2
+    assert main(["view", *store, "--suite", "tree", "--round", "r7", "--out", str(out)]) == 2
     assert main(["view", *store, "--most", "1", "--out", "/proc/nothing/trees.html"]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert "did you mean" in errors[0]
-    assert "no judged trees" in errors[1]
+    assert "no judged trees of suite 'tree' of round 'r7'; there are those of three (round r0)" in errors[1]
     assert "cannot be written" in errors[2]

@@ -26,7 +26,7 @@ TRIED_TEXTS = 32
 PAIR_LENGTH = pl.col("prompt_ids").list.len() + pl.max_horizontal(
     pl.col("chosen_ids").list.len(), pl.col("rejected_ids").list.len()
 )
-PATCH_LENGTH = pl.col("input_ids").list.len()
+ROW_LENGTH = pl.col("input_ids").list.len()
 
 
 def pair_dataset(pairs: pl.DataFrame) -> Dataset:
@@ -171,6 +171,18 @@ def check_rows(rows: pl.DataFrame, columns: Sequence[str]) -> None:
         raise BadInput(f"rows to train on lack {', '.join(missing)}", remedy="give the table a builder wrote")
     if rows.is_empty():
         raise BadInput("there are no rows to train on", remedy="build the table first, from more tasks or attempts")
+
+
+def short_rows(rows: pl.DataFrame, *, length: pl.Expr, most: int | None) -> pl.DataFrame:
+    """Rows of no more tokens than `most`; all where it is None.
+
+    Raises:
+        BadInput: all are longer.
+    """
+    kept = rows if most is None else rows.filter(length <= most)
+    if len(rows) and kept.is_empty():
+        raise BadInput(f"all {len(rows)} rows have more than max_length {most} tokens", remedy="raise max_length")
+    return kept
 
 
 def check_fit(rows: pl.DataFrame, columns: Sequence[str], *, length: pl.Expr, vocabulary: int, positions: int) -> None:

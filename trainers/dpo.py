@@ -30,6 +30,7 @@ from trainers.data import (
     check_spelling,
     group_numbers,
     pair_dataset,
+    short_rows,
 )
 from trainers.fit import Ready, fit, packed_trainer
 from trainers.packed.losses import dpo_loss
@@ -174,9 +175,7 @@ def train_dpo(
     """
     recipe.check()
     check_rows(pairs, PAIR_COLUMNS)
-    kept = pairs if recipe.max_length is None else pairs.filter(recipe.max_length >= PAIR_LENGTH)
-    if kept.is_empty():
-        raise BadInput(f"all {len(pairs)} pairs have over {recipe.max_length} tokens", remedy="raise max_length")
+    kept = short_rows(pairs, length=PAIR_LENGTH, most=recipe.max_length)
     if recipe.curriculum and ("margin" not in kept.columns or not kept["margin"].is_finite().all()):
         raise BadInput("pairs lack a margin to weigh them by", remedy="give it in every row, or set curriculum to 0")
 

@@ -34,7 +34,7 @@ from pipeline.errors import BadInput, BadModel
 from pipeline.generation.policies import Policy
 from pipeline.labels.prm import CLASSES
 from trainers import runs, saving
-from trainers.data import check_fit, check_rows, check_spelling, group_numbers, row_name
+from trainers.data import ROW_LENGTH, check_fit, check_rows, check_spelling, group_numbers, row_name, short_rows
 from trainers.fit import Ready, fit, packed_trainer
 from trainers.packed.forward import class_logits
 from trainers.packed.losses import Scored, label_loss
@@ -45,7 +45,6 @@ from trainers.prm_recipe import PrmRecipe
 from trainers.runs import OnTrainingProgress, TrainingReport
 
 COLUMNS = ("input_ids", "step_ends")
-LENGTH = pl.col("input_ids").list.len()
 
 
 class PackedPrmTrainer(PackedTrainer):
@@ -227,15 +226,12 @@ def train_prm(
     """
     recipe.check()
     check_rows(rows, (*COLUMNS, recipe.target))
-    most = recipe.max_length
-    kept = rows if most is None else rows.filter(most >= LENGTH)
-    if kept.is_empty():
-        raise BadInput(f"all {len(rows)} rows have more than max_length {most} tokens", remedy="raise max_length")
+    kept = short_rows(rows, length=ROW_LENGTH, most=recipe.max_length)
     labelled, load = labelled_rows(kept, target=recipe.target), partial(load_backbone, seed=recipe.seed)
 
     def make(train: pl.DataFrame, held: pl.DataFrame | None, parent: Policy, folder: Path) -> Ready:
         vocabulary, positions = runs.limits(parent)
-        check_fit(labelled, COLUMNS[:1], length=LENGTH, vocabulary=vocabulary, positions=positions)
+        check_fit(labelled, COLUMNS[:1], length=ROW_LENGTH, vocabulary=vocabulary, positions=positions)
         spelt = labelled.with_columns(last=pl.col("steps").list.last()) if "steps" in rows.columns else labelled
         check_spelling(spelt, COLUMNS[:1], text="last", decode=runs.decoder(parent))
         if not recipe.packed:

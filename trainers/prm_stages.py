@@ -54,6 +54,9 @@ def train_prm_model(work: Work, recipe: PrmRecipe = PrmRecipe()) -> Report:
         )
 
     def train(rows: pl.DataFrame, **run: Any) -> TrainingReport:
+        from trainers.data import ROW_LENGTH, short_rows
+
+        short_rows(rows, length=ROW_LENGTH, most=recipe.max_length)  # refused before torch is loaded
         from trainers.prm import train_prm
 
         return train_prm(rows, policy=work.policy.path, recipe=recipe, **run)

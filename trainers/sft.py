@@ -22,7 +22,7 @@ from trainers import runs
 from trainers.data import (
     IGNORED,
     PATCH_COLUMNS,
-    PATCH_LENGTH,
+    ROW_LENGTH,
     WEIGHTED_COLUMNS,
     check_fit,
     check_rows,
@@ -137,7 +137,7 @@ def train_sft(
 
     def make(train: pl.DataFrame, held: pl.DataFrame | None, parent: Policy, folder: Path) -> Ready:
         vocabulary, positions = runs.limits(parent)
-        check_fit(rows, ("input_ids",), length=PATCH_LENGTH, vocabulary=vocabulary, positions=positions)
+        check_fit(rows, ("input_ids",), length=ROW_LENGTH, vocabulary=vocabulary, positions=positions)
         text = "answer" if weighted else "text"
         check_spelling(rows, ("input_ids",), text=text, decode=runs.decoder(parent))
         if not recipe.packed:

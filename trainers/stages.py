@@ -54,6 +54,9 @@ def train_dpo_policy(work: Work, recipe: DpoRecipe = DpoRecipe()) -> Report:
     """
 
     def train(rows: pl.DataFrame, **run: Any) -> TrainingReport:
+        from trainers.data import PAIR_LENGTH, short_rows
+
+        short_rows(rows, length=PAIR_LENGTH, most=recipe.max_length)  # refused before torch and TRL are loaded
         from trainers.dpo import train_dpo
 
         return train_dpo(rows, policy=work.policy.path, recipe=recipe, **run)

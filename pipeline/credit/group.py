@@ -33,7 +33,7 @@ class GroupParams:
     convention: word of CONVENTIONS.
     verl_eps, trl_eps: added to the standard deviation by verl's and by TRL's formulas.
     ddof: of the standard deviation; 1 in both libraries.
-    overlong_max: tokens of a trajectory from which on its reward is 1 less, as in DAPO. None: lengths cost nothing.
+    overlong_max: tokens of a trajectory beyond which its reward is 1 less, as in DAPO. None: lengths cost nothing.
     overlong_cache: over how many tokens before that it falls, in a line.
 
     Raises:

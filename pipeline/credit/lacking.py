@@ -42,5 +42,6 @@ def lacking(rows: pl.DataFrame | None, name: str) -> BadTable:
         culprit = f"there are no {table}"
     else:
         first = rows.row(0, named=True)
-        culprit = f"{table}: {column} is null from tree {first['tree']}, node {first['node']} on"
+        said = f"{table} {name}" if table == SCORES else table
+        culprit = f"{said}: {column} is null from tree {first['tree']}, node {first['node']} on"
     return BadTable(culprit, remedy=INPUTS[name].remedy.replace("NAME", name))

@@ -14,6 +14,18 @@ import numpy as np
 from pipeline.errors import BadConfig
 
 
+def check_sampling(temperature: float, top_p: float) -> None:
+    """Refuse what nothing can be drawn by.
+
+    Raises:
+        BadConfig: names the one of them.
+    """
+    if not temperature >= 0:
+        raise BadConfig(f"temperature is {temperature}", remedy="give at least 0")
+    if not 0 < top_p <= 1:
+        raise BadConfig(f"top_p is {top_p}", remedy="give more than 0 and at most 1")
+
+
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are drawn. max_tokens counts new tokens, the end token included.
@@ -27,11 +39,9 @@ class Sampling:
     schema: str = ""
 
     def __post_init__(self):
-        if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.max_tokens >= 1):
-            raise BadConfig(
-                f"sampling {self.as_json()} cannot be",
-                remedy="temperature is at least 0, top_p above 0 and at most 1, max_tokens at least 1",
-            )
+        check_sampling(self.temperature, self.top_p)
+        if self.max_tokens < 1:
+            raise BadConfig(f"max_tokens is {self.max_tokens}", remedy="give at least 1")
 
     def as_json(self) -> str:
         return _as_json(self)

@@ -67,7 +67,7 @@ def write_agreement(work: Work) -> Report:
             for (policy, metric), figure in measured(work, by_shard).items()
         ]
         shards.write(name, parts, evals=pl.DataFrame(rows, schema=column_types(Evals), orient="row"))
-    evals = shards.read("evals").filter(pl.col("metric") == "oracle_auc")
+    evals = shards.read("evals").filter(pl.col("metric") == "oracle_auc").sort(-pl.col("value"), "policy")
     report = shards.finish(**dict(evals.select("policy", "value").iter_rows()))
     report.notes = ("figures: AUC against the oracle of steps; `branchpoint report credit` has the others",)
     return report

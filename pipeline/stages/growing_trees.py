@@ -10,7 +10,7 @@ import polars as pl
 
 from pipeline.errors import BadConfig
 from pipeline.generation.budget.spending import NO_CAPS, Caps
-from pipeline.generation.engine import Request
+from pipeline.generation.engine import Request, check_sampling
 from pipeline.generation.sampler import Sampler
 from pipeline.generation.scheduler import Scheduler
 from pipeline.report import Progress, Report
@@ -173,10 +173,12 @@ def strategy_of(known: dict[str, type[Strategy]], name: str, params: str, **comm
         common: parameters that have options of their own, for the strategies that take them.
 
     Raises:
-        BadConfig: there is none of that name, or a parameter is not one of its.
+        BadConfig: there is none of that name, a parameter is not one of its, or nothing can be drawn by it.
     """
     if name not in known:
         raise BadConfig(f"strategy {name!r} does not exist", remedy=f"choose one of {', '.join(known)}")
     takes = known[name].__dataclass_fields__
     defaults = known[name](**{key: value for key, value in common.items() if key in takes and value is not None})
-    return read_json_params(defaults, params, of=f"strategy {name}")
+    strategy = read_json_params(defaults, params, of=f"strategy {name}")
+    check_sampling(strategy.temperature, strategy.top_p)
+    return strategy

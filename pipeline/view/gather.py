@@ -45,6 +45,7 @@ _TELLING = """
     where reward is not null and ($suite is null or suite = $suite) and ($round is null or round = $round)
     group by tree order by abs(avg(reward) - 0.5), count(*) desc, tree limit $most
 """
+_JUDGED = "select distinct suite, round from leaves where reward is not null order by suite, round"
 
 
 def telling_trees(
@@ -53,12 +54,15 @@ def telling_trees(
     """Trees worth a look: those whose judged answers are most divided, larger ones first.
 
     Raises:
-        BadConfig: the store has no judged tree of the kind.
+        BadConfig: the store has no judged tree of the kind; names of which there are.
     """
     of = {"suite": suite, "round": round, "most": most}
     found = [row[0] for row in run_query(connection, _TELLING, of).rows]
     if not found:
-        raise BadConfig("the store has no judged trees of the kind", remedy="`branchpoint tables` lists what there is")
+        asked = "".join(f" of {of} {name!r}" for of, name in (("suite", suite), ("round", round)) if name is not None)
+        there = ", ".join(f"{one} (round {at})" for one, at in run_query(connection, _JUDGED).rows)
+        remedy = f"there are those of {there}" if there else "sample some with `branchpoint rollouts`"
+        raise BadConfig(f"the store has no judged trees{asked}", remedy=remedy)
     return found
 
 

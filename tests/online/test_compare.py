@@ -54,6 +54,9 @@ def test_a_comparison_is_a_table_and_a_picture_and_goes_on_where_it_was(tmp_path
         assert work.store.places("rl_samples", round="rloo-s0-b3")
         with pytest.raises(BadConfig, match="once"):
             compare_recipes(work, CompareConfig(("grpo", "grpo"), seeds=1, **common))
+        with pytest.raises(BadConfig, match="gigpo reads state_key, step_reward"):
+            compare_recipes(work, CompareConfig(("grpo", "gigpo"), seeds=1, **common | {"out": str(tmp_path / "none")}))
+        assert not (tmp_path / "none").exists()
         with pytest.raises(BadConfig, match="no pass@1"):
             compare_recipes(work, CompareConfig(changes='{"eval_samples": 0}'))
     table = pl.read_csv(tmp_path / "out/curves.csv")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 
 import polars as pl
+import pytest
 from scripted_round import Pupil, read, scripted
 
+from pipeline.errors import BadConfig
 from pipeline.generation.engine import Request
 from pipeline.tasks.arithmetic import read_sum, steps_right
-from trainers.online.judging import judges_of, lacking
+from trainers.online.judging import check_played, judges_of, lacking
 from trainers.online.rounds import OnlineConfig, train_online
 
 
@@ -46,3 +48,26 @@ def test_what_a_round_makes_for_a_method():
     assert lacking("brpo", strategy="brpo") == []
     assert lacking("malt") == ["answers of the generator", "answers of the verifier", "answers of the refiner"]
     assert not any(lacking(name) for name in ("grpo", "pure", "capo", "lare", "calm", "oprl", "archer", "hicra"))
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "lacks"),
+    [
+        pytest.param("gigpo", "", "state_key, step_reward", id="states"),
+        pytest.param("gigpo", '{"enable_similarity": true}', "step_reward", id="states told by their text"),
+        pytest.param("mars", "", "step_reward", id="what turns were paid"),
+        pytest.param("grpo", "", "", id="verdicts alone"),
+    ],
+)
+def test_what_an_environment_alone_says_is_asked_of_no_other_suite(tmp_path, method, params, lacks):
+    with scripted(tmp_path, Pupil()) as work:
+        if not lacks:
+            check_played(method, params, work.suite)
+            return
+        said = f"{method} reads {lacks}, which suite three has not without an environment"
+        with pytest.raises(BadConfig, match=said):
+            check_played(method, params, work.suite)
+        changes = json.dumps({"method": method, "params": json.loads(params or "{}")})
+        with pytest.raises(BadConfig, match=said):
+            train_online(work, OnlineConfig(changes=changes))
+        assert not work.places("tasks")

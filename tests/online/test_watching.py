@@ -31,7 +31,8 @@ def test_every_recipe_can_be_read_and_its_parameters_are_the_methods(name):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        pytest.param('{"gruop": 4}', "gruop", id="no such field"),
+        pytest.param('{"gruop": 4}', "has no field 'gruop'; did you mean 'group'\\?$", id="a misspelt field"),
+        pytest.param('{"zzz": 4}', "choose of agreement, allocation, ", id="no such field"),
         pytest.param('{"group": "four"}', "group", id="no number"),
         pytest.param('{"epochs": true}', "epochs", id="a truth is no number"),
         pytest.param('{"loss": "sum"}', "loss", id="no such loss"),

@@ -19,6 +19,7 @@ from pipeline.report import Report
 from pipeline.stages.work import Work
 from pipeline.statistics import difference_interval
 from trainers.comparison_files import between, open_comparison, write_files
+from trainers.online.judging import check_played
 from trainers.online.recipe import load_recipe
 from trainers.online.rounds import OnlineConfig, train_online
 from trainers.online.warm_up import begun_from, warm_round
@@ -68,11 +69,14 @@ def compare_recipes(work: Work, config: CompareConfig = CompareConfig()) -> Repo
     if len(set(names)) < len(names):
         raise BadConfig(f"recipes are {', '.join(names)}", remedy="name each once")
     for name in config.recipes:
-        if not load_recipe(name, changes=config.changes).eval_samples or work.suite.environment is not None:
+        one = load_recipe(name, changes=config.changes)
+        if not one.eval_samples or work.suite.environment is not None:
             raise BadConfig(
                 f"recipe {name} measures no pass@1 on suite {work.suite.name}",
                 remedy="set eval_samples above 0, on a suite that asks for answers",
             )
+        if one.rows == "method":
+            check_played(one.method, one.params_at(0), work.suite)
     open_comparison(Path(config.out), last_seed=config.first_seed + config.seeds - 1)
     started, curves = time.monotonic(), {}
     for seed in range(config.first_seed, config.first_seed + config.seeds):  # so that at any time all compare alike

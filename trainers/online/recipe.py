@@ -306,7 +306,8 @@ def load_recipe(name: str, *, changes: str = "") -> OnlineRecipe:
         raise BadConfig(f"changes are no JSON object: {error}", remedy='write them as {"group": 16}') from error
     known = {one.name for one in fields(OnlineRecipe)}
     if unknown := sorted(said.keys() - known):
-        raise BadConfig(f"recipe {name!r} has no field {unknown[0]!r}", remedy=f"choose of {', '.join(sorted(known))}")
+        meant = closest(unknown[0], sorted(known)).strip() or f"choose of {', '.join(sorted(known))}"
+        raise BadConfig(f"recipe {name!r} has no field {unknown[0]!r}", remedy=meant)
     default = OnlineRecipe()
     for key, value in said.items():
         kind = type(getattr(default, key))

@@ -38,7 +38,7 @@ from schemas import Evals
 from schemas.base import column_types
 from trainers.online.ahead import beside, spare_device
 from trainers.online.implicit import LEARNT
-from trainers.online.judging import judges_of
+from trainers.online.judging import check_played, judges_of
 from trainers.online.learners import implicit_model, write_process_labels, write_scores
 from trainers.online.recipe import OnlineRecipe, load_recipe
 from trainers.online.round_work import check_draws
@@ -92,7 +92,8 @@ def train_online(work: Work, config: OnlineConfig = OnlineConfig()) -> Report:
     """Train a policy in rounds; the round of the work is the first. Rounds that are done are left alone.
 
     Raises:
-        BadConfig: the recipe cannot be, or the first round was begun with another recipe, seed or policy.
+        BadConfig: the recipe cannot be, or not on this suite, or the first round was begun with another recipe, seed or
+            policy.
         BadModel: a policy, or the optimiser's state, cannot be read; or the engine lost requests, see `credit_round`.
     """
     check_counts(config, rounds=1, tokens=0, seed=0)
@@ -101,6 +102,8 @@ def train_online(work: Work, config: OnlineConfig = OnlineConfig()) -> Report:
     if config.method:
         every = recipe.prm_every if labelled(METHODS[config.method]) else 0
         recipe = replace(recipe, method=config.method, params={}, schedule={}, rows="method", prm_every=every)
+    if recipe.rows == "method":
+        check_played(recipe.method, recipe.params_at(0), work.suite)
     if recipe.overlap:
         spare_device(engine_kind(work.engine))
     write_tasks(work)
