@@ -29,9 +29,9 @@ from pipeline.stages.varying import (
     Case,
     ask_about,
     cases_of,
+    finished,
     parsed_share,
     rate,
-    sampled_tokens,
     write_variants,
 )
 from pipeline.stages.work import Shards, Work
@@ -80,14 +80,16 @@ def write_interventions(work: Work, config: InterventionConfig = InterventionCon
 
     shards = _write(work, config) if work.suite.environment is None else _write_episodes(work, config)
     variants = shards.read("variants")
-    return shards.finish(
+    return finished(
+        shards,
+        variants,
+        of="failed attempt that the policy sampled, of a task with a reference solution",
         kept=variants["dropped"].null_count(),
         leaks=variants.filter(pl.col("dropped").str.contains("final answer")).height,
         parsed_share=parsed_share(variants),
         pass_rate_with=rate(variants, "with"),
         pass_rate_without=rate(variants, "without"),
         mean_effect=variants["effect"].mean(),
-        tokens=sampled_tokens(shards),
     )
 
 

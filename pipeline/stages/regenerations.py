@@ -24,10 +24,10 @@ from pipeline.stages.varying import (
     Case,
     ask_about,
     cases_of,
+    finished,
     one_try,
     parsed_share,
     rate,
-    sampled_tokens,
     write_variants,
 )
 from pipeline.stages.work import Shards, Work
@@ -91,13 +91,15 @@ def write_regenerations(work: Work, config: RegenerationConfig = RegenerationCon
 
     shards = _write(work, config) if work.suite.environment is None else _write_episodes(work, config)
     variants = shards.read("variants")
-    return shards.finish(
+    return finished(
+        shards,
+        variants,
+        of="attempt that the policy sampled",
         accepted=variants.filter(pl.col("dropped") == ACCEPTED).height,
         revised=variants["dropped"].null_count(),
         parsed_share=parsed_share(variants),
         pass_rate_revised=rate(variants, "with"),
         mean_score=variants["score"].mean(),
-        tokens=sampled_tokens(shards),
     )
 
 

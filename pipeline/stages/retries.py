@@ -19,7 +19,7 @@ from pipeline.report import Report
 from pipeline.stages.episode_retries import retry_episodes
 from pipeline.stages.growing import Grower, Rewards, Tasks
 from pipeline.stages.reflecting import QUOTES, STAGE, VERSION, RetryCase, RetryConfig, reflect, retry_row
-from pipeline.stages.varying import cases_of, parsed_share, rate, sampled_tokens, write_variants
+from pipeline.stages.varying import cases_of, finished, parsed_share, rate, write_variants
 from pipeline.stages.work import Shards, Work
 from pipeline.trees.grow import Tree
 from pipeline.variants.quoting import guidance_of, quotes
@@ -44,12 +44,14 @@ def write_retries(work: Work, config: RetryConfig = RetryConfig()) -> Report:
     shards = _write(work, config) if work.suite.environment is None else retry_episodes(work, config)
     variants = shards.read("variants")
     tried = variants.filter(pl.col("dropped").is_null())
-    return shards.finish(
+    return finished(
+        shards,
+        variants,
+        of=f"{'failed ' if config.which == 'failures' else ''}attempt that the policy sampled",
         valid_share=tried.height / max(1, variants.height),
         parsed_share=parsed_share(variants),
         retries=tried.height,
         retry_pass_rate=rate(tried, "with"),
-        tokens=sampled_tokens(shards),
     )
 
 

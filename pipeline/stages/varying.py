@@ -17,6 +17,7 @@ import polars as pl
 from pipeline.environments.anew import Way
 from pipeline.generation.engine import Request, Sampling
 from pipeline.generation.engines import holds_schemas
+from pipeline.report import Report
 from pipeline.stages.earlier import rollout_shards
 from pipeline.stages.growing import Grower, Rewards, Tasks, growing_shards
 from pipeline.stages.judging import rewards_by_node
@@ -219,6 +220,18 @@ def one_try(tree: Tree, first_node: int | None, rewards: Rewards) -> dict[str, i
         "with_count": None if reward is None else 1,
         "with_successes": None if reward is None else int(reward >= 1),
     }
+
+
+def finished(shards: Shards, variants: pl.DataFrame, *, of: str, **numbers: float | int | None) -> Report:
+    """The report of a stage that makes variants, with a note where it had nothing to make them of.
+
+    Args:
+        of: what it makes them of.
+    """
+    report = shards.finish(**numbers, tokens=sampled_tokens(shards))
+    if variants.is_empty():
+        report.notes = (*report.notes, f"there is no {of}")
+    return report
 
 
 def sampled_tokens(shards: Shards) -> int:

@@ -379,7 +379,9 @@ class TestWhatGoesWrong:
 
     def test_tasks_without_a_reference_are_left_out(self, tmp_path):
         with corridor(tmp_path, says(), group=1) as work:
-            assert write_interventions(work, THREE).rows["variants"] == 0
+            report = write_interventions(work, THREE)
+            assert report.rows["variants"] == 0
+            assert "of a task with a reference solution" in report.notes[0]
             assert not any(EDITOR in text for text in Script.last.asked)
 
     def test_what_says_that_it_cannot_be_gone_again_is_refused(self, tmp_path):

@@ -174,7 +174,9 @@ class TestWhereItBegins:
             return inefficient if "Reflect on" in text else "left"
 
         with corridor(tmp_path, right, group=1) as work:
-            assert write_retries(work).rows["variants"] == 0
+            report = write_retries(work)
+            assert report.rows["variants"] == 0
+            assert report.notes == ("there is no failed attempt that the policy sampled",)
             assert write_retries(work, RetryConfig(which="all")).numbers["retries"] == 3
             write_retry_rows(work)
             rows = work.store.read("rl_samples", work.places("rl_samples"))
