@@ -173,7 +173,8 @@ def _write(work: Work, name: str, params: Any, labeller: str) -> Report:
             found[f"scores {given}"] = store.digest(SCORES, work.place(given, shard))
         return found
 
-    for number, (shard, _, said) in enumerate(shards.stale(rollout_shards(work), parts)):
+    names = dict.fromkeys(rollout_shards(work))  # without the tasks, which need not stay in memory
+    for number, (shard, _, said) in enumerate(shards.stale(names, parts)):
         if not number:
             refuse_lacking(work, method, labeller=labeller)
         read = batches(work, method, shard, labeller=labeller, rows=BATCH_ROWS)
