@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -141,31 +142,31 @@ def write_replayed(
         BadConfig: several take turns in the environment, or it does not say that it is replayable.
     """
     opened = work.suite.environment.open()
-    environment = opened.make()
-    if len(environment.seats) > 1:
-        raise BadConfig(
-            f"suite {work.suite.name} has {len(environment.seats)} seats, {stage} know one",
-            remedy=f"leave {stage} out; credit and datasets take the episodes as they are",
-        )
-    if not environment.replayable:
-        raise BadConfig(
-            f"the environment of suite {work.suite.name} does not say that it is replayable, so {stage} cannot go back "
-            "to a turn of an episode",
-            remedy=f"leave {stage} out, or let it say so if equal seeds and actions give equal states",
-        )
-    by_shard, shards = rollout_shards(work), Shards(work, stage, TABLES)
-    played = _Played(environment_of(work, opened), config)
-    with work.sampler(stage) as sampler:
-        for growth in growing_shards(shards, by_shard, sampler, version=version, config=played):
-            setting = setting_of(work, opened, Players(), replace(_rules(work, growth.shard), **rules))
-            replays = Replays(growth, setting, environment)
-            cases = vary(replays)
-            for case in cases:
-                case.way.close()
-            verdicts = replays.verdicts()
-            fresh = rewards_by_node(verdicts)
-            rows = [variant_row(case, row(case, fresh)) for case in cases]
-            growth.write(verdicts, variants=variants_frame(rows))
+    with closing(opened.make()) as environment:
+        if len(environment.seats) > 1:
+            raise BadConfig(
+                f"suite {work.suite.name} has {len(environment.seats)} seats, {stage} know one",
+                remedy=f"leave {stage} out; credit and datasets take the episodes as they are",
+            )
+        if not environment.replayable:
+            raise BadConfig(
+                f"the environment of suite {work.suite.name} does not say that it is replayable, so {stage} cannot go "
+                "back to a turn of an episode",
+                remedy=f"leave {stage} out, or let it say so if equal seeds and actions give equal states",
+            )
+        by_shard, shards = rollout_shards(work), Shards(work, stage, TABLES)
+        played = _Played(environment_of(work, opened), config)
+        with work.sampler(stage) as sampler:
+            for growth in growing_shards(shards, by_shard, sampler, version=version, config=played):
+                setting = setting_of(work, opened, Players(), replace(_rules(work, growth.shard), **rules))
+                replays = Replays(growth, setting, environment)
+                cases = vary(replays)
+                for case in cases:
+                    case.way.close()
+                verdicts = replays.verdicts()
+                fresh = rewards_by_node(verdicts)
+                rows = [variant_row(case, row(case, fresh)) for case in cases]
+                growth.write(verdicts, variants=variants_frame(rows))
     return shards
 
 
