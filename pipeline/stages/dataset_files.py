@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import BadConfig
 from pipeline.store.folders import new_folder
-from pipeline.store.write import CHUNKING, META
+from pipeline.store.write import META
 
 ABOUT = "dataset.json"
 """What was done to make the dataset; its presence says that the folder is one of ours."""
@@ -61,7 +61,7 @@ class DatasetWriter:
                 compression="zstd",
                 compression_level=3,
                 write_page_index=True,
-                use_content_defined_chunking=CHUNKING,
+                use_content_defined_chunking=True,
             )
         self._open[split, part].write_table(table)
         self.counts[split] = self.counts.get(split, 0) + rows.height

@@ -6,11 +6,10 @@ row group. What is held in memory is one row group and one batch.
 
 from __future__ import annotations
 
-import base64
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -31,10 +30,9 @@ from schemas import TABLES
 from schemas.base import Table, arrow_schema, row_order
 from schemas.versions import version_of
 
-ROW_GROUP_BYTES = 4 * 2**20
-"""Of the values, before encoding: one task is found without reading much more."""
+ROW_GROUP_BYTES = 2 * 2**20
+"""Of the values, before encoding: one task is found without reading much more, and an edit makes little else new."""
 ROW_GROUP_ROWS = 100_000
-CHUNKING = {"min_chunk_size": 256 * 2**10, "max_chunk_size": 2**20, "norm_level": 0}
 _HARDLY_REPEAT = frozenset(
     ("text", "request", "state_key", "prompt", "chosen", "rejected", "answer", "rationale", "trace")
 )
@@ -168,16 +166,6 @@ def _encoding(schema: pa.Schema) -> dict:
     }
 
 
-def _coded(schema: pa.Schema, dictionary: Iterable[str]) -> pa.Schema:
-    """The same with strings that repeat as dictionaries, which readers of the file do not see.
-
-    The places of pages are carried from one row group to the next; counted in codes rather than in text, such a column
-    has so few that groups after an edit keep the bytes they had.
-    """
-    codes = pa.dictionary(pa.int32(), pa.string())
-    return pa.schema([field.with_type(codes) if field.name in dictionary else field for field in schema])
-
-
 @contextmanager
 def disk_errors(path: object, *, setting: str) -> Iterator[None]:
     """Turn a disk's refusal into an error that names the variable with which to go elsewhere.
@@ -205,20 +193,9 @@ class ParquetPart:
         self._digest = RowDigest(schema)
         self._rows, self._first, self._last = 0, None, None
         self._held = schema.empty_table()
-        encoding = _encoding(schema)
-        self._coded = _coded(schema, encoding["use_dictionary"] or ())
         self._writer = pq.ParquetWriter(
-            path,
-            self._coded,
-            store_schema=False,
-            compression="zstd",
-            compression_level=3,
-            write_page_index=True,
-            use_content_defined_chunking=CHUNKING,
-            **encoding,
+            path, schema, compression="zstd", compression_level=3, write_page_index=True, **_encoding(schema)
         )
-        stored = base64.b64encode(schema.serialize()).decode()
-        self._writer.add_key_value_metadata({"ARROW:schema": stored})
 
     def add(self, rows: pa.Table) -> None:
         """The next rows: whole tasks, after all that came before.
@@ -269,7 +246,7 @@ class ParquetPart:
     def _write(self, *, last: bool) -> None:
         start = 0
         for end in group_edges(self._held, last=last):
-            group = self._held.slice(start, end - start).combine_chunks().cast(self._coded)
+            group = self._held.slice(start, end - start).combine_chunks()
             self._writer.write_table(group, row_group_size=max(1, end - start))
             start = end
         self._held = self._held.slice(start)
