@@ -11,12 +11,16 @@ from pipeline.variants.intervene import MASKED, NO_SUCCESS, Clone, Continuations
 def best_interventions(variants: list[dict[str, Any]], *, most: int, clone: Clone) -> list[dict[str, Any]]:
     """The kept interventions of a task, most accurate first, then the earliest; at most so many.
 
-    `no_filter` keeps those without a successful continuation too.
+    Of edits that stand at one node the first: they train the same tokens. `no_filter` keeps those without a successful
+    continuation too.
     """
     kept = (None, NO_SUCCESS) if clone == "no_filter" else (None,)
     found = [variant for variant in variants if variant["kind"] == "intervention" and variant["dropped"] in kept]
     found.sort(key=lambda variant: (-_accuracy(variant), variant["source_leaf"]))
-    return found[:most]
+    by_node: dict[int, dict[str, Any]] = {}
+    for variant in found:
+        by_node.setdefault(variant["first_node"], variant)
+    return list(by_node.values())[:most]
 
 
 def patch(

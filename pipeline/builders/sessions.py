@@ -52,7 +52,7 @@ def _leaves(nodes: pl.DataFrame, verdicts: pl.DataFrame, per_reward: int) -> pl.
 
 def _row(path: Path, reward: float | None) -> dict[str, Any]:
     task, tree = path.tree.task, path.tree.tree
-    spoken = [*({"role": one.get("role"), "content": one.get("content")} for one in path.messages), *messages(path)]
+    spoken = list(messages(path))
     lines = [{**header(path), "name": path.question}, *({"type": "message", "message": one} for one in spoken)]
     return {
         "task": task["task"],

@@ -4,6 +4,7 @@ what restores the tree in `extra`, under one reserved key."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import dropwhile
 from typing import Any, Literal
 
 import msgspec
@@ -95,7 +96,8 @@ def _trajectory(raw: Any) -> Iterator[Document | Restored]:
         root = found.extra[KEY]
         nodes = root.get("nodes") if isinstance(root, dict) else None
         whole = msgspec.convert(nodes, list[dict[str, Any]] | None)
-        yield restored(root, [one for step in found.steps for one in _references(step)] if whole is None else whole)
+        steps = dropwhile(lambda step: KEY not in (step.extra or {}), found.steps)
+        yield restored(root, [one for step in steps for one in _references(step)] if whole is None else whole)
         return
     inner = msgspec.json.decode(msgspec.json.encode(raw.get("subagent_trajectories") or []))
     turns: list[Turn] = []
@@ -171,8 +173,12 @@ def written(path: Path) -> Iterator[Line]:
 
 
 def _steps(path: Path, references: list[Line]) -> list[Line]:
-    """A step a node, but what tools said, which is the observation of the step before."""
-    steps: list[Line] = []
+    """What stands before the question; then a step a node, but what tools said, which is the observation of the step
+    before."""
+    steps: list[Line] = [
+        {"step_id": number, "source": _SOURCES.get(said.get("role"), "user"), "message": said.get("content")}
+        for number, said in enumerate(path.messages, start=1)
+    ]
     for node, reference in zip(path.nodes, references, strict=True):
         role, call = path.tree.speaker(node)
         if role != "tool" or not steps or steps[-1]["source"] != "agent":

@@ -1,7 +1,7 @@
 """A chat as a document: what stands before the first answer is the task, every later message a node.
 
-Knows OpenAI's messages; other formats are brought into them first. What a message has beside role, text and tool calls
-stays in the record.
+Knows OpenAI's messages, old ones too; other formats are brought into them first. What a message has beside role, text
+and tool calls stays in the record.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from pipeline.exchange.document import (
 
 PROMPTING = ("system", "developer", "user")
 ROLES = (*PROMPTING, "assistant", "tool")
+_FORMER = {"function": "tool", "toolResult": "tool"}
+"""Roles by other names."""
 MISSING = "what came before is not in the source"
-TEXT = ("text", "input_text", "output_text")
+TEXT = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""Kinds of parts of a content that are text, and where it stands in them."""
 
 
 class Function(msgspec.Struct, gc=False):
@@ -37,21 +40,44 @@ class Function(msgspec.Struct, gc=False):
     arguments: str | dict[str, Any] | None = None
 
 
-class Call(msgspec.Struct, gc=False):
-    """What an answer asks of a tool."""
+class Custom(msgspec.Struct, gc=False):
+    """input: text of no form."""
 
-    function: Function
+    name: str
+    input: str = ""
+
+
+class Call(msgspec.Struct, gc=False):
+    """What an answer asks of a tool: of a function, or of a custom tool, whose input stands for arguments then."""
+
+    function: Function | None = None
     id: str | None = None
     type: str = "function"
+    custom: Custom | None = None
+
+    def __post_init__(self):
+        if self.function is None and self.custom is None:
+            raise ValueError("a tool call has neither function nor custom")
+        self.function = self.function or Function(self.custom.name, self.custom.input)
 
 
 class Message(msgspec.Struct, kw_only=True, gc=False):
-    """A message of a chat."""
+    """A message of a chat. What a refusal says is its text where there is no other; a call by the former name is one
+    of `tool_calls`, and what it brought is a tool's."""
 
-    role: Literal[ROLES]
-    content: str | list[dict[str, Any]] | None = None
+    role: Literal[(*ROLES, *_FORMER)]
+    content: str | list[str | dict[str, Any]] | None = None
+    refusal: str | None = None
     tool_calls: list[Call] | None = None
     tool_call_id: str | None = None
+    function_call: Function | None = None
+
+    def __post_init__(self):
+        self.role = _FORMER.get(self.role, self.role)
+        self.content = self.content or self.refusal
+        if self.function_call is not None:
+            self.tool_calls = [*(self.tool_calls or ()), Call(self.function_call)]
+            self.function_call = None
 
 
 class Turn(msgspec.Struct, kw_only=True, gc=False):
@@ -83,9 +109,16 @@ def text_of(content: str | Sequence[Any] | None) -> str:
     for part in content:
         if isinstance(part, str):
             parts.append(part)
-        elif isinstance(part, dict) and part.get("type") in TEXT and isinstance(part.get("text"), str):
-            parts.append(part["text"])
+        elif isinstance(part, dict) and isinstance(part.get("type"), str):
+            text = part.get(TEXT.get(part["type"]))
+            parts += [text] if isinstance(text, str) else []
     return "\n".join(parts)
+
+
+def role_of(said: Any, otherwise: str) -> str:
+    """A role in today's words; another for one that is not known."""
+    role = _FORMER.get(said, said) if isinstance(said, str) else None
+    return role if role in ROLES else otherwise
 
 
 def calls_of(calls: Sequence[Call] | None) -> str | None:
@@ -126,8 +159,9 @@ def conversation(
     opening = turns[:start]
     asked = max((place for place, turn in enumerate(opening) if _asks(turn)), default=None)
     messages = [_bare(turn.message) for place, turn in enumerate(opening) if place != asked]
-    if asked is not None and isinstance(opening[asked].said.get(opening[asked].text_at), str):
-        opening[asked].said[opening[asked].text_at] = {REFERENCE: -1}
+    question = "" if asked is None else text_of(opening[asked].message.content)
+    if asked is not None:
+        _refer(opening[asked], question, -1)
     ids = [turn.token_ids for turn in opening]
     steps: list[Step] = []
     numbers = [-1] * start
@@ -139,11 +173,10 @@ def conversation(
             above = len(steps) - 1
         numbers.append(len(steps))
         steps.append(_step(turn, above))
-        if isinstance(turn.said.get(turn.text_at), str):
-            turn.said[turn.text_at] = {REFERENCE: len(steps) - 1}
+        _refer(turn, steps[-1].text, len(steps) - 1)
     last = len(steps) - 1
     return Document(
-        "" if asked is None else text_of(opening[asked].message.content),
+        question,
         steps,
         messages=as_json(messages) if messages else None,
         tools=as_json(tools) if tools else None,
@@ -187,6 +220,12 @@ def in_order(parents: Sequence[int | None]) -> list[int]:
         for place in below.get(found[-1], ()):
             heapq.heappush(waiting, place)
     return found
+
+
+def _refer(turn: Turn, text: str, step: int) -> None:
+    """Put a reference in place of the text in the source's own object, where it stands there as it is."""
+    if turn.said.get(turn.text_at) == text:
+        turn.said[turn.text_at] = {REFERENCE: step}
 
 
 def _bare(message: Message) -> dict[str, Any]:

@@ -20,6 +20,10 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 REFERENCE = "#step"
 """Key of what stands for a step's text in the rest of a record: the step's number in its document; -1: the question."""
 
+SOURCE = "source"
+"""Name of the scores that say where a path was read, and what its record holds beside the nodes; verifier of verdicts
+that came with a record."""
+
 
 class Refused(ValueError):
     """A record that cannot be read; says why."""
@@ -117,6 +121,23 @@ class Restored(Struct, array_like=True, tag=True, gc=False):
     labels: list[dict[str, Any]] = []
     scores: list[dict[str, Any]] = []
     requests: list[dict[str, Any]] = []
+
+
+class Record(Struct, omit_defaults=True):
+    """Where a path was read, as the scores `SOURCE` of its end say, in a JSON list.
+
+    nodes:    of the steps of its document.
+    speakers: of them; empty: no step has one.
+    record:   what is left of it, `REFERENCE` in place of texts.
+    """
+
+    file: str
+    line: int
+    format: str
+    nodes: list[int]
+    licence: str | None = None
+    speakers: list[str] = []
+    record: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class Fault(Struct, array_like=True):

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.exchange.conversation import ROLES, Call, Function, Message, Turn, conversation, text_of
+from pipeline.exchange.conversation import Call, Function, Message, Turn, conversation, role_of, text_of
 from pipeline.exchange.document import Document, Fault, Number, Refused, as_json, licence_of
 from pipeline.exchange.inspect_branches import Branch, Event, branches
 from pipeline.exchange.reading import Importer, Unit, members, said, whole
@@ -21,7 +21,7 @@ _GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 _ATTACHED = "attachment://"
 _COMPACTED = "the log says that messages before were compacted"
 _ELSEWHERE = "on this branch the log has other messages before"
-_encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.json.Encoder().encode
 _LEFT_OUT = ("messages", "events", "attachments", "input", "output", "events_data", "store", "timelines", "transcript")
 
 
@@ -43,7 +43,7 @@ class ChatMessage(msgspec.Struct):
     """A message of a sample."""
 
     role: str
-    content: str | list[dict[str, Any]] | None = None
+    content: str | list[str | dict[str, Any]] | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     error: ToolError | None = None
@@ -187,7 +187,7 @@ def _message(found: ChatMessage, attachments: dict[str, str]) -> Message:
     if text.startswith(_ATTACHED):
         text = attachments.get(text.removeprefix(_ATTACHED), text)
     calls = [Call(Function(call.function, call.arguments), call.id) for call in found.tool_calls or ()]
-    role = found.role if found.role in ROLES else "user"
+    role = role_of(found.role, "user")
     return Message(role=role, content=text, tool_calls=calls or None, tool_call_id=found.tool_call_id)
 
 

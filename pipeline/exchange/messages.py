@@ -14,10 +14,11 @@ from pipeline.exchange.reading import Importer, rows
 
 
 class Row(msgspec.Struct):
-    """A line of the file."""
+    """A line of the file. functions: tools, by their former name."""
 
     messages: list[Message]
     tools: list[dict[str, Any]] | None = None
+    functions: list[dict[str, Any]] | None = None
 
 
 def parse(data: bytes) -> Iterator[Document]:
@@ -27,8 +28,8 @@ def parse(data: bytes) -> Iterator[Document]:
     turns = [Turn(message=message, said=said) for message, said in zip(row.messages, raw["messages"], strict=True)]
     if turns and turns[-1].message.role == "assistant":
         turns[-1].finish = "stop"
-    licence = licence_of(raw, raw.get("metadata"))
-    yield conversation(turns, record=raw, tools=row.tools, licence=licence)
+    tools = row.tools or [{"type": "function", "function": function} for function in row.functions or ()]
+    yield conversation(turns, record=raw, tools=tools, licence=licence_of(raw, raw.get("metadata")))
 
 
 def written(path: Path) -> Iterator[Line]:

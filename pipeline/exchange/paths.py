@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -12,8 +12,7 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
-from pipeline.exchange.document import REFERENCE, as_json
-from pipeline.exchange.planting import SOURCE
+from pipeline.exchange.document import REFERENCE, SOURCE, as_json
 from pipeline.exchange.references import node_reference, root_reference
 from pipeline.store.batches import beside
 from pipeline.store.store import Store
@@ -65,11 +64,10 @@ class StoredTree:
         """Whose message a node is, as a record says; else what follows a step that calls tools is their answer."""
         if node["kind"] != "prompt":
             return Speaker("assistant")
-        if said := self.speakers.get(node["node"]):
-            role, _, call = said.partition(" ")
-            return Speaker(role, call)
         calls = [] if node["parent"] is None else openai_calls(self.nodes[node["parent"]])
-        return Speaker("tool" if calls else "user", calls[0]["id"] if len(calls) == 1 else "")
+        said = self.speakers.get(node["node"]) or ("tool" if calls else "user")
+        role, _, call = said.partition(" ")
+        return Speaker(role, calls[0]["id"] if role == "tool" and not call and len(calls) == 1 else call)
 
     def records(self, node: int) -> list[dict[str, Any]]:
         """Where the paths that end at a node were read, and what is left of their records."""
@@ -123,15 +121,12 @@ class Path:
 
     def records(self, format: str) -> list[dict[str, Any]]:
         """The records of a format that end here, with the texts put back."""
-        texts = self.tree.nodes
-        return [
-            put_back(
-                record.get("record") or {},
-                lambda step, of=record["nodes"]: self.question if step < 0 else texts[of[step]]["text"],
-            )
-            for record in self.tree.records(self.end)
-            if record["format"] == format
-        ]
+        nodes, found = self.tree.nodes, []
+        for record in self.tree.records(self.end):
+            if record["format"] == format:
+                texts = {step: nodes[node]["text"] for step, node in enumerate(record["nodes"])}
+                found.append(put_back(record.get("record") or {}, {-1: self.question, **texts}))
+        return found
 
     def hard_label(self, node: int, prefer: str) -> bool | None:
         """What a labeller says of a step; another one where that says nothing. None: no one does."""
@@ -166,13 +161,13 @@ def openai_calls(node: Line) -> list[Line]:
     return found
 
 
-def put_back(value: Any, text_of: Callable[[int], str]) -> Any:
-    """A record with the texts of its steps in place of their numbers."""
+def put_back(value: Any, texts: Mapping[int, str]) -> Any:
+    """A record with the texts of its steps in place of their numbers; other numbers are the record's own."""
     if isinstance(value, dict):
-        if value.keys() == {REFERENCE}:
-            return text_of(value[REFERENCE])
-        return {name: put_back(inner, text_of) for name, inner in value.items()}
-    return [put_back(inner, text_of) for inner in value] if isinstance(value, list) else value
+        if value.keys() == {REFERENCE} and isinstance(value[REFERENCE], int) and value[REFERENCE] in texts:
+            return texts[value[REFERENCE]]
+        return {name: put_back(inner, texts) for name, inner in value.items()}
+    return [put_back(inner, texts) for inner in value] if isinstance(value, list) else value
 
 
 def stored_trees(store: Store, suite: str, round: str, *, task: str | None = None) -> Iterator[StoredTree]:

@@ -19,15 +19,12 @@ import pyarrow as pa
 
 from pipeline.exchange import IMPORTED
 from pipeline.exchange.answers import Answer, answers_of_rows, ended_answers
-from pipeline.exchange.document import Document, Restored, Step, as_json
+from pipeline.exchange.document import SOURCE, Document, Record, Restored, Step, as_json
 from pipeline.exchange.restoring import restored_rows
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
 from schemas import TABLES
 from schemas.base import column_types
 
-SOURCE = "source"
-"""Name of the scores that say where a path was read, and what its record holds beside the nodes; verifier of verdicts
-that came with a record."""
 NOT_TOLD = "not told"
 """Policy of what was sampled where the source names no model."""
 UNKNOWN_IDS = b""
@@ -43,16 +40,6 @@ class Found(msgspec.Struct, array_like=True):
     line: int
     format: str
     document: Document | Restored
-
-
-class _Record(msgspec.Struct, omit_defaults=True):
-    file: str
-    line: int
-    format: str
-    nodes: list[int]
-    licence: str | None = None
-    speakers: list[str] = []
-    record: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 @dataclass(slots=True)
@@ -158,7 +145,7 @@ class _Tree:
     lengths: list[int] = field(default_factory=list)
     labelled: dict[tuple, tuple] = field(default_factory=dict)
     judged: dict[tuple, float] = field(default_factory=dict)
-    records: dict[int, list[_Record]] = field(default_factory=dict)
+    records: dict[int, list[Record]] = field(default_factory=dict)
 
     def __post_init__(self):
         first = self.first
@@ -186,7 +173,7 @@ class _Tree:
         record = msgspec.Raw(document.record.encode()) if document.record else msgspec.UNSET
         licence = document.licence or self.rows.licence or None
         speakers = [step.speaker for step in document.steps]
-        said = _Record(found.file, found.line, found.format, nodes, licence, speakers if any(speakers) else [], record)
+        said = Record(found.file, found.line, found.format, nodes, licence, speakers if any(speakers) else [], record)
         self.records.setdefault(leaf, []).append(said)
         if document.labels:
             self._label(document, nodes)

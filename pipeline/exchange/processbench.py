@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from pipeline.exchange.document import Document, Judgement, Label, Refused, chain, licence_of, record_of
-from pipeline.exchange.planting import SOURCE
+from pipeline.exchange.document import SOURCE, Document, Judgement, Label, Refused, chain, licence_of, record_of
 from pipeline.exchange.reading import Importer, rows
 
 LABELLER, VERSION = "human", "processbench"

@@ -168,7 +168,8 @@ def _rows_of(batch: pa.RecordBatch, first: int) -> Iterator[Unit]:
 def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Unit]]:
     """The members of a zip archive, by name, in its order; what unpacks to too much is passed over.
 
-    What an archive says of its sizes is not believed: no member is unpacked further than what a record may hold.
+    What an archive says of its sizes is not believed: no member is unpacked further than what a record may hold, and
+    all together read no more than the archive has.
     """
     try:
         archive = zipfile.ZipFile(path)
@@ -176,8 +177,13 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Un
         yield "", Unit(0, None, f"no readable zip archive: {said(error)}")
         return
     with archive:
+        room = path.stat().st_size
         for number, member in enumerate(archive.infolist(), start=1):
             if wanted(member.filename):
+                room -= member.compress_size
+                if room < 0:
+                    yield member.filename, Unit(number, None, "members lie over one another, from here on")
+                    return
                 yield member.filename, _unpacked(archive, member, number)
 
 

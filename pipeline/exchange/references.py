@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import polars as pl
 
-from pipeline.exchange.document import Number, Refused, Restored, TokenId
+from pipeline.exchange.document import SOURCE, Number, Record, Refused, Restored, TokenId
 from schemas import TABLES
 from schemas.base import Table
 
@@ -24,11 +24,11 @@ _OF_NODE = ("task", "tree", "node")
 _TYPES: dict[Any, Any] = {
     pl.String: str,
     pl.Int32: TokenId,
-    pl.Int64: int,
+    pl.Int64: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)],
     pl.Float32: Number,
     pl.Float64: Number,
     pl.Boolean: bool,
-    pl.Datetime: int,
+    pl.Datetime: Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999_999)],  # the last microsecond of 9999
 }
 
 
@@ -91,7 +91,8 @@ def restored(root: Any, nodes: Iterable[Mapping[str, Any]]) -> Restored:
     task = _row("tasks", root.get("task"))
     found = Restored(task, msgspec.convert(root.get("round"), str), [])
     for said in nodes:
-        node = {"token_count": len(said.get("token_ids") or ()), **said}
+        ids = said.get("token_ids")
+        node = {"token_count": len(ids) if isinstance(ids, list) else 0, **said}
         of = {name: node.get(name) for name in _OF_NODE}
         found.nodes.append(_row("nodes", {name: value for name, value in node.items() if name not in BESIDE}))
         rows = {
@@ -126,4 +127,6 @@ def renamed(found: Restored, *, suite: str, round: str) -> Restored:
 
 def _row(table: str, said: Any) -> dict[str, Any]:
     row = msgspec.structs.asdict(msgspec.convert(said, _ROWS[table]))
+    if table == "scores" and row["name"] == SOURCE:
+        msgspec.json.decode(row["text"] or "", type=list[Record])
     return row

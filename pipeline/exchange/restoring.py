@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import polars as pl
 
+from pipeline.exchange.document import SOURCE, Record, Restored, as_json
 from schemas import TABLES
 from schemas.base import column_types
 
@@ -25,29 +28,62 @@ def restored_rows(found: Sequence[Found], *, faults: list[tuple[str, int, str]])
         found: paths of one task.
         faults: takes file, line and reason of each path that does not fit those before it, or breaks a rule of a table.
     """
-    task: dict[str, Any] | None = None
-    trees: dict[str, dict[int, dict[str, Any]]] = {}
-    beside: dict[str, dict[tuple, dict[str, Any]]] = {table: {} for table in _OWN}
+    forest = _put_together(found)
+    if forest.repeats or any(_broken(table, rows) for table, rows in forest.rows().items()):
+        forest = _put_together(found, _breaks)
+    faults += forest.faults
+    if not forest.tasks:
+        return {}
+    numbers = {tree: {old: new for new, old in enumerate(sorted(nodes))} for tree, nodes in forest.trees.items()}
+    return {table: [_numbered(row, numbers) for row in rows] for table, rows in forest.rows().items()}
+
+
+@dataclass(slots=True)
+class _Forest:
+    """Paths put together.
+
+    trees:   nodes by tree, then by number.
+    beside:  rows of other tables, by table, then by key.
+    repeats: whether a path has two rows of one key.
+    """
+
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    trees: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    beside: dict[str, dict[tuple, dict[str, Any]]] = field(default_factory=lambda: {table: {} for table in _OWN})
+    faults: list[tuple[str, int, str]] = field(default_factory=list)
+    repeats: bool = False
+
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        """By table, nodes in the order of their numbers."""
+        nodes = [self.trees[tree][node] for tree in sorted(self.trees) for node in sorted(self.trees[tree])]
+        return {"tasks": self.tasks[:1], "nodes": nodes, **{table: [*of.values()] for table, of in self.beside.items()}}
+
+
+def _put_together(found: Sequence[Found], breaks: Callable[[Restored], str] | None = None) -> _Forest:
+    """The paths that fit those before them and break no rule; none is looked for where `breaks` is None: all rows
+    together are checked in a fraction of the time that their paths take one by one."""
+    forest = _Forest()
     for one in found:
         path = one.document
-        why = _why_not(path.nodes, trees) or _broken("nodes", path.nodes) or _broken("tasks", [path.task])
-        why = why or next((said for table, own in _OWN.items() if (said := _broken(table, getattr(path, own)))), "")
-        if why:
-            faults.append((one.file, one.line, why))
+        if why := _why_not(path.nodes, forest.trees) or (breaks(path) if breaks else ""):
+            forest.faults.append((one.file, one.line, why))
             continue
-        task = task or path.task
+        forest.tasks.append(path.task)
         for row in path.nodes:
-            trees.setdefault(row["tree"], {}).setdefault(row["node"], row)
+            forest.trees.setdefault(row["tree"], {}).setdefault(row["node"], row)
         for table, own in _OWN.items():
-            for row in getattr(path, own):
-                key = tuple(row.get(name) for name in ("tree", "node", *TABLES[table].primary_key()))
-                beside[table].setdefault(key, row)
-    if task is None:
-        return {}
-    numbers = {tree: {old: new for new, old in enumerate(sorted(nodes))} for tree, nodes in trees.items()}
-    rows = {table: [_numbered(row, numbers) for row in of.values()] for table, of in beside.items()}
-    nodes = [_numbered(trees[tree][node], numbers) for tree in sorted(trees) for node in sorted(trees[tree])]
-    return {"tasks": [task], "nodes": nodes, **rows}
+            rows, names = getattr(path, own), ("tree", "node", *TABLES[table].primary_key())
+            keys = [tuple(row.get(name) for name in names) for row in rows]
+            forest.repeats |= len(set(keys)) < len(keys)
+            for key, row in zip(keys, rows, strict=True):
+                forest.beside[table].setdefault(key, row)
+    return forest
+
+
+def _breaks(path: Restored) -> str:
+    """The rule that a path's rows break; empty where none does."""
+    rows = {"nodes": path.nodes, "tasks": [path.task], **{table: getattr(path, own) for table, own in _OWN.items()}}
+    return next((said for table, of in rows.items() if (said := _broken(table, of))), "")
 
 
 def _why_not(path: Sequence[dict[str, Any]], trees: dict[str, dict[int, dict[str, Any]]]) -> str:
@@ -87,6 +123,16 @@ def _numbered(row: dict[str, Any], numbers: dict[str, dict[int, int]]) -> dict[s
     if "tree" not in row:
         return row
     new = numbers[row["tree"]]
+    if row.get("name") == SOURCE:
+        row = row | {"text": _records(row["text"], new)}
     return row | {
         name: new.get(row[name]) for name in ("node", "parent", "context", "copied_from") if row.get(name) is not None
     }
+
+
+def _records(text: str, new: dict[int, int]) -> str:
+    """Records under the new numbers of their nodes, those of nodes that are not there left out."""
+    records = msgspec.json.decode(text, type=list[Record])
+    there = [record for record in records if new.keys() >= set(record.nodes)]
+    moved = [msgspec.structs.replace(record, nodes=[new[node] for node in record.nodes]) for record in there]
+    return text if moved == records else as_json(moved)

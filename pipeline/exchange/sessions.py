@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from pipeline.exchange.conversation import (
-    ROLES,
     Call,
     Function,
     Message,
     Turn,
     conversation,
     in_order,
+    role_of,
     text_of,
 )
 from pipeline.exchange.document import Document, Fault, Refused, Restored, licence_of
@@ -23,6 +23,8 @@ from pipeline.exchange.paths import Exporter, Line, Path, openai_calls
 from pipeline.exchange.reading import Importer, said, strict, whole
 from pipeline.exchange.references import KEY, restored
 
+_ROLES = {"developer": "system"}
+"""The Hub's words for roles, where they are others."""
 _COMPACTED = "what came before was compacted"
 _RESULTS = ("function_call_output", "custom_tool_call_output", "local_shell_call_output")
 _CALLS = ("function_call", "custom_tool_call", "local_shell_call")
@@ -142,7 +144,7 @@ def _tool_item(item: dict[str, Any]) -> Message:
 
 def _messages(said: dict[str, Any]) -> Iterator[Message]:
     """The messages in one object: an answer with its calls, results of tools, a text."""
-    role, content = said.get("role"), said.get("content")
+    content = said.get("content")
     if not isinstance(content, str | list | None):
         raise Refused(f"content is {type(content).__name__}")
     calls = [
@@ -158,11 +160,9 @@ def _messages(said: dict[str, Any]) -> Iterator[Message]:
         elif block.get("type") == "tool_result":
             yield Message(role="tool", content=_shown(block.get("content")), tool_call_id=_text(block, "tool_use_id"))
     text = text_of(content)
-    if role == "toolResult":
-        role = "tool"
     if text or calls or not blocks:
         yield Message(
-            role=role if role in ROLES else "user",
+            role=role_of(said.get("role"), "user"),
             content=text,
             tool_calls=calls or None,
             tool_call_id=_text(said, "toolCallId"),
@@ -188,10 +188,13 @@ def _reference(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def written(path: Path) -> Iterator[Line]:
-    """A session, a message a node; what stands before the question is left to the reference of the whole."""
+    """A session; of the messages those that are nodes have a reference."""
     root, references = path.references(without=("text",))
+    said = list(messages(path))
+    before = len(said) - len(references)
     yield {**header(path), KEY: root}
-    for message, reference in zip(messages(path), references, strict=True):
+    yield from ({"type": "message", "message": message} for message in said[:before])
+    for message, reference in zip(said[before:], references, strict=True):
         yield {"type": "message", "message": message, KEY: reference}
 
 
@@ -201,10 +204,12 @@ def header(path: Path) -> Line:
 
 
 def messages(path: Path) -> Iterator[Line]:
-    """The messages of a path, one a node."""
+    """The messages of a path: what stands before the question, then one a node."""
+    for shown in path.messages:
+        yield {"role": _ROLES.get(shown.get("role"), shown.get("role")), "content": shown.get("content")}
     for node in path.nodes:
         role, call = path.tree.speaker(node)
-        message: Line = {"role": role, "content": node["text"]}
+        message: Line = {"role": _ROLES.get(role, role), "content": node["text"]}
         if role == "tool" and call:
             message["toolCallId"] = call
         if calls := openai_calls(node):

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.exchange.conversation import ROLES, Message, Turn, conversation, text_of
+from pipeline.exchange.conversation import Message, Turn, conversation, role_of, text_of
 from pipeline.exchange.document import Document, Refused, licence_of
 from pipeline.exchange.reading import Importer, whole
 
@@ -18,7 +18,7 @@ class Entry(msgspec.Struct):
     """A message of the history."""
 
     role: str
-    content: str | list[dict[str, Any]] | None = None
+    content: str | list[str | dict[str, Any]] | None = None
     is_demo: bool = False
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_ids: list[str] | None = None
@@ -64,7 +64,7 @@ def parse(data: bytes) -> Iterator[Document]:
 
 
 def _turn(entry: Entry) -> Turn:
-    role = entry.role if entry.role in ROLES else "user"
+    role = role_of(entry.role, "user")
     message = {"role": role, "content": text_of(entry.content)}
     if entry.tool_calls and role == "assistant":
         message["tool_calls"] = entry.tool_calls

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.exchange.conversation import ROLES, Call, Function, Message, Turn, conversation, in_order, text_of
+from pipeline.exchange.conversation import Call, Function, Message, Turn, conversation, in_order, role_of, text_of
 from pipeline.exchange.document import Document, Fault, Number, Refused, TokenId, as_json, licence_of
 from pipeline.exchange.reading import Importer, lines, said
 
@@ -26,7 +26,7 @@ class NodeMessage(msgspec.Struct, gc=False):
     """A message of any role."""
 
     role: str
-    content: str | list[dict[str, Any]] | None = None
+    content: str | list[str | dict[str, Any]] | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
 
@@ -140,7 +140,7 @@ def _pieces(node: Node, place: int, finish: str | None) -> Iterator[Turn]:
     Raises:
         Refused: the lists do not fit one another.
     """
-    message = _message(node.message)
+    message = _message(node.message, "assistant" if node.sampled else "user")
     ids, mask, logprobs = node.token_ids, node.mask, node.logprobs or []
     finish = {"stop": "stop", "length": "length", "tool_calls": "stop"}.get(finish or "")
     if not ids:
@@ -163,11 +163,10 @@ def _pieces(node: Node, place: int, finish: str | None) -> Iterator[Turn]:
         yield Turn(message=Message(role="tool"), said={}, token_ids=ids[end:])
 
 
-def _message(found: NodeMessage) -> Message:
-    role = found.role if found.role in ROLES else "assistant"
+def _message(found: NodeMessage, otherwise: str) -> Message:
     calls = [Call(Function(call.name, call.arguments), call.id) for call in found.tool_calls or ()]
     return Message(
-        role=role,
+        role=role_of(found.role, otherwise),
         content=text_of(found.content),
         tool_calls=calls or None,
         tool_call_id=found.tool_call_id,

@@ -45,7 +45,7 @@ def write_best_answers(work: Work, config: BestAnswerConfig = BestAnswerConfig()
     shards, made_from = Shards(work, STAGE, (TABLE,)), inputs(VERSION, config=config, separator=work.suite.separator)
     origins = ("sample", "branch") if config.branches else ("sample",)
     for shard, _, said in shards.stale(
-        rollout_shards(work), lambda shard: {**made_from, **judged_from(work, shard, of=TABLE)}
+        rollout_shards(work, columns=()), lambda shard: {**made_from, **judged_from(work, shard, of=TABLE)}
     ):
         with work.store.writer(TABLE, work.place(STAGE, shard), inputs=said) as out:
             for nodes, verdicts in judged_batches(work, shard, columns=NODE_COLUMNS):

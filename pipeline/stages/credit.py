@@ -148,7 +148,7 @@ def _rows_of(work: Work, method: Method, name: str, labeller: str) -> Iterator[p
     """The rows from which a method is given an input, in small batches."""
     table, column = INPUTS[name].table, INPUTS[name].column
     stages = {"nodes": GENERATING, "step_labels": (labeller,), SCORES: (name,)}[table]
-    for shard in rollout_shards(work):
+    for shard in rollout_shards(work, columns=()):
         places = [work.place(stage, shard) for stage in stages]
         for batch in work.store.batches(table, places, columns=(*_TOLD_BY[table], column), rows=1):
             rows = pl.DataFrame(batch)
@@ -173,8 +173,7 @@ def _write(work: Work, name: str, params: Any, labeller: str) -> Report:
             found[f"scores {given}"] = store.digest(SCORES, work.place(given, shard))
         return found
 
-    names = dict.fromkeys(rollout_shards(work))  # without the tasks, which need not stay in memory
-    for number, (shard, _, said) in enumerate(shards.stale(names, parts)):
+    for number, (shard, _, said) in enumerate(shards.stale(rollout_shards(work, columns=()), parts)):
         if not number:
             refuse_lacking(work, method, labeller=labeller)
         read = batches(work, method, shard, labeller=labeller, rows=BATCH_ROWS)

@@ -6,7 +6,7 @@ Reads what files say of themselves, never their rows.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import polars as pl
@@ -111,14 +111,18 @@ class Earlier:
         return " ".join(entry.digest if entry else "" for entry in entries)
 
 
-def rollout_shards(work: Work) -> dict[str, pl.DataFrame]:
+def rollout_shards(work: Work, *, columns: Sequence[str] | None = None) -> dict[str, pl.DataFrame]:
     """The suite's training tasks by shard, of a round that has rollouts of them all: later stages begin so.
+
+    Args:
+        columns: those wanted beside `task` and `split`; None: all. What walks by names alone wants none, and so holds
+            no texts of all tasks while it streams.
 
     Raises:
         BadConfig: there are no training tasks.
         BadTable: some shard has no rollouts.
     """
-    shards, sampled = work.shards(), {place.shard for place in work.places("nodes", stage=ROLLOUTS)}
+    shards, sampled = work.shards(columns=columns), {place.shard for place in work.places("nodes", stage=ROLLOUTS)}
     if lacking := shards.keys() - sampled:
         some = f", in {len(lacking)} of {len(shards)} shards" if len(lacking) < len(shards) else ""
         command = "rollouts" if work.suite.environment is None else "episodes"

@@ -52,7 +52,7 @@ def write_hygiene(work: Work, config: HygieneConfig = HygieneConfig()) -> Report
     licences = _check(config)
     benchmarks = [read_benchmark(Path(name), words=config.words) for name in config.benchmarks]
     tasks = work.store.tasks(work.suite.name)
-    by_shard, sampled = shards_of(tasks, size=work.suite.shard_tasks), rollout_shards(work)
+    by_shard, sampled = shards_of(tasks, size=work.suite.shard_tasks), rollout_shards(work, columns=())
     digests = " ".join(work.store.tasks_digest(work.suite.name, shard) for shard in by_shard)
     shards = Shards(work, STAGE, (TABLE,))
     made_from = inputs(VERSION, config=_named(config), all_tasks=digests, benchmarks=_told(benchmarks))

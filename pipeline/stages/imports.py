@@ -24,6 +24,7 @@ from pipeline.exchange import IMPORTED, IMPORTERS
 from pipeline.exchange.answers import Answer
 from pipeline.exchange.document import Document, Fault, Refused, Restored
 from pipeline.exchange.encoding import Encoder
+from pipeline.exchange.files import Source, sources
 from pipeline.exchange.planting import Found, Rows
 from pipeline.exchange.reading import Importer, documents
 from pipeline.exchange.references import renamed
@@ -34,14 +35,14 @@ from pipeline.report import Progress, Report
 from pipeline.stages.judging import judge
 from pipeline.stages.work import Work, inputs
 from pipeline.store.files import locked
-from pipeline.store.layout import EVERY_ROUND, Place
+from pipeline.store.layout import EVERY_ROUND, NAME, Place
 from pipeline.store.write import disk_errors
 from pipeline.tasks.verifiers import VERIFIERS
 from pipeline.trees.grow import read_trees
 from schemas import TABLES
 from schemas.words import SPLITS
 
-STAGE, VERSION = "rollouts", "2"
+STAGE, VERSION = "rollouts", "3"
 TASKS, SCORES, LABELS = "tasks", "source", "step_labels"
 FOLDER = "imports"
 """Below the store, on this machine: a file a round with what could not be read."""
@@ -97,17 +98,16 @@ class _Import:
     conflicts: int = 0
     fresh: int = 0
     _started: float = field(default_factory=time.monotonic)
-    _files: list[Path] = field(default_factory=list)
+    _sources: list[Source] = field(default_factory=list)
     _made_from: dict[str, str] = field(default_factory=dict)
     _importer: Importer | None = None
 
     def __post_init__(self):
         self._importer = import_module(IMPORTERS[self.config.format]).IMPORTER
-        self._files = _files(Path(self.config.path), self._importer.endings)
+        self._sources = sources(Path(self.config.path), self._importer.endings)
         digest = hashlib.sha256()
-        for path in self._files:
-            with path.open("rb") as raw:
-                digest.update(f"{self._name(path)}\0".encode() + hashlib.file_digest(raw, "sha256").digest())
+        for source in self._sources:
+            digest.update(f"{source.name}\0".encode() + source.digest)
         policy = IMPORTED
         if self.config.tokens != "source":
             policy = engine_fingerprint(self.work.engine, self.work.policy)
@@ -145,7 +145,7 @@ class _Import:
                     part.replace(self.violations_file)
                     raise BadInput(
                         f"{self.config.path}: nothing in it can be read as {self.config.format}",
-                        remedy=f"{self.violations_file} says why",
+                        remedy=f"{self.violations_file} says why" if into.tell() else "it has no record at all",
                     )
                 new = self._may_replace(tasks)
                 count = -(-len(tasks) // self.work.suite.shard_tasks)
@@ -175,7 +175,7 @@ class _Import:
         report.digest = digest.hexdigest()[:32]
         self.violations = self._count_violations()
         report.seconds = time.monotonic() - self._started
-        report.numbers = {"violations": self.violations, "files": len(self._files)}
+        report.numbers = {"violations": self.violations, "files": len(self._sources)}
         if self.fresh:
             report.numbers |= {
                 "documents": self.documents,
@@ -194,17 +194,12 @@ class _Import:
         except FileNotFoundError:
             return 0
 
-    def _name(self, path: Path) -> str:
-        """What a file is called in the store: without the folder it lies in."""
-        root = Path(self.config.path)
-        return path.name if path == root else path.relative_to(root).as_posix()
-
     def _read(self, into) -> Iterator[tuple[str, bytes]]:
         """Documents by task."""
         encoder = self._encoder()
-        for number, path in enumerate(self._files, start=1):
-            name = self._name(path)
-            for line, found in documents(self._importer, path):
+        for number, source in enumerate(self._sources, start=1):
+            name = source.name
+            for line, found in [(0, Fault(0, source.why))] if source.why else documents(self._importer, source.path):
                 if not isinstance(found, Fault):
                     try:
                         task, found = self._prepared(found, encoder)
@@ -218,7 +213,7 @@ class _Import:
                 if self.documents % _EVERY == 0:
                     self._tell("documents", self.documents, self.documents)
                 yield task, _encode(Found(name, line, self.config.format, found))
-            self._tell("files", number, len(self._files))
+            self._tell("files", number, len(self._sources))
 
     def _prepared(self, found: Document | Restored, encoder: Encoder | None) -> tuple[str, Document | Restored]:
         if isinstance(found, Restored):
@@ -344,26 +339,13 @@ def _judged(frames: dict[str, pl.DataFrame]) -> pl.DataFrame:
     return pl.concat([frames["verdicts"], ours.join(frames["verdicts"], on=["tree", "node"], how="anti")])
 
 
-def _files(path: Path, endings: tuple[str, ...]) -> list[Path]:
-    """The file, or those of the folder in the order of their names.
-
-    Raises:
-        BadInput: there are none.
-    """
-    if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.is_file() and file.name.endswith(endings))
-        if not found:
-            raise BadInput(f"{path} has no {' or '.join(endings)} files", remedy="name another folder, or a file")
-        return found
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist", remedy="correct the path")
-    return [path]
-
-
 def _places(work: Work, table: str) -> list[Place]:
     return work.store.places(table, suite=work.suite.name, round=EVERY_ROUND if table == TASKS else work.round)
 
 
 def _stage(labeller: str) -> str:
-    """A labeller's place in the store."""
-    return "".join(letter if letter.isalnum() or letter in "_.-" else "-" for letter in labeller)[:80] or "labels"
+    """A labeller's place in the store: its name, where that can be one; else what of it can be, told apart."""
+    if NAME.fullmatch(labeller):
+        return labeller
+    letters = "".join(letter for letter in labeller if letter.isascii() and (letter.isalnum() or letter in "_.-"))
+    return f"labels-{letters[:50]}-{hashlib.blake2b(labeller.encode(), digest_size=4).hexdigest()}"

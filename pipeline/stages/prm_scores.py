@@ -55,7 +55,7 @@ def write_prm_scores(work: Work, config: PrmScoresConfig = PrmScoresConfig()) ->
         work.on_progress(Progress(LABELLER, "paths of the shard", done, total, 0, 0, shards.seconds))
 
     for shard, _, said in shards.stale(
-        rollout_shards(work), lambda shard: {**made_from, **judged_from(work, shard, of="step_labels")}
+        rollout_shards(work, columns=()), lambda shard: {**made_from, **judged_from(work, shard, of="step_labels")}
     ):
         places = [work.place(stage, shard) for stage in GENERATING]
         nodes = work.store.read("nodes", places, columns=COLUMNS).sort("tree", "node")

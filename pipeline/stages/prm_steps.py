@@ -88,7 +88,7 @@ def write_prm_steps(work: Work, config: PrmStepsConfig = PrmStepsConfig()) -> Re
         return found
 
     origins = ("sample", "branch") if config.branches else ("sample",)
-    for shard, _, said in shards.stale(rollout_shards(work), parts):
+    for shard, _, said in shards.stale(rollout_shards(work, columns=()), parts):
         with store.writer(TABLE, work.place(config.labels, shard), inputs=said) as out:
             for nodes, labels in _batches(work, shard, config, read):
                 rows = step_rows(

@@ -62,7 +62,7 @@ def write_rationales(work: Work, config: RationaleConfig = RationaleConfig()) ->
     def answer(rationale: str) -> np.ndarray:
         return np.concatenate((tokens.encode(rationale), np.asarray(end, np.int32)))
 
-    for shard, _, said in shards.stale(rollout_shards(work), parts):
+    for shard, _, said in shards.stale(rollout_shards(work, columns=()), parts):
         labels = {
             name: newest(work.store.read("step_labels", [work.place(name, shard)])) for name in (JUDGE, config.labels)
         }

@@ -18,6 +18,7 @@ from schemas.base import column_types
 
 STAGE = "retry_rows"
 VERSION = "1"
+RECORDS = ("base", "distilled_retry", "reflection", "guided_retry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,10 @@ def write_retry_rows(work: Work, config: RetryRowConfig = RetryRowConfig()) -> R
         ]
         frame = pl.DataFrame(rows, schema=column_types(RlSamples), orient="row")
         shards.write(shard.name, shard.made_from, rl_samples=frame)
-    rows = shards.read("rl_samples")
-    counts = dict(rows.group_by("record").len().iter_rows())
+    rows = work.store.scan("rl_samples", suite=work.suite.name, round=work.round, stage=STAGE)
+    found = rows.group_by("record").agg(pl.len(), tokens=pl.col("loss_mask").list.sum().sum())
+    counts = {record: (count, tokens) for record, count, tokens in found.collect(engine="streaming").iter_rows()}
     return shards.finish(
-        **{record: counts.get(record, 0) for record in ("base", "distilled_retry", "reflection", "guided_retry")},
-        trained_tokens=int(rows["loss_mask"].list.sum().sum() or 0),
+        **{record: counts.get(record, (0, 0))[0] for record in RECORDS},
+        trained_tokens=sum(tokens or 0 for _, tokens in counts.values()),
     )

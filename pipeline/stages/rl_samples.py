@@ -60,7 +60,7 @@ def write_rl_samples(work: Work, config: RlSampleConfig = RlSampleConfig()) -> R
             )
         return {**made_from, **judged_from(work, shard, of=TABLE), "credit": f"{name} {credit.digest}"}
 
-    for shard, _, said in shards.stale(rollout_shards(work), parts):
+    for shard, _, said in shards.stale(rollout_shards(work, columns=()), parts):
         credit = store.batches("credit", [work.place(name, shard)], columns=CREDIT_COLUMNS, rows=BATCH_ROWS)
         with store.writer(TABLE, work.place(name, shard), inputs=said) as out:
             for nodes, verdicts, credited in judged_batches(work, shard, credit, columns=NODE_COLUMNS):

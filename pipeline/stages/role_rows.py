@@ -41,5 +41,6 @@ def write_role_rows(work: Work, config: RoleRowConfig = RoleRowConfig()) -> Repo
             for row in role_sft(tree, rewards, suite=work.suite.name, params=params)
         ]
         shards.write(shard.name, shard.made_from, sft=pl.DataFrame(rows, schema=column_types(Sft), orient="row"))
-    counts = dict(shards.read("sft").group_by("role").len().iter_rows())
+    rows = work.store.scan("sft", suite=work.suite.name, round=work.round, stage=STAGE)
+    counts = dict(rows.group_by("role").len().collect(engine="streaming").iter_rows())
     return shards.finish(**{role: counts.get(role, 0) for role in ROLES})

@@ -8,7 +8,7 @@ import polars as pl
 
 from pipeline.builders.sessions import NODE_COLUMNS, session_rows
 from pipeline.errors import check_counts
-from pipeline.exchange.planting import SOURCE
+from pipeline.exchange.document import SOURCE
 from pipeline.report import Report
 from pipeline.stages.earlier import Earlier, judged_from, rollout_shards
 from pipeline.stages.judged_batches import judged_batches
@@ -17,7 +17,7 @@ from schemas import Scores
 from schemas.base import column_types
 
 STAGE = TABLE = "sessions"
-VERSION = "1"
+VERSION = "2"
 SOURCE_COLUMNS = ("task", "tree", "node", "name", "text")
 
 

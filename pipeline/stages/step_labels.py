@@ -126,7 +126,7 @@ def _write_human(work: Work, name: str) -> Report:
     """Add what a file says to the ledger; see `write_step_labels`."""
     if not name:
         raise BadConfig("no file is given", remedy="name it with --file")
-    path, by_shard, shards = Path(name), rollout_shards(work), Shards(work, HUMAN, ("step_labels",))
+    path, by_shard, shards = Path(name), rollout_shards(work, columns=()), Shards(work, HUMAN, ("step_labels",))
     said = read_human_labels(path)
     named = {shard: _of_nodes(work, shard, said) for shard in by_shard}
     known = pl.concat([rows[LINE] for rows in named.values()])

@@ -59,7 +59,7 @@ def judged_shards(shards: Shards, made_from: dict[str, str]) -> Iterator[JudgedS
     """The shards whose nodes, verdicts or variants a table was not yet made from; it is the first of the walk's."""
     work, table = shards.work, shards.tables[0]
     for name, _, parts in shards.stale(
-        rollout_shards(work), lambda shard: {**made_from, **judged_from(work, shard, of=table)}
+        rollout_shards(work, columns=()), lambda shard: {**made_from, **judged_from(work, shard, of=table)}
     ):
         yield judged_shard(work, name, parts)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -69,13 +69,16 @@ class Work:
         """The round's shards of a table."""
         return self.store.places(table, suite=self.suite.name, round=self.round, stage=stage)
 
-    def shards(self, split: str = "train") -> dict[str, pl.DataFrame]:
+    def shards(self, split: str = "train", *, columns: Sequence[str] | None = None) -> dict[str, pl.DataFrame]:
         """The suite's tasks of a split, by shard.
+
+        Args:
+            columns: those wanted beside `task` and `split`; None: all.
 
         Raises:
             BadConfig: the store has none; where the suite has none, names what to change in its file.
         """
-        tasks = self.store.tasks(self.suite.name, split=split)
+        tasks = self.store.tasks(self.suite.name, split=split, columns=columns)
         if tasks.is_empty() and self.store.places("tasks", suite=self.suite.name):
             raise BadConfig(f"suite {self.suite.name} has no {split} tasks", remedy=more_tasks(self.suite, split))
         if tasks.is_empty():
@@ -280,19 +283,33 @@ class Shards:
         return self.work.store.read(table, self._places)
 
 
-def check_answered(made: Iterable[Report]) -> None:
+def check_answered(made: Iterable[Report], *, most: float = 0.0, otherwise: str = "") -> None:
     """Refuse to go on from what lacks answers that may yet come, where what is made of it could not take them later.
 
+    Args:
+        most: share of a stage's requests that may lack theirs.
+        otherwise: what helps where they never come, for print.
+
     Raises:
-        BadModel: it does.
+        BadModel: a stage lacks more.
     """
     for report in made:
-        if missed := report.numbers.get(MISSED):
+        missed, asked = report.numbers.get(MISSED, 0), report.rows["requests"]
+        if missed > most * asked:
             raise BadModel(
-                f"{missed:,} requests of {report.stage}, round {report.round} of {report.suite}, failed, and another "
-                "time may be answered",
-                remedy="see that the engine is up and run again, which asks those alone",
+                f"{missed:,} of {asked:,} requests of {report.stage}, round {report.round} of {report.suite}, failed, "
+                "and another time may be answered",
+                remedy=f"see that the engine is up and run again, which asks those alone{otherwise}",
             )
+
+
+def let_stand(work: Work, stage: str) -> None:
+    """Have shards that lack answers be current as they are, so that what they lack is not asked again."""
+    for entry in work.store.catalogue(suite=work.suite.name, round=work.round, stage=stage):
+        if MISSED in entry.inputs:
+            made_from = {name: value for name, value in entry.inputs.items() if name != MISSED}
+            rows = work.store.read(entry.table, [entry.place])
+            work.store.write(entry.table, rows, entry.place, inputs=made_from)
 
 
 def request_rows(ledger: Ledger, keys: dict[str, str], *, stage: str, asked_by: str) -> pl.DataFrame:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pipeline.errors import BadConfig, BadTable
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+"""What a suite, a round, a stage or a shard may be called."""
 EVERY_ROUND = "all"
 """Round of what does not change from round to round: the tasks."""
 
@@ -26,7 +27,7 @@ class Place:
 
     def __post_init__(self):
         for part in (self.suite, self.round, self.stage, self.shard):
-            if not _NAME.fullmatch(part):
+            if not NAME.fullmatch(part):
                 raise BadConfig(
                     f"{part!r} cannot be the name of a suite, round, stage or shard",
                     remedy="use letters, digits, '_', '-' and '.', at most 80, beginning with a letter or digit",

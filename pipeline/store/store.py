@@ -243,9 +243,10 @@ class Store:
             )
         return pl.concat(frames)
 
-    def tasks(self, suite: str, *, split: str | None = None) -> pl.DataFrame:
-        """The tasks of a suite."""
-        rows = self.read("tasks", self.places("tasks", suite=suite, round=EVERY_ROUND))
+    def tasks(self, suite: str, *, split: str | None = None, columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """The tasks of a suite. columns: those wanted beside `task` and `split`; None: all."""
+        names = None if columns is None else list(dict.fromkeys(("task", "split", *columns)))
+        rows = self.read("tasks", self.places("tasks", suite=suite, round=EVERY_ROUND), columns=names)
         return rows if split is None else rows.filter(pl.col("split") == split)
 
     def tasks_digest(self, suite: str, shard: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from pipeline.exchange.reading import lines
 from pipeline.exchange.sorting import Spool
 
 GOOD = json.dumps({"prompt": "q", "completions": ["a"], "labels": [True]}).encode()
+LABEL = {"labeller": "human", "version": "1", "hard": True}
 DEEP = b'{"prompt": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
 
 
@@ -32,6 +35,9 @@ DEEP = b'{"prompt": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
         pytest.param(GOOD.replace(b"q", rb"\ud800"), "", id="half a surrogate pair"),
         pytest.param(DEEP, "nested too deeply", id="deep"),
         pytest.param(b'{"prompt": NaN}', "$.prompt", id="NaN is null"),
+        pytest.param(GOOD.replace(b"true", b"1e999"), "out of range", id="too large a number"),
+        pytest.param(GOOD.replace(b"q", b"q\x00"), "invalid character", id="a bare NUL"),
+        pytest.param(b"\x00" * 5000, "malformed", id="NULs alone"),
     ],
 )
 def test_a_bad_line_is_told_and_the_rest_comes_in(tmp_path: Path, line: bytes, why: str):
@@ -151,6 +157,9 @@ def test_cyclic_parents(tmp_path: Path, format: str, rows: list):
         pytest.param({"node": -1}, id="negative"),
         pytest.param({"sampled": True}, id="sampled without a request"),
         pytest.param({"token_ids": ["x"]}, id="wrong type"),
+        pytest.param({"token_ids": 3}, id="no list"),
+        pytest.param({"step_labels": [LABEL | {"created": 2**62}]}, id="a time after all times"),
+        pytest.param({"scores": [{"name": "source", "text": "[3]"}]}, id="records that are none"),
     ],
 )
 def test_references_that_cannot_be(tmp_path: Path, change: dict):
@@ -213,6 +222,65 @@ def test_a_zip_that_lies_is_not_believed(tmp_path: Path):
     with pytest.raises(BadInput, match="nothing in it"):
         bring_in(work, "inspect", file)
     assert len(violations(work)) == 1
+
+
+def test_members_that_lie_over_one_another_end_an_archive(tmp_path: Path):
+    """Each may be read; all of them would unpack the same bytes again and again."""
+    file = tmp_path / "a.eval"
+    sample = json.dumps({"messages": [{"role": "user", "content": "q" * 10_000}]})
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("samples/0.json", sample)
+        for number in range(1, 100):
+            again = copy.copy(archive.filelist[0])
+            again.filename = f"samples/{number}.json"
+            archive.filelist.append(again)
+    work = work_at(tmp_path)
+    report = bring_in(work, "inspect", file)
+    assert len(table(work, "nodes")) == 1
+    assert report.numbers["violations"] < 100
+    assert "lie over one another" in violations(work)[-1][2]
+
+
+def test_what_is_no_file_or_cannot_be_read_is_told_and_the_rest_comes_in(tmp_path: Path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(GOOD)
+    os.mkfifo(folder / "b.jsonl")
+    (folder / "c.jsonl").symlink_to("/proc/self/mem")  # refuses to be read, also by root
+    (folder / "d.jsonl").symlink_to("nowhere")
+    (folder / os.fsdecode(b"\xff.jsonl")).write_bytes(GOOD[1:])
+    work = work_at(tmp_path)
+    bring_in(work, "trl_stepwise", folder)
+    assert table(work, "nodes")["text"].to_list() == ["q", "a"]
+    *others, (name, line, _) = violations(work)
+    assert others == [
+        ("b.jsonl", 0, "it is no file"),
+        ("c.jsonl", 0, "Input/output error"),
+        ("d.jsonl", 0, "No such file or directory"),
+    ]
+    assert (name, line) == ("\ufffd.jsonl", 1)
+    for file, why in (("b", "it is no file"), ("c", "Input/output"), ("d", "No such file")):
+        with pytest.raises(BadInput, match=rf"{file}\.jsonl cannot be read: {why}"):
+            bring_in(work, "trl_stepwise", folder / f"{file}.jsonl")
+
+
+def test_an_empty_file_is_said_to_be(tmp_path: Path):
+    (tmp_path / "a.jsonl").write_bytes(b"\n")
+    with pytest.raises(BadInput, match="it has no record at all"):
+        bring_in(work_at(tmp_path), "messages", tmp_path / "a.jsonl")
+
+
+def test_numbers_that_no_column_holds_do_not_stop_an_import(tmp_path: Path):
+    """Arguments of a call may be any; Inspect's branches are told apart by them."""
+    look = {"role": "assistant", "content": "", "tool_calls": [{"function": "ls", "arguments": {"n": 2**70}}]}
+    chat = [{"role": "user", "content": "q"}, look]
+    output = {"choices": [{"message": look}]}
+    branch = {"event": "branch", "span_id": "b", "from_anchor": "a"}
+    sample = {"messages": chat, "events": [branch, {"event": "model", "span_id": "b", "output": output}]}
+    (tmp_path / "a.json").write_text(json.dumps({"samples": [sample | {"id": 1}]}))
+    work = work_at(tmp_path)
+    bring_in(work, "inspect", tmp_path / "a.json")
+    assert str(2**70) in table(work, "nodes")["tool_calls"][1]
 
 
 def test_a_spool_sorts_more_than_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -249,6 +249,18 @@ def test_an_answer_of_several_steps_is_restored_with_its_one_request(tmp_path: P
         assert_frame_equal(table(here, name), table(there, name))
 
 
+def test_labellers_of_any_name_are_kept_apart(tmp_path: Path):
+    here, there = work_at(tmp_path / "here"), work_at(tmp_path / "there")
+    store_forest(here, [tool_episode()], [("foreign/made/train/000000", "foreign/made/train/000000@r0", 5, 1.0)])
+    (file,) = send_out(here, "sessions", tmp_path / "out")
+    label = '{"labeller":"human"'
+    names = ("\\u0000", "a b", "a-b", "a_b")
+    others = ",".join(label.replace("human", name) + ',"version":"1","hard":true}' for name in names)
+    file.write_text(file.read_text().replace(label, f"{others},{label}"))
+    bring_in(there, "sessions", file)
+    assert set(table(there, "step_labels")["labeller"]) == {"\0", "a b", "a-b", "a_b", "human"}
+
+
 def tool_episode() -> Tree:
     """As our own environments leave it: a turn that calls a tool, its answer, a turn that calls nothing readable."""
     tree = Tree("foreign/made/train/000000", "foreign/made/train/000000@r0")

@@ -35,7 +35,7 @@ def train_critic(work: Work, recipe: CriticRecipe = CriticRecipe()) -> Report:
     """
     recipe.check()
     name = recipe.name or f"{work.suite.name}-{work.round}-{recipe.kind}"
-    shards = list(rollout_shards(work))
+    shards = list(rollout_shards(work, columns=()))
     nodes = {shard: json.dumps(judged_from(work, shard, of="credit"), sort_keys=True) for shard in shards}
     made_from = inputs(VERSION, config=recipe, parent=work.policy.fingerprint, **nodes)
     report = Report(f"{FOLDER}/{recipe.kind}", work.suite.name, work.round, shards=1)

@@ -128,7 +128,7 @@ class Passes:
     def attention(self) -> Pass:
         """Summaries of attention; the heads stand, as JSON, with each tree's root."""
         policy = self._work.policy
-        first = next(iter(rollout_shards(self._work)))
+        first = next(iter(rollout_shards(self._work, columns=())))
         sample = judged_from(self._work, first, of=SCORES)["nodes"]
 
         def say(batch: Batch) -> dict[str, pl.DataFrame]:
@@ -153,7 +153,7 @@ class Passes:
         if config.grams:
             made_from = {"grams": hashlib.sha256("\n".join(self._grams).encode()).hexdigest()}
         else:
-            shards = rollout_shards(self._work)
+            shards = rollout_shards(self._work, columns=())
             judged = [json.dumps(judged_from(self._work, shard, of="credit"), sort_keys=True) for shard in shards]
             made_from = {"grams": f"{config.most_grams}", "judged": "\n".join(judged)}
 
@@ -214,7 +214,7 @@ class Passes:
     def _heads(self) -> Any:
         from trainers.scores.attention import choose_heads
 
-        first = next(iter(rollout_shards(self._work)))
+        first = next(iter(rollout_shards(self._work, columns=())))
         batch = next(batches(self._work, [first]), None)
         if batch is None or not batch.wanted.any():
             raise BadTable("the round's first shard has no responses", remedy="gather rollouts first")
@@ -235,7 +235,7 @@ class Passes:
         return mined_grams(
             self._model(self._work.policy),
             self._work.policy,
-            right_answers(self._work, list(rollout_shards(self._work))),
+            right_answers(self._work, list(rollout_shards(self._work, columns=()))),
             most=self._config.most_grams,
             max_tokens=self._config.max_tokens,
         )
