@@ -33,6 +33,7 @@ from pipeline.cli_progress import progress_on
 from pipeline.cli_questions import QUESTIONS
 from pipeline.cli_store import settings_of
 from pipeline.errors import BadConfig, BranchpointError
+from pipeline.settings import heed_interrupts
 
 SUITE, ROUND = "chain_sum", "r0"
 BAD_USE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
@@ -250,6 +251,7 @@ def _run_stage(stage: Stage, options: argparse.Namespace) -> None:
     check_choice("engine", options.engine.partition(":")[0], choices("engine"))
     configs = (read_config(options, getattr(module, stage.config)),) if stage.config else ()
     check_store(settings.store)
+    heed_interrupts()
     with progress_on(sys.stderr, quiet=options.quiet) as on_progress:
         work = make_work(
             settings,

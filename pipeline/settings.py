@@ -6,6 +6,7 @@ The only file that looks at the environment.
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,13 @@ def quiet_engines() -> None:
         "TRANSFORMERS_VERBOSITY": "error",
     }.items():
         os.environ.setdefault(name, value)
+
+
+def heed_interrupts() -> None:
+    """Let Ctrl-C end a wait for another process or thread, which polars has the system take up again."""
+    import polars  # noqa: F401 - its handler comes with the import
+
+    signal.siginterrupt(signal.SIGINT, True)
 
 
 def only_gpu(number: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +12,7 @@ from environments.played_round import SUMS, Script, nodes_of, played, verdicts_o
 from polars.testing import assert_frame_equal
 from scripted_round import Pupil, read, run, scripted
 
-from pipeline.errors import BadModel
+from pipeline.errors import BadConfig, BadModel
 from pipeline.generation.engine import Completion, Request, failed
 from pipeline.generation.scripted import ScriptedEngine
 from pipeline.stages.best_answers import write_best_answers
@@ -178,6 +179,30 @@ def test_a_round_of_online_training_waits_for_all_its_answers(tmp_path: Path):
                 pupil.lost = never
             made[name] = train_online(work, config).digest
     assert len(set(made.values())) == 1
+
+
+def test_a_round_of_online_training_goes_on_without_what_never_comes_where_it_is_told_to(tmp_path: Path):
+    config = OnlineConfig("grpo", rounds=1, changes='{"group": 4, "eval_samples": 0}')
+    lost: set[str] = set()
+
+    def one(request: Request) -> bool:
+        if not lost:
+            lost.add(request.key)
+        return request.key in lost
+
+    pupil = Troubled(one)
+    with scripted(tmp_path, pupil, kind=TroubledEngine) as work:
+        for few in (0.0, 0.0, 0.05):
+            with pytest.raises(BadModel, match=r"1 of 12 requests of rollouts, round r0 of three.*--unanswered"):
+                train_online(work, replace(config, unanswered=few))
+        with pytest.raises(BadConfig, match=r"unanswered is 1.*below 1"):
+            train_online(work, replace(config, unanswered=1))
+        made = train_online(work, replace(config, unanswered=0.1))
+        assert made.fresh == 1
+        assert read(work, "requests").filter(request=lost.pop())["error"].count() == 1
+        asked, pupil.lost = len(pupil.prompts), never
+        again = train_online(work, config)
+        assert (again.fresh, again.digest, len(pupil.prompts)) == (0, made.digest, asked)
 
 
 def test_a_comparison_that_lost_answers_asks_them_again(tmp_path: Path):

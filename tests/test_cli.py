@@ -3,8 +3,11 @@
 import csv
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 
@@ -375,6 +378,21 @@ def test_interrupt(place, capsys, monkeypatch):
     code, out, err = run(capsys, *TASKS)
     assert (code, out) == (130, "")
     assert err == "branchpoint: interrupted; what is recorded is kept, the same command goes on from there\n"
+
+
+def test_an_interrupt_ends_a_wait(place, capsys, monkeypatch):
+    """Also one that the system would take up again, as polars has it do."""
+    with subprocess.Popen(["sleep", "30"]) as other:
+
+        def waiting(work):
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+            other.wait()
+
+        monkeypatch.setattr("pipeline.stages.tasks.write_tasks", waiting)
+        signal.siginterrupt(signal.SIGINT, False)
+        code, *_ = run(capsys, *TASKS)
+        assert (code, other.poll()) == (130, None)
+        other.kill()
 
 
 def test_closed_pipe_is_quiet(stored):

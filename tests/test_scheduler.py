@@ -226,6 +226,18 @@ def test_shared_questions_stand_together_whatever_came_first(tmp_path, order):
         assert sorted(strategy.put) == sorted(again.put) == sorted(expected)
 
 
+def test_a_part_made_again_puts_the_questions_that_it_put_among_others(tmp_path):
+    parts = {draft.task: str(number // 20) for number, draft in enumerate(drafts(60))}
+    put = []
+    for begins, most in ((0, 500), (20, 8)):
+        with Ledger(tmp_path / f"{begins}.sqlite") as ledger:
+            strategy = Counting()
+            grown(ledger, Answering(most=most), strategy, drafts(60)[begins:], part_of=lambda draft: parts[draft.task])
+        put.append([question for question in sorted(strategy.put) if parts[question[0].split()[0]] != "0"])
+        assert all(len({parts[one.split()[0]] for one in question}) == 1 for question in strategy.put)
+    assert put[0] == put[1]
+
+
 def test_a_shared_question_is_put_while_nothing_is_under_way(ledger):
     class Hasty:
         needs_rewards, by_step = False, True

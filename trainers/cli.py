@@ -28,7 +28,7 @@ from pipeline.cli_progress import progress_on
 from pipeline.cli_store import settings_of
 from pipeline.errors import BadConfig, BranchpointError
 from pipeline.report import Report
-from pipeline.settings import Settings, quiet_engines
+from pipeline.settings import Settings, heed_interrupts, quiet_engines
 from pipeline.stages.token_rewards import TokenRewardConfig
 from pipeline.stages.work import Work, make_work
 from trainers.offline.compare import OfflineConfig, compare_methods
@@ -94,7 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"branchpoint-train: {show.plain(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("branchpoint-train: interrupted", file=sys.stderr)
+        print(
+            "branchpoint-train: interrupted; what is recorded is kept, the same command goes on from there",
+            file=sys.stderr,
+        )
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -126,6 +129,7 @@ def _run(arguments: list[str]) -> None:
     options = read_options(parser, arguments, command=commands.get(named))
     if named is None:
         raise BadConfig("no command is given", remedy="see branchpoint-train --help")
+    heed_interrupts()
     quiet_engines()
     if named == "tiny":
         from trainers.tiny.train import TinyConfig, train

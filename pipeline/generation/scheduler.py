@@ -29,8 +29,9 @@ ORDERS = ("first", "longest")
 done early; once all are begun, the least advanced goes first, so that all end together. longest: first the trees whose
 answers were the longest so far, which ends sooner where lengths are alike within a task."""
 TOGETHER = 16
-"""Trees, begun one after another, whose shared questions are put at once: when none of them has anything under way. So
-it follows from the answers which questions stand together, and a reply that depends on that is the same every time."""
+"""Trees of one part, begun one after another, whose shared questions are put at once: when none of them has anything
+under way. So it follows from the answers which questions stand together, and a reply that depends on that is the same
+every time."""
 _DOUBT = 2
 """Answers of mean length that a tree is taken to have had before its first."""
 
@@ -47,6 +48,7 @@ class _Tree:
     """A tree under way.
 
     number:  in the order they were begun.
+    group:   of the trees whose shared questions are put at once.
     growing: None once the strategy has said its last.
     shared:  the question that waits for those of other trees.
     asks:    that are ready; sent: how many were.
@@ -55,6 +57,7 @@ class _Tree:
     """
 
     number: int
+    group: int
     draft: Draft
     growing: Growing | None
     shared: Shared | None = None
@@ -74,6 +77,8 @@ class Scheduler:
     reward_of: the verdict on a piece as the end of an attempt; None where it has none. Asked only where the strategy
         needs rewards, of pieces of kind `step`.
     on_request: told of every request, and the task it was made for.
+    part_of:   what a tree is made again with, if at all: no shared question is put with those of another part. The
+        trees of a part are begun one after another.
     stopped:   why the run ended before all trees were done; empty where it did not.
     """
 
@@ -81,6 +86,7 @@ class Scheduler:
     strategy: Strategy
     reward_of: Callable[[Draft, int], float | None] = lambda draft, piece: None
     on_request: Callable[[str, Request], None] = lambda task, request: None
+    part_of: Callable[[Draft], str] = lambda draft: ""
     order: str = "first"
     caps: Caps = NO_CAPS
     ready: int = READY
@@ -93,6 +99,9 @@ class Scheduler:
     _growing: Counter[int] = field(default_factory=Counter)
     _done: list[Grown] = field(default_factory=list)
     _begun: int = 0
+    _part: str = ""
+    _group: int = 0
+    _grouped: int = 0
     _all_begun: bool = False
     _answered: int = 0
     _tokens: int = 0
@@ -161,17 +170,21 @@ class Scheduler:
         return None
 
     def _begin(self, draft: Draft) -> None:
-        tree = _Tree(self._begun, draft, self.strategy.grow(draft))
+        part = self.part_of(draft)
+        if part != self._part or self._grouped == TOGETHER:
+            self._part, self._group, self._grouped = part, self._group + 1, 0
+        tree = _Tree(self._begun, self._group, draft, self.strategy.grow(draft))
         self._begun += 1
-        self._growing[tree.number // TOGETHER] += 1
+        self._grouped += 1
+        self._growing[tree.group] += 1
         self._go_on(tree, None)
 
     def _reply_to_shared(self) -> None:
         """Reply to the shared questions of trees all of which wait for that, or are done."""
-        for place, trees in list(self._sharing.items()):
-            all_begun = self._all_begun or self._begun >= (place + 1) * TOGETHER
-            if all_begun and len(trees) == self._growing[place]:
-                del self._sharing[place]
+        for group, trees in list(self._sharing.items()):
+            all_begun = self._all_begun or group < self._group or self._grouped == TOGETHER
+            if all_begun and len(trees) == self._growing[group]:
+                del self._sharing[group]
                 trees.sort(key=lambda tree: tree.number)
                 replies = trees[0].shared.reply([tree.shared.question for tree in trees])
                 for tree, reply in zip(trees, replies, strict=True):
@@ -188,7 +201,7 @@ class Scheduler:
                 tree.growing = None
         if isinstance(asks, Shared):
             tree.shared = asks
-            self._sharing[tree.number // TOGETHER].append(tree)
+            self._sharing[tree.group].append(tree)
             asks = ()
         tree.asks += asks
         tree.under_way += len(asks)
@@ -199,7 +212,7 @@ class Scheduler:
         if tree.growing is not None:
             said = "puts a shared question while something" if tree.shared else "waits, and nothing"
             raise RuntimeError(f"the strategy of tree {tree.draft.tree} {said} is under way")
-        self._growing[tree.number // TOGETHER] -= 1
+        self._growing[tree.group] -= 1
         self._done.append(Grown(tree.draft, tree.failed))
 
     def _foremost(self) -> _Tree:

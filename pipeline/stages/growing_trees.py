@@ -65,6 +65,7 @@ class Making:
             self.strategy,
             reward_of=self._reward_of,
             on_request=self._on_request,
+            part_of=lambda draft: self._open[draft.task].growth.shard,
             order=self.order,
             caps=self.caps,
         )

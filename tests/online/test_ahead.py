@@ -6,6 +6,7 @@ import json
 import logging
 import operator
 import os
+import signal
 import time
 from functools import partial
 
@@ -76,6 +77,12 @@ def test_what_failed_beside_is_said_and_harms_nothing(caplog):
     with caplog.at_level(logging.WARNING), beside(partial(operator.truediv, 1, 0), of="round r9"):
         pass
     assert "round r9 was not sampled ahead" in caplog.text
+
+
+def test_an_interrupt_is_left_to_whoever_asked(caplog):
+    with caplog.at_level(logging.WARNING), beside(partial(signal.raise_signal, signal.SIGINT), of="round r9"):
+        pass
+    assert not caplog.text
 
 
 def test_nothing_is_left_running_where_the_block_fails():

@@ -10,12 +10,14 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 
-from pipeline.errors import BadConfig
+from pipeline.errors import BadConfig, BranchpointError
 from pipeline.settings import only_gpu
 
 LOG = logging.getLogger(__name__)
@@ -39,7 +41,7 @@ def spare_device(engine: str) -> int | None:
 
 @contextlib.contextmanager
 def beside(work: Callable[[], object], *, of: str, device: int | None = None) -> Iterator[None]:
-    """Run something in another process meanwhile, and wait for it; stop it where the block fails.
+    """Run something in another process meanwhile, and wait for it; stop it where the block fails or is interrupted.
 
     Args:
         work: what is run; it and what it holds can be pickled. What it prints goes to stderr.
@@ -47,7 +49,12 @@ def beside(work: Callable[[], object], *, of: str, device: int | None = None) ->
         of: what it is, for the log line that says it failed.
     """
     process = multiprocessing.get_context("spawn").Process(target=_run, args=(work, device), daemon=True)
-    process.start()
+    resource_tracker.ensure_running()  # which unblocks the signal when it is begun
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which the process inherits
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     try:
         yield
         process.join()
@@ -65,4 +72,7 @@ def _run(work: Callable[[], object], device: int | None) -> None:
     parent = multiprocessing.parent_process()
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     with contextlib.redirect_stdout(sys.stderr):
-        work()
+        try:
+            work()
+        except BranchpointError as error:
+            sys.exit(str(error))

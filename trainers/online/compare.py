@@ -34,8 +34,9 @@ POINTS = 11
 @dataclass(frozen=True, slots=True)
 class CompareConfig:
     """recipes: names or files. seeds: runs of each. first_seed: the others count up from it. tokens: decoded that each
-    run ends after. rounds: at most. changes: JSON object of fields that all recipes shall have otherwise. out: folder
-    of the table and the picture.
+    run ends after. rounds: at most. changes: JSON object of fields that all recipes shall have otherwise. unanswered:
+    share of a stage's requests that a round goes on without where the engine lost them and loses them again; they are
+    not asked later. out: folder of the table and the picture.
     """
 
     recipes: tuple[str, ...] = ("grpo", "rloo")
@@ -44,6 +45,7 @@ class CompareConfig:
     tokens: int = 200_000
     rounds: int = 50
     changes: str = ""
+    unanswered: float = 0.0
     out: str = "comparison"
 
 
@@ -82,7 +84,8 @@ def compare_recipes(work: Work, config: CompareConfig = CompareConfig()) -> Repo
     for seed in range(config.first_seed, config.first_seed + config.seeds):  # so that at any time all compare alike
         for name, recipe in zip(names, config.recipes, strict=True):
             first = replace(work, round=f"{name}-s{seed}-{work.round}")
-            asked = OnlineConfig(recipe, rounds=config.rounds, tokens=config.tokens, seed=seed, changes=config.changes)
+            alike = {field: getattr(config, field) for field in ("rounds", "tokens", "changes", "unanswered")}
+            asked = OnlineConfig(recipe, seed=seed, **alike)
             done = int(train_online(first, asked).numbers["rounds"])
             warmed = bool(load_recipe(recipe, changes=config.changes).start)
             curves[name, seed] = read_curve(first, done, warmed=warmed)

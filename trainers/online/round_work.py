@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,8 +14,10 @@ import polars as pl
 from pipeline.errors import BadConfig
 from pipeline.generation.engine import Request, Sampling
 from pipeline.generation.sampler import Sampler
-from pipeline.stages.work import Work
+from pipeline.report import Report
+from pipeline.stages.work import MISSED, Work, check_answered, let_stand
 
+LOG = logging.getLogger(__name__)
 DRAWS = 1 << 20
 """Samples of a prompt that belong to one seed."""
 ROUND_DRAWS = 1 << 10
@@ -36,14 +39,15 @@ class SeededSampler(Sampler):
 @dataclass(frozen=True, slots=True)
 class RoundWork(Work):
     """chosen: training shards of the round; none: all. held: held-out shards evaluated; 0: all. first_sample: number of
-    the first sample of a prompt."""
+    the first sample of a prompt. unanswered: share of a stage's requests that the round goes on without."""
 
     chosen: tuple[str, ...] = ()
     held: int = 0
     first_sample: int = 0
+    unanswered: float = 0.0
 
-    def shards(self, split: str = "train") -> dict[str, pl.DataFrame]:
-        found = Work.shards(self, split)
+    def shards(self, split: str = "train", **options: Any) -> dict[str, pl.DataFrame]:
+        found = Work.shards(self, split, **options)
         if split == "train":
             return {name: tasks for name, tasks in found.items() if not self.chosen or name in self.chosen}
         return dict(list(found.items())[: self.held or None])
@@ -54,6 +58,20 @@ class RoundWork(Work):
             yield SeededSampler(
                 **{one.name: getattr(plain, one.name) for one in fields(Sampler)}, first=self.first_sample
             )
+
+
+def settle(work: RoundWork, made: Iterable[Report]) -> None:
+    """Go on from what stages made, for good: what they lack is not asked again, since a policy cannot take it later.
+
+    Raises:
+        BadModel: they lack more answers that may yet come than the round goes on without.
+    """
+    made = list(made)
+    check_answered(made, most=work.unanswered, otherwise="; or give the share to go on without as --unanswered")
+    for report in made:
+        if report.numbers.get(MISSED):
+            LOG.warning("round %s goes on without %d answers of %s", work.round, report.numbers[MISSED], report.stage)
+            let_stand(work, report.stage)
 
 
 def check_draws(seed: int, *, rounds: int) -> None:

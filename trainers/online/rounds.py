@@ -18,7 +18,7 @@ from zlib import crc32
 import polars as pl
 
 from pipeline.credit import METHODS, labelled
-from pipeline.errors import check_counts
+from pipeline.errors import BadConfig, check_counts
 from pipeline.generation.engines import engine_kind
 from pipeline.generation.policies import find_policy
 from pipeline.judges import JUDGES
@@ -32,7 +32,7 @@ from pipeline.stages.rl_samples import RlSampleConfig, write_rl_samples
 from pipeline.stages.step_labels import StepLabelConfig, write_step_labels
 from pipeline.stages.tasks import write_tasks
 from pipeline.stages.verdicts import write_verdicts
-from pipeline.stages.work import Shards, Work, check_answered, inputs
+from pipeline.stages.work import Shards, Work, inputs
 from pipeline.store.write import disk_errors
 from schemas import Evals
 from schemas.base import column_types
@@ -41,7 +41,7 @@ from trainers.online.implicit import LEARNT
 from trainers.online.judging import check_played, judges_of
 from trainers.online.learners import implicit_model, write_process_labels, write_scores
 from trainers.online.recipe import OnlineRecipe, load_recipe
-from trainers.online.round_work import check_draws
+from trainers.online.round_work import check_draws, settle
 from trainers.online.run import VERSION, Run, begin
 from trainers.online.sampling import sample
 from trainers.online.updates import update_implicit, update_round
@@ -77,7 +77,8 @@ _REPORTED = (
 class OnlineConfig:
     """recipe: name, or a TOML file. rounds: at most. tokens: decoded by sampling, warming up too, after which no round
     begins; 0: no end. seed: of shards, draws and order. method: credit method in place of the recipe's. changes: JSON
-    object of fields of the recipe that shall be otherwise, such as {"group": 16}.
+    object of fields of the recipe that shall be otherwise, such as {"group": 16}. unanswered: share of a stage's
+    requests that a round goes on without where the engine lost them and loses them again; they are not asked later.
     """
 
     recipe: str = "grpo"
@@ -86,6 +87,7 @@ class OnlineConfig:
     tokens: int = 0
     seed: int = 0
     changes: str = ""
+    unanswered: float = 0.0
 
 
 def train_online(work: Work, config: OnlineConfig = OnlineConfig()) -> Report:
@@ -98,6 +100,8 @@ def train_online(work: Work, config: OnlineConfig = OnlineConfig()) -> Report:
     """
     check_counts(config, rounds=1, tokens=0, seed=0)
     check_draws(config.seed, rounds=config.rounds)
+    if not 0 <= config.unanswered < 1:
+        raise BadConfig(f"unanswered is {config.unanswered}", remedy="give a share, 0 or more and below 1")
     started, recipe = time.monotonic(), load_recipe(config.recipe, changes=config.changes)
     if config.method:
         every = recipe.prm_every if labelled(METHODS[config.method]) else 0
@@ -109,7 +113,7 @@ def train_online(work: Work, config: OnlineConfig = OnlineConfig()) -> Report:
     write_tasks(work)
     names = round_names(work.round, config.rounds)
     folder = work.settings.policies / f".{policy_name(work, STAGE)}.run"
-    run = Run(work, recipe, config.seed, names, folder)
+    run = Run(work, recipe, config.seed, names, folder, config.unanswered)
     begin(run)
     run, spent = _warmed(run)
     _evaluate(run.at(0), recipe)
@@ -185,10 +189,10 @@ def credit_round(run: Run, number: int) -> str:
         The stage whose rows of `rl_samples` are trained on.
 
     Raises:
-        BadModel: answers are lacking that another run may bring. A round that was trained on cannot take them.
+        BadModel: see `settle`.
     """
     work, recipe, rounds = run.at(number), run.recipe, run.names[: number + 1]
-    check_answered(sample(run, number))
+    settle(work, sample(run, number))
     write_verdicts(work)
     if recipe.prm or recipe.prm_every:
         write_process_labels(work, recipe, rounds, seed=run.seed)
@@ -200,7 +204,7 @@ def credit_round(run: Run, number: int) -> str:
     first = run.work.policy_name
     if asked := judges_of(recipe.method, recipe.labeller):
         judging = replace(work, policy_name=recipe.judge or first)
-        check_answered(write_judgements(judging, JudgeConfig(asked, per_task=0)))
+        settle(judging, write_judgements(judging, JudgeConfig(asked, per_task=0)))
     write_scores(work, recipe, first=first, implicit=implicit_model(work, rounds, first=first), seed=run.seed)
     write_credit(work, CreditConfig((recipe.method,), recipe.params_at(number), recipe.labeller))
     write_rl_samples(work, RlSampleConfig(recipe.method, recipe.shared))

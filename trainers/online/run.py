@@ -21,13 +21,15 @@ VERSION = "1"
 
 
 class Run(NamedTuple):
-    """What all rounds of a run share. folder: beside the policies, of the optimiser's states."""
+    """What all rounds of a run share. folder: beside the policies, of the optimiser's states. unanswered: see
+    `RoundWork`."""
 
     work: Work
     recipe: OnlineRecipe
     seed: int
     names: list[str]
     folder: Path
+    unanswered: float = 0.0
 
     def at(self, number: int) -> RoundWork:
         """The surroundings of a round, with the policy that it samples from: the one that its update begins from, or
@@ -41,7 +43,8 @@ class Run(NamedTuple):
         said = {one.name: getattr(self.work, one.name) for one in fields(Work)}
         said |= {"round": round, "policy_name": policy}
         first = first_draw(self.seed, round=number)
-        return RoundWork(**said, chosen=names, held=self.recipe.eval_shards, first_sample=first)
+        own = {"chosen": names, "held": self.recipe.eval_shards, "first_sample": first, "unanswered": self.unanswered}
+        return RoundWork(**said, **own)
 
     def made(self, number: int) -> str:
         """Name of the policy that a round makes; below 0: of the one that the first round samples from."""

@@ -14,11 +14,12 @@ from pipeline.stages.interventions import InterventionConfig, write_intervention
 from pipeline.stages.patches import write_patches
 from pipeline.stages.rollouts import RolloutConfig, write_rollouts
 from pipeline.stages.verdicts import write_verdicts
-from pipeline.stages.work import Shards, Work, check_answered, inputs
+from pipeline.stages.work import Shards, Work, inputs
 from schemas import Evals
 from schemas.base import column_types
 from trainers.online.learners import make_room
 from trainers.online.recipe import WarmUp
+from trainers.online.round_work import RoundWork, settle
 from trainers.online.watch import STAGE, decoded_tokens, figure_rows
 from trainers.stages import policy_name, train_int_policy
 
@@ -40,7 +41,7 @@ def begun_from(work: Work) -> str:
     return policy_name(replace(work, round=warm_round(work.round)), METHOD)
 
 
-def warm_up(work: Work, asked: WarmUp) -> None:
+def warm_up(work: RoundWork, asked: WarmUp) -> None:
     """Make the policy that the rounds begin from; each part is left alone where it is current.
 
     Args:
@@ -49,13 +50,13 @@ def warm_up(work: Work, asked: WarmUp) -> None:
 
     Raises:
         BadConfig, BadInput: no intervention helped, so there is nothing to train on.
-        BadModel: answers are lacking that another run may bring.
+        BadModel: see `settle`.
 
     Source: InT (Yang et al., 2026).
     """
     started = time.monotonic()
     interventions = InterventionConfig(asked.interventions, continuations=asked.continuations)
-    check_answered([write_rollouts(work, RolloutConfig(group=asked.group)), write_interventions(work, interventions)])
+    settle(work, [write_rollouts(work, RolloutConfig(group=asked.group)), write_interventions(work, interventions)])
     write_verdicts(work)
     write_patches(work)
     make_room()
