@@ -108,7 +108,8 @@ def group_edges(
     """Row offsets at which groups end: at task borders, within the limits where a task allows.
 
     Of the borders in the second half of what fits, that of the task with the least hash: when tasks come or go,
-    the groups some way on end where they did, and have the bytes they had.
+    the groups some way on end where they did, and have the bytes they had. Where that half has no two to choose from,
+    of all that fit.
 
     Args:
         last: whether these are all the rows there will be; if not, what does not yet fill a group is left.
@@ -127,12 +128,14 @@ def group_edges(
             if last:
                 edges.append(count)
             break
-        least, most = np.searchsorted(borders, [start + (full - start) // 2, full], side="right").tolist()
+        first, least, most = np.searchsorted(borders, [start, start + (full - start) // 2, full], side="right").tolist()
+        if most - least < 2:
+            least = first
         if least < most:
             tasks = task.take(borders[least:most] - 1).to_pylist()
             at = least + min(range(most - least), key=lambda index: blake2b(tasks[index].encode()).digest())
         else:
-            at = max(most - 1, int(np.searchsorted(borders, start, side="right")))
+            at = first
         if borders[at] == count and not last:
             break
         start = int(borders[at])
@@ -192,7 +195,8 @@ class ParquetPart:
         self._schema = schema
         self._digest = RowDigest(schema)
         self._rows, self._first, self._last = 0, None, None
-        self._held = schema.empty_table()
+        self._held: list[pa.Table] = []
+        self._held_rows, self._held_bytes = 0, 0
         self._writer = pq.ParquetWriter(
             path, schema, compression="zstd", compression_level=3, write_page_index=True, **_encoding(schema)
         )
@@ -215,8 +219,9 @@ class ParquetPart:
             self._first, self._last = first if self._first is None else self._first, last
         self._digest.add(rows)
         self._rows += rows.num_rows
-        self._held = pa.concat_tables([self._held, rows])
-        self._write(last=False)
+        self._hold(rows)
+        if self._held_rows > ROW_GROUP_ROWS or self._held_bytes > ROW_GROUP_BYTES:
+            self._write(last=False)
 
     def finish(self, inputs: dict[str, str]) -> Written:
         """Write what is left and what the file says of itself, and seal it."""
@@ -243,13 +248,21 @@ class ParquetPart:
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
 
+    def _hold(self, rows: pa.Table) -> None:
+        self._held.append(rows)
+        self._held_rows += rows.num_rows
+        self._held_bytes += int(row_bytes(rows).sum())
+
     def _write(self, *, last: bool) -> None:
-        start = 0
-        for end in group_edges(self._held, last=last):
-            group = self._held.slice(start, end - start).combine_chunks()
-            self._writer.write_table(group, row_group_size=max(1, end - start))
+        """Write what fills groups, or all, and hold the rest."""
+        held, start = pa.concat_tables([self._schema.empty_table(), *self._held]), 0
+        for end in group_edges(held, last=last):
+            self._writer.write_table(
+                held.slice(start, end - start).combine_chunks(), row_group_size=max(1, end - start)
+            )
             start = end
-        self._held = self._held.slice(start)
+        self._held, self._held_rows, self._held_bytes = [], 0, 0
+        self._hold(held.slice(start))
 
 
 def write_parquet(path: Path, table: str, rows: pa.Table, *, inputs: dict[str, str]) -> Written:
