@@ -266,7 +266,7 @@ def _reader(name: str, hint: Any) -> _Reader:
     if get_origin(hint) is tuple:
         return _reader(name, get_args(hint)[0])._replace(many=True)
     if get_origin(hint) is Literal:
-        return _Reader(str, words=words or get_args(hint))
+        return _Reader(str, words=get_args(hint))
     return _Reader(hint, words=words)
 
 

@@ -23,7 +23,7 @@ from pipeline.errors import BadConfig
 from pipeline.exchange.commands import EXPORT, IMPORT, run_export, run_import
 from pipeline.lineage.datasets import DATASETS
 from pipeline.publish.commands import PUBLISH, VERIFY, run_publish, run_verify
-from pipeline.settings import Settings
+from pipeline.settings import Settings, heed_interrupts
 from pipeline.view.command import VIEW, run_view
 
 if TYPE_CHECKING:
@@ -218,6 +218,7 @@ def _serve(options: argparse.Namespace) -> None:
     if not 0 <= options.port <= LAST_PORT:
         raise BadConfig(f"there is no port {options.port}", remedy=f"give one from 0, any that is free, to {LAST_PORT}")
     policy = find_policy(options.policy, policies=Settings.from_environment().policies)
+    heed_interrupts()
     print(f"loading {policy.name}; about a minute on a CPU", file=sys.stderr, flush=True)
     serve(policy, port=options.port, host=options.host)
 

@@ -11,7 +11,7 @@ class Scores(Table):
     task = dy.String(description="Task the tree grew from.")
     tree = dy.String(primary_key=True, description="Tree of the node.")
     node = dy.Int32(primary_key=True, min=0, description="Number in the tree.")
-    name = dy.String(primary_key=True, description="What is said: key of pipeline.credit.inputs.INPUTS.")
+    name = dy.String(primary_key=True, description="What is said: key of pipeline.credit.inputs.INPUTS, or pruned.")
     value = dy.Float64(nullable=True, description="A number for the node. Null: none is said of it.")
     token_values = dy.List(
         dy.Float32(nullable=True), nullable=True, description="A number a token, as long as token_ids. Null: none."

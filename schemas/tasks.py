@@ -15,7 +15,7 @@ class Tasks(Table):
     split = dy.String(regex=one_of(SPLITS), description="train or held_out; all that grows from a task stays there.")
     question = dy.String(description="The user's message.")
     messages = dy.String(
-        nullable=True, description="Messages before the question, JSON list of role and content. Null: none."
+        nullable=True, description="Messages before the question, JSON list as OpenAI has them. Null: none."
     )
     tools = dy.String(nullable=True, description="Tools offered, JSON list of their schemas. Null: none.")
     answer = dy.String(description="Reference answer the verifier compares with.")

@@ -105,8 +105,10 @@ def scripted(folder: Path, pupil: Pupil, *, kind: type[ScriptedEngine] = Scripte
             lambda policy: kind(pupil, fingerprint=engines.engine_fingerprint("scripted", policy)),
         )
         engines.close_engines()
-        yield make_work(settings, suite="three", round="r0", engine="scripted")
-        engines.close_engines()
+        try:
+            yield make_work(settings, suite="three", round="r0", engine="scripted")
+        finally:
+            engines.close_engines()
 
 
 def changed(work: Work, **options: str) -> Work:

@@ -1,4 +1,4 @@
-"""Strategies that grow trees from cut points, forks, budgets, prefixes and searches, and the merging of prefixes."""
+"""Strategies that grow trees from cut points, forks, budgets and prefixes, and the merging of prefixes."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +25,6 @@ from pipeline.trees.growth.guided import Guided, Paths, likelihood
 from pipeline.trees.growth.p2t import P2t
 from pipeline.trees.growth.pppo import Pppo
 from pipeline.trees.growth.spo_chain import SpoChain
-from pipeline.trees.growth.treeps_rag import TreepsRag
 from pipeline.trees.lay_out import lay_out
 from pipeline.trees.merging import merge_prefixes, token_counts
 from pipeline.trees.prefixes import Prefixes, common_tokens
@@ -120,20 +119,12 @@ def nodes_of(draft: Draft, strategy: Strategy) -> pl.DataFrame:
     return Nodes.validate(nodes_frame([tree]))
 
 
-def documents_of(draft: Draft, piece: int) -> frozenset[str] | None:
-    """A step that does not end is a search for the letters of its first two tokens."""
-    one = draft.pieces[piece]
-    return frozenset(decode(one.token_ids[:2])) if one.cut_short else None
-
-
-SEARCH = TreepsRag(documents_of, 1.0, lambda draft, piece: encode("gh"), width=3, step=4, force="#")
 STRATEGIES = {
     "spo_chain": SpoChain(group=4, continuations=3, cutpoint_interval=3),
     "entropy": Forks(group=4, top=3),
     "disagreement": Forks("disagreement", group=8, top=4, cache_block=2),
     "brpo": Brpo((4, 8, 16), traces=3, summaries=2, summary_tokens=5, end_marker="b\n", cut="..", header="#"),
     "pppo": Pppo(group=4, continuations=3, eta=0.3),
-    "treeps_rag": SEARCH,
     "guided": Guided(beam=3, branching=2, segment=6),
 }
 every_strategy = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
@@ -373,44 +364,6 @@ def test_guided_without_a_model_keeps_what_is_likely():
     assert found == pytest.approx([-2, -7 / 4, -2])
 
 
-def test_searches_alike_do_not_both_go_on(grow):
-    draft, _ = grow(SEARCH, Shuffled(seed=1), max_tokens=40)
-    below: dict[Spot, list[int]] = {}
-    for number, piece in enumerate(draft.pieces):
-        if piece.logprobs is not None:
-            below.setdefault(piece.at, []).append(number)
-    going_on = {piece.at.piece for piece in draft.pieces if piece.at and piece.at.piece}
-    dropped = 0
-    for siblings in below.values():
-        kept = [documents_of(draft, number) for number in siblings if number in going_on and len(siblings) > 1]
-        assert len(set(kept)) == len(kept)
-        dropped += sum(draft.pieces[number].finish is None for number in siblings)
-    assert dropped, "what does not go on is no end"
-    frame = nodes_of(draft, SEARCH)
-    found = frame.filter(~pl.col("sampled") & (pl.col("node") > 0))
-    assert set(found["text"]) == {"gh", "#", "gh#"} & set(found["text"])
-    assert frame["context"].unique().to_list() == [0]
-
-
-@pytest.mark.parametrize("width", [1, 2, 5])
-def test_searches_are_shared_out(width, grow):
-    strategy = TreepsRag(lambda draft, piece: None, 0.5, candidates=3, width=width, depth=3, step=2)
-    engine = Shuffled(lambda request: [1, 2] * 20)
-    draft, _ = grow(strategy, engine)
-    open_ = [Counter(ask.prompt.size for ask in engine.seen)[3 + 2 * level] for level in range(3)]
-    assert open_ == [3, 3 * min(width, 3), min(width, 9 if width > 3 else 3 * width)]
-    grown = Counter(piece.at.piece for piece in draft.pieces[1:] if draft.length(piece.at) == 7)
-    parents = Counter(draft.pieces[number].at.piece for number in grown)
-    assert len(parents) == min(width, 3), "every parent has its share"
-    assert max(parents.values()) - min(parents.values()) <= 1
-
-
-def test_the_only_search_goes_on(grow):
-    strategy = TreepsRag(lambda draft, piece: frozenset("a"), 0.1, candidates=4, depth=4, step=2)
-    draft, _ = grow(strategy, Shuffled(lambda request: [1, 2] * 20))
-    assert len([piece for piece in draft.pieces if piece.origin == "sample"]) == 4 + 4 + 4 + 1
-
-
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -420,7 +373,6 @@ def test_the_only_search_goes_on(grow):
         (lambda: Forks(cache_block=0), "forks cache_block is 0"),
         (lambda: Brpo((4, 4)), "do not rise"),
         (lambda: Pppo(eta=1.5), "no share"),
-        (lambda: TreepsRag(documents_of, 0.0), "no overlap"),
     ],
 )
 def test_what_cannot_be_is_refused(make, said):

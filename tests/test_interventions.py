@@ -84,12 +84,13 @@ def test_params():
         InterventionParams("everything")
 
 
-def test_the_most_accurate_then_the_earliest():
-    def variant(leaf, successes, dropped=None):
-        named = {"kind": "intervention", "source_leaf": leaf, "dropped": dropped}
+def test_the_most_accurate_then_the_earliest_of_different_edits():
+    def variant(leaf, successes, dropped=None, *, node=None):
+        named = {"kind": "intervention", "source_leaf": leaf, "dropped": dropped, "first_node": node or 100 + leaf}
         return named | {"with_count": 4, "with_successes": successes}
 
     found = [variant(9, 2), variant(5, 3), variant(3, 3), variant(1, 4, EMPTY), variant(2, 0, NO_SUCCESS)]
+    found += [variant(4, 3, node=103), variant(8, 1, node=105)]
     best = best_interventions(found, most=3, clone="prefix+intervention")
     assert [one["source_leaf"] for one in best] == [3, 5, 9]
     assert len(best_interventions(found, most=9, clone="no_filter")) == 4

@@ -13,7 +13,7 @@ from pipeline.builders.malt import ROLES
 from pipeline.cli import main
 from pipeline.errors import BadConfig, BadInput, BadTable
 from pipeline.labels.intervention import intervention
-from pipeline.stages.intervene import InterveneConfig, write_interventions_by_hand
+from pipeline.stages.intervene import InterveneConfig, attempts_through, write_interventions_by_hand
 from pipeline.stages.interventions import InterventionConfig, write_interventions
 from pipeline.stages.pairs import write_pairs
 from pipeline.stages.patches import PatchConfig, write_patches
@@ -165,7 +165,7 @@ class TestRegenerations:
     def test_a_verdict_that_cannot_be_read(self, tmp_path, said: str):
         with scripted(tmp_path, Cast(said={"judge": lambda usual: said})) as work:
             vary(work)
-            assert {row["dropped"] for row in variants(work, "regeneration")} == {"no verdict came"}
+            assert {row["dropped"] for row in variants(work, "regeneration")} == {"no verdict can be read"}
 
     def test_a_revision_is_a_draw_of_its_own(self, work: Work, cast: Cast):
         seen = {request.key: request.sample for request in cast.requests}
@@ -268,10 +268,9 @@ class TestByHand:
         write_interventions_by_hand(work, first)
         assert read(work, "nodes", "intervene").is_empty()
         write_interventions_by_hand(work, replace(first, continuations=5))
-        rows = read(work, "variants", "intervene").sort("variant")
-        assert rows["with_count"].to_list() == rows["without_count"].to_list() == [3, 5]
-        assert rows["first_node"].n_unique() == 1
-        begun = read(work, "nodes", "intervene").filter(pl.col("parent").is_in([first.node, rows["first_node"][0]]))
+        (row,) = read(work, "variants", "intervene").to_dicts()  # the same edit
+        assert (row["with_count"], row["without_count"]) == (5, 5)
+        begun = read(work, "nodes", "intervene").filter(pl.col("parent").is_in([first.node, row["first_node"]]))
         assert begun.height == 2 + 2
 
     def test_each_edit_is_drawn_as_it_was_asked_for(self, work: Work, cast: Cast, tmp_path):
@@ -297,7 +296,7 @@ class TestByHand:
         tree, leaf = right
         for config in (
             replace(first, text="1 + 1 = 90"),
-            InterveneConfig(tree.tree, tree.path(leaf)[2], first.text, continuations=1),
+            InterveneConfig(tree.tree, tree.path(leaf)[2], first.text.replace("=", "+ 0 ="), continuations=1),
         ):
             write_interventions_by_hand(work, config)
         rows = read(work, "variants", "intervene")
@@ -305,6 +304,26 @@ class TestByHand:
         write_verdicts(work)
         write_patches(work, PatchConfig(per_task=9))
         assert not set(read(work, "patches")["row"]) & set(rows["variant"])
+
+    def test_whose_step_is_edited(self):
+        """The step 1 is shared; 3 is not judged, 4 is right, 5 and 6 failed."""
+        tree = Tree("t", "t@r0")
+        for parent, finish in (
+            (None, None),
+            (0, None),
+            (0, "stop"),
+            (1, "stop"),
+            (1, "stop"),
+            (1, "stop"),
+            (1, "stop"),
+        ):
+            kind = "prompt" if parent is None else "step"
+            row = {"node": len(tree), "parent": parent, "context": 0, "kind": kind, "finish": finish}
+            tree.known[row["node"]] = row
+        outcome = {("t@r0", 4): 1.0, ("t@r0", 5): 0.0, ("t@r0", 6): 0.0}
+        found = attempts_through(tree, outcome, episodes=False)
+        assert {step: attempt.leaf for step, attempt in found.items()} == {1: 5, 2: 2, 3: 3, 4: 4, 5: 5, 6: 6}
+        assert attempts_through(tree, {}, episodes=False)[1].leaf == 3
 
     def test_edits_of_nodes_that_were_replaced(self, work: Work, tmp_path):
         """Their numbers mean other steps: they are laid again when they are given again, and forgotten else."""
@@ -338,6 +357,7 @@ class TestByHand:
             ({"node": 10**6}, "is no step of an attempt"),
             ({"tree": "none@r0"}, "has no tree 'none@r0'"),
             ({"file": "edits.jsonl"}, "one of tree and file"),
+            ({"tree": "", "anew": True}, "one of tree and file"),
         ],
     )
     def test_what_cannot_be_put_in(self, work: Work, changes, message):
@@ -362,6 +382,18 @@ class TestByHand:
         config = InterveneConfig(file=str(file), continuations=1)
         assert write_interventions_by_hand(work, config).numbers["edits"] == 2
         assert write_interventions_by_hand(work, config).fresh == 0
+
+    @pytest.mark.parametrize("anew", [False, True])
+    def test_an_empty_file(self, work: Work, tmp_path, anew: bool):
+        (tmp_path / "edits.jsonl").write_text("\n")
+        with pytest.raises(BadInput, match="has no edit"):
+            write_interventions_by_hand(work, InterveneConfig(file=str(tmp_path / "edits.jsonl"), anew=anew))
+
+    def test_the_step_that_stands_there(self, work: Work):
+        usual = self.mend(work)
+        stands = next(tree for tree in forest(work).values() if tree.tree == usual.tree)[usual.node]["text"]
+        with pytest.raises(BadConfig, match="is the step that it replaces"):
+            write_interventions_by_hand(work, replace(usual, text=f"{stands} "))
 
     @pytest.mark.parametrize(
         ("line", "why"),

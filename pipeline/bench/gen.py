@@ -13,7 +13,8 @@ import numpy as np
 
 from pipeline.bench.bounds import least_makespan, longest_path
 from pipeline.bench.forest import StoredForest
-from pipeline.bench.gen_drivers import Attempted, Drawn, Turns, by_level, in_batches, ours
+from pipeline.bench.gen_drivers import Attempted, Drawn, Turns, by_level, in_batches, ours, recorded
+from pipeline.bench.gen_searches import searched
 from pipeline.bench.metric import Metric, Params, ratio
 from pipeline.bench.simulated_engine import END_ID, Answers, Machine, SimulatedEngine
 from pipeline.generation.block_cache import BLOCK_TOKENS
@@ -22,7 +23,7 @@ from pipeline.generation.reuse import Answered, least_prefill, unique_tokens
 from pipeline.trees.draft import Draft, Reading, new_draft
 from pipeline.trees.growth import FROM_PROMPT, FROM_TREE
 from pipeline.trees.growth.forks import Forks
-from pipeline.trees.growth.treeps_rag import TreepsRag
+from pipeline.trees.growth.treeps_rag import SearchGrowth
 from pipeline.trees.segment import Step
 from pipeline.trees.strategy import Strategy
 
@@ -114,11 +115,11 @@ def measure(forest: StoredForest) -> Iterator[Metric]:
     yield _edges(seed)
 
 
-def strategies() -> dict[str, Strategy]:
+def strategies() -> dict[str, Strategy | SearchGrowth]:
     """Every strategy with what suits short answers, by what it is called in metrics."""
     begun = {name: strategy(**PARAMS.get(name, {})) for name, strategy in FROM_PROMPT.items()}
     after = {f"flat, {name}": Attempted(rule()) for name, rule in FROM_TREE.items()}
-    return {**begun, **after, "treeps_rag": TreepsRag(_documents_of, 1.0, step=STEP)}
+    return {**begun, **after, "treeps_rag": SearchGrowth(1.0)}
 
 
 def _edges(seed: int) -> Metric:
@@ -131,7 +132,9 @@ def _edges(seed: int) -> Metric:
     return ratio("gen.edge_prefill", moved, fallen, unit="x", params=params)
 
 
-def _draw(load: Load, way: str, seed: int, *, strategy: Strategy | None = None) -> tuple[SimulatedEngine, Drawn]:
+def _draw(
+    load: Load, way: str, seed: int, *, strategy: Strategy | SearchGrowth | None = None
+) -> tuple[SimulatedEngine, Drawn]:
     """Have the trees of a load drawn in one of the ways."""
     random = np.random.default_rng(seed)
     prompts = random.integers(END_ID + 1, 150_000, (load.trees, load.prompt), dtype=np.int32)
@@ -145,6 +148,9 @@ def _draw(load: Load, way: str, seed: int, *, strategy: Strategy | None = None) 
     if way == "chains in batches":
         return engine, in_batches(engine, load.branching, prompts, max_tokens=LONGEST, batch=load.slots)
     most = LONGEST if strategy is None else 4 * load.answer
+    if isinstance(strategy, SearchGrowth):
+        grow = partial(searched, growth=strategy, prompts=prompts, reading=READING, most=most)
+        return engine, recorded(engine, grow, by_step=False)
     drafts = (
         new_draft(f"{number}", f"{number}@bench", prompt, text="", max_tokens=most, reading=READING)
         for number, prompt in enumerate(prompts)
@@ -188,12 +194,6 @@ def _stretched(factors: dict[bytes, float], request: Request, token_ids: np.ndar
     found = np.resize(token_ids, max(1, round(len(token_ids) * factors[request.prompt[:4].tobytes()])))
     found[-1] = END_ID
     return found
-
-
-def _documents_of(draft: Draft, piece: int) -> frozenset[str] | None:
-    """A step that did not end is a search, which finds one document of eight."""
-    one = draft.pieces[piece]
-    return frozenset((str(one.token_ids[0] % 8),)) if one.cut_short else None
 
 
 def _spelt(token_ids: list[int]) -> str:

@@ -107,11 +107,19 @@ def ours(
     reward_of: Callable[[Draft, int], float | None] = lambda draft, piece: None,
 ) -> Drawn:
     """The scheduler over a new ledger."""
+
+    def grow(sampler: Sampler) -> Iterator[Draft]:
+        scheduler = Scheduler(sampler, strategy, reward_of=reward_of, order=order)
+        return (one.draft for one in scheduler.grow(iter(drafts)))
+
+    return recorded(engine, grow, by_step=strategy.by_step)
+
+
+def recorded(engine: Engine, grow: Callable[[Sampler], Iterable[Draft]], *, by_step: bool) -> Drawn:
+    """What came of growing drafts over a new ledger. by_step: as of a strategy."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="branchpoint-bench-") as folder, Ledger(Path(folder) / "ledger") as ledger:
-        sampler = Sampler(ledger, engine.name, engine.fingerprint, lambda: engine)
-        scheduler = Scheduler(sampler, strategy, reward_of=reward_of, order=order)
-        grown = [one.draft for one in scheduler.grow(iter(drafts))]
+        grown = list(grow(Sampler(ledger, engine.name, engine.fingerprint, lambda: engine)))
     seconds = time.perf_counter() - start
     asked: dict[str, Asked] = {}
     kept = 0
@@ -122,7 +130,7 @@ def ours(
                 waits = _waits(draft, piece)
                 asked.setdefault(done.key, Asked(done.key, waits, entry.prompt, done.token_ids, done.cached or 0))
         tree = Tree(draft.task, draft.tree)
-        lay_out(draft, tree, by_step=strategy.by_step)
+        lay_out(draft, tree, by_step=by_step)
         kept += sum(node["token_count"] for node in tree.nodes if node["sampled"])
     return Drawn(list(asked.values()), kept, seconds)
 

@@ -12,7 +12,7 @@ from pipeline.credit.capo import CapoParams, capo_credit
 from pipeline.credit.clip_delta import ClipDeltaParams, clip_delta_credit
 from pipeline.credit.columns import Method
 from pipeline.credit.curriculum_length import CurriculumLengthParams, curriculum_length_credit
-from pipeline.credit.epo import EpoParams, epo_credit
+from pipeline.credit.epo import EpoParams, epo_credit, epo_needs
 from pipeline.credit.gigpo import GigpoParams, gigpo_credit, gigpo_needs
 from pipeline.credit.groundedprm import GroundedprmParams, groundedprm_credit
 from pipeline.credit.group import GroupParams, group_credit
@@ -122,7 +122,12 @@ METHODS: dict[str, Method] = {
         matchtir_credit, origins=_ATTEMPTS, params=MatchtirParams, needs=("kind", "tool_calls", "reference_calls")
     ),
     "epo": Method(
-        epo_credit, origins=_ATTEMPTS, params=partial(EpoParams, score_divisor=1.0), needs=("kind", "key_turn")
+        epo_credit,
+        origins=_ATTEMPTS,
+        params=partial(EpoParams, score_divisor=1.0),
+        needs=epo_needs(EpoParams()),
+        needs_by=epo_needs,
+        judged_alike=("outcome",),
     ),
     "sotopia_rl": Method(
         sotopia_rl_credit,

@@ -168,6 +168,7 @@ class Method:
     version:  rises when the same input gives other numbers.
     across_tasks: whether, with some parameters, a node's numbers depend on nodes of other tasks.
     judged:   origins whose verdicts count; empty: all.
+    judged_alike: parameters that must be those with which a judge gave the scores that it needs, where he has them.
     agents:   words of `schemas.words.AGENTS`: below the task's own prompt it sees theirs too, at which a path goes on.
     """
 
@@ -180,6 +181,7 @@ class Method:
     judged: tuple[str, ...] = ()
     agents: tuple[str, ...] = ()
     needs_by: Callable[[Any], tuple[str, ...]] | None = None
+    judged_alike: tuple[str, ...] = ()
 
     def under(self, params: Any) -> Method:
         """The method with what it needs under these parameters."""

@@ -12,22 +12,32 @@ import numpy as np
 
 from pipeline.credit.columns import CreditColumns, Trees
 from pipeline.credit.ragged import last_places, row_sums, rows_of, suffix_sums
-from pipeline.credit.scored import one_of
-from pipeline.credit.spoken import lay_steps, spoken
+from pipeline.credit.scored import one_of, refuse
+from pipeline.credit.sotopia_rl import RANGES
+from pipeline.credit.spoken import chosen, lay_steps, spoken
+from pipeline.errors import check_words
+
+OUTCOMES = ("verdict", "goal")
 
 
 @dataclass(frozen=True, slots=True)
 class EpoParams:
     """Parameters of EPO.
 
+    outcome: word of OUTCOMES, an episode's score: its verdict, or, where nobody judges a dialogue, what the judge
+        `sotopia_rl` gave the speaker for its goal, a tenth of it.
     gamma: discount of a turn's process reward at the turn before it.
     score_divisor: brings the episode's score to the size of a key turn's 1; 10 for SOTOPIA, 1 for WebShop and ALFWorld.
     first_turn_is_key: the first turn counts as a key turn, as in some environments.
     """
 
+    outcome: str = "verdict"
     gamma: float = 0.99
     score_divisor: float = 10.0
     first_turn_is_key: bool = False
+
+    def __post_init__(self) -> None:
+        check_words(self, of="epo", outcome=OUTCOMES)
 
 
 DEFAULTS = EpoParams()
@@ -113,15 +123,20 @@ def episode_losses(
     return -total / np.maximum(row_sums(kept.astype(np.float64), offsets), 1.0) + 0.0  # no negative zero
 
 
-def epo_credit(trees: Trees, params: EpoParams = DEFAULTS) -> CreditColumns:
-    """Credit the turns of the judged episodes of trees, a verdict being the episode's score.
+def epo_needs(params: EpoParams) -> tuple[str, ...]:
+    """The INPUTS that `epo_credit` needs."""
+    return ("kind", "key_turn", *(("score_goal",) if params.outcome == "goal" else ()))
 
-    Needs `key_turn` and `kind`. Every node that the policy said is a strategy turn, which is key where a judge says 1.
+
+def epo_credit(trees: Trees, params: EpoParams = DEFAULTS) -> CreditColumns:
+    """Credit the turns of the judged episodes of trees.
+
+    Needs what `epo_needs` says. Every node that the policy said is a strategy turn, which is key where a judge says 1.
     The published loss, a likelihood weighted turn by turn, is the policy gradient with these advantages.
 
     Args:
         trees: `N` nodes.
-        params: discount and divisor; verdicts are in [0, 1], so 1 where they are not tens.
+        params: outcome, discount and divisor; outcomes are in [0, 1], so 1 where they are not tens.
 
     Returns:
         value: `[N]` float64, discounted process reward from the turn on; NaN at roots and rendered nodes.
@@ -129,14 +144,24 @@ def epo_credit(trees: Trees, params: EpoParams = DEFAULTS) -> CreditColumns:
             episodes through the node, NaN where none is judged.
 
     Raises:
-        BadScore: `key_turn` is not 1 or 0.
+        BadScore: `key_turn` is not 1 or 0, or `score_goal` outside its range.
 
     Source: as `turn_weights`. Deviation: the paper's episodes share no turn.
     """
     key = one_of(trees, "key_turn") == 1
-    found = spoken(trees, judged=True)
-    weights = turn_weights(key[found.paths.nodes], trees.reward[found.ends], offsets=found.paths.offsets, params=params)
+    score = _goals(trees) if params.outcome == "goal" else trees.reward
+    every = spoken(trees)
+    found = chosen(every, ~np.isnan(score[every.ends]))
+    weights = turn_weights(key[found.paths.nodes], score[found.ends], offsets=found.paths.offsets, params=params)
     return CreditColumns(
         value=lay_steps(trees, found.paths.nodes, weights.discounted, unsaid=np.nan),
         advantage=lay_steps(trees, found.paths.nodes, weights.weight),
     )
+
+
+def _goals(trees: Trees) -> np.ndarray:
+    """`[N]` float64 in [0, 1]: what a judge gave leaves for their goal; NaN: nothing."""
+    goals, (least, most) = trees.given["score_goal"], RANGES["goal"]
+    good = np.isnan(goals) | ((goals >= least) & (goals <= most))
+    refuse(goals, good, name="score_goal", what=f"from {least} to {most}")
+    return goals / most

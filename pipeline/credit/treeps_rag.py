@@ -110,6 +110,19 @@ def treeps_rag_credit(trees: Trees, params: TreepsRagParams = DEFAULTS) -> Credi
     return CreditColumns(value=found.value, advantage=found.advantage)
 
 
+def check_threshold(threshold: float) -> None:
+    """Refuse what is no overlap of documents.
+
+    Raises:
+        BadConfig: it is not in (0, 1].
+    """
+    if not 0 < threshold <= 1:
+        raise BadConfig(
+            f"treeps_rag threshold {threshold} is no overlap of documents",
+            remedy="give more than 0, at most 1; 1 drops only searches that found the very same",
+        )
+
+
 def prune_siblings(
     parent: np.ndarray, documents: np.ndarray, offsets: np.ndarray, *, searches: np.ndarray, threshold: float
 ) -> np.ndarray:
@@ -129,12 +142,11 @@ def prune_siblings(
         `[K]` bool, True where the candidate is to be dropped.
 
     Raises:
-        BadConfig: the threshold is out of range.
+        BadConfig: as `check_threshold`.
 
     Source: TreePS-RAG (2026), by notes of others; the measure is ours.
     """
-    if not 0 < threshold <= 1:
-        raise BadConfig(f"treeps_rag threshold {threshold} is no overlap", remedy="use more than 0 and at most 1")
+    check_threshold(threshold)
     count = len(parent)
     empty = np.flatnonzero(searches & (np.diff(offsets) == 0))
     nothing = int(documents.max(initial=-1)) + 1  # what a search without a result found

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipeline.environments.episode import Act, Ending, Episode, Playing, Retold, Seat, Story
+from pipeline.environments.episode import Episode, Retold, Seat
 from pipeline.environments.protocol import Environment, Observation, Passed, Stand, replay
+from pipeline.environments.story import Ending, Story
 from pipeline.environments.trees import told
+from pipeline.environments.wants import Act, Playing
 from pipeline.prompts import Messages
 from pipeline.trees.grow import Tree
 
@@ -155,8 +157,7 @@ class Anew:
         for place in range(self.pivot):
             episode.retell(way.retold(place))
         episode.seats[0].guide = self.guide
-        stand = way.stands[self.pivot]
-        yield from episode.go_on(stand.seen, invalid=stand.invalid, written=self.edit)
+        yield from episode.go_on(way.stands[self.pivot], written=self.edit)
         if len(episode.seats[0].turns) == self.pivot:
             verdicts = [one.verdict for one in episode.seats[0].story.endings if one.verdict is not None]
             why = verdicts[0].error if verdicts else None  # an episode without a turn may end without a verdict

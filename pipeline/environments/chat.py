@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 from jinja2 import TemplateError
-from transformers import AutoTokenizer
 
 from pipeline.errors import BadModel
 from pipeline.generation.policies import Policy
+from pipeline.generation.tokens import open_tokenizer
 from pipeline.prompts import Messages
 
 _MARK = "\ue000{}\ue001"
@@ -38,7 +38,7 @@ class Chat:
 
     def __init__(self, policy: Policy):
         self._path, self._ends = policy.path, policy.end_ids
-        self._tokenizer = AutoTokenizer.from_pretrained(policy.path, local_files_only=True)
+        self._tokenizer = open_tokenizer(policy)
         added = self._tokenizer.added_tokens_decoder.values()
         self._control = {token.content for token in added if token.special} | {*self._tokenizer.all_special_tokens}
 

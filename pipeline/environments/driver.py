@@ -15,7 +15,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from pipeline.environments.episode import Act, Done, Playing
+from pipeline.environments.wants import Act, Done, Playing, Together
 from pipeline.generation.budget.spending import NO_CAPS, Caps, Spent
 from pipeline.generation.engine import Request
 from pipeline.generation.sampler import Sampler
@@ -33,10 +33,18 @@ class Played(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Table:
-    """An episode under way."""
+    """An episode under way, or a part of one that is played beside others.
+
+    above: whose part it is; None: nobody's. place: among the parts there.
+    found: what its own parts returned. waits: for how many of them.
+    """
 
     episode: Any
     playing: Playing
+    above: _Table | None = None
+    place: int = 0
+    found: list[Any] = field(default_factory=list)
+    waits: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -56,14 +64,14 @@ class Driver:
     _asked: dict[str, list[_Table]] = field(default_factory=lambda: defaultdict(list))
     _acting: int = 0
     _acted: queue.SimpleQueue = field(default_factory=queue.SimpleQueue)
-    _open: int = 0
+    _open: set[_Table] = field(default_factory=set)
     _all_begun: bool = False
     _done: deque[Any] = field(default_factory=deque)
 
     def run(self, episodes: Iterator[Played]) -> Iterator[Any]:
         """Play every episode; yield each when it has ended, in any order. They are begun as there is room for them.
 
-        One that a cap cut short is not among them; what it asked is in the ledger.
+        One that a cap cut short is not among them, and is closed; what it asked is in the ledger.
         """
         started, before = time.monotonic(), replace(self.sampler.spent)
         self._threads = ThreadPoolExecutor(THREADS, "environment")
@@ -75,7 +83,9 @@ class Driver:
                     yield from self._ended()
             yield from self._ended()
         finally:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.shutdown(cancel_futures=True)  # nothing acts in what is closed
+            for table in self._open:
+                table.playing.close()
 
     def _ended(self) -> Iterator[Any]:
         while self._done:
@@ -89,7 +99,7 @@ class Driver:
             if self.stopped:
                 return
             self._take_acted()
-            while not self._all_begun and not self._ready and self._open < OPEN:
+            while not self._all_begun and not self._ready and len(self._open) < OPEN:
                 self._begin(next(episodes, None))
             if self._ready:
                 table, request = self._ready.popleft()
@@ -107,8 +117,9 @@ class Driver:
         if episode is None:
             self._all_begun = True
             return
-        self._open += 1
-        self._go_on(_Table(episode, episode.play()), None)
+        table = _Table(episode, episode.play())
+        self._open.add(table)
+        self._go_on(table, None)
 
     def _take_acted(self) -> None:
         while not self._acted.empty():
@@ -124,9 +135,13 @@ class Driver:
         """Send an episode what it waits for, and take what it wants next."""
         try:
             wanted = next(table.playing) if answer is None else table.playing.send(answer)
-        except StopIteration:
-            self._open -= 1
-            self._done.append(table.episode)
+        except StopIteration as ended:
+            self._end(table, ended.value)
+            return
+        if isinstance(wanted, Together):
+            table.found, table.waits = [None] * len(wanted.parts), len(wanted.parts)
+            for place, part in enumerate(wanted.parts):
+                self._go_on(_Table(table.episode, part, table, place), None)
             return
         if isinstance(wanted, Act):
             self._acting += 1
@@ -136,3 +151,15 @@ class Driver:
         request = self.sampler.request(wanted.prompt, wanted.sampling, sample=wanted.sample)
         self.on_request(table.episode, request)
         self._ready.append((table, request))
+
+    def _end(self, table: _Table, value: Any) -> None:
+        """Take what an episode or a part returned."""
+        above = table.above
+        if above is None:
+            self._open.remove(table)
+            self._done.append(table.episode)
+            return
+        above.found[table.place] = value
+        above.waits -= 1
+        if not above.waits:
+            self._go_on(above, above.found)

@@ -6,21 +6,32 @@ Each seat has a dialogue of its own, in tokens exactly as they were sent and sam
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pipeline.environments.players import Player
-from pipeline.environments.protocol import Environment, Observation, Step, Task, checked_observation, checked_step
+from pipeline.environments.protocol import (
+    Environment,
+    Observation,
+    Passed,
+    Stand,
+    Step,
+    Task,
+    checked_observation,
+    checked_step,
+)
+from pipeline.environments.story import Ending, Story
+from pipeline.environments.wants import Act, Draw, Playing
 from pipeline.generation.budget.turn_control import Limits, reminder
 from pipeline.generation.engine import Sampling, check_sampling
 from pipeline.prompts import Messages
 from pipeline.store.ledger import Entry
 from pipeline.tasks.verifiers import Verdict
-from pipeline.trees.draft import Ask, Draft, Reading, Spot, new_draft
+from pipeline.trees.draft import Ask, Spot
 
 if TYPE_CHECKING:
     from pipeline.environments.chat import Chat
@@ -37,6 +48,8 @@ class Rules:
     most_turns: of a seat, where there are no limits.
     loops:      times that the same may be done in the same state; the last of them ends the episode.
     invalid:    actions in a row that could not be taken; the last of them ends the episode.
+    last:       what a seat is told before the last turn that it may have; where it is told, an attempt that a rule ends
+        other than for its length earns nothing, whatever it said. Empty: nothing.
     most_tokens: of one turn. length: positions that the policy has.
 
     Raises:
@@ -47,6 +60,7 @@ class Rules:
     most_turns: int = 20
     loops: int = 3
     invalid: int = 3
+    last: str = ""
     temperature: float = 1.0
     top_p: float = 1.0
     most_tokens: int = 128
@@ -54,72 +68,6 @@ class Rules:
 
     def __post_init__(self) -> None:
         check_sampling(self.temperature, self.top_p)
-
-
-class Turn(NamedTuple):
-    """What a policy is asked. prompt: `[P]` int32."""
-
-    prompt: np.ndarray
-    sampling: Sampling
-    sample: int
-
-
-class Act(NamedTuple):
-    """What is to be done where it may take its time."""
-
-    run: Callable[[], Any]
-
-
-class Done(NamedTuple):
-    """What came of an act. error: what it raised, in words; None where it did not."""
-
-    value: Any
-    error: str | None = None
-
-
-Playing = Generator[Turn | Act, Entry | Done, None]
-"""Yields a turn and is sent its entry in the ledger, or an act and is sent what came of it."""
-
-
-class Ending(NamedTuple):
-    """How a seat's part ended.
-
-    piece:  its last turn; 0 where it had none.
-    finish: word of FINISHES.
-    verdict: None where nobody judges it here.
-    """
-
-    piece: int
-    finish: str
-    verdict: Verdict | None
-
-
-@dataclass(slots=True, eq=False)
-class Story:
-    """What becomes one tree: a draft, what its nodes say beside tokens, and how its episodes ended.
-
-    task, tree, episode: their names. agent: whose it is. text: of the task, or what its seat was told of its part.
-    draft:  None before the first turn. unopened: the root where none comes, since no episode could begin.
-    marks:  by piece, columns of its node.
-    begins: pieces at which a new context begins, since the template wrote the history anew.
-    """
-
-    task: str
-    tree: str
-    episode: str
-    agent: str
-    text: str
-    reading: Reading
-    draft: Draft | None = None
-    unopened: np.ndarray | None = None
-    marks: dict[int, dict[str, Any]] = field(default_factory=dict)
-    begins: set[int] = field(default_factory=set)
-    endings: list[Ending] = field(default_factory=list)
-
-    def begin(self, prompt: np.ndarray) -> None:
-        """Put the prompt at its root."""
-        self.draft = new_draft(self.task, self.tree, prompt, text=self.text, max_tokens=0, reading=self.reading)
-        self.marks[0] = {"agent": self.agent}
 
 
 @dataclass(slots=True, eq=False)
@@ -152,7 +100,7 @@ class Seat:
             self.unpaid += reward
 
 
-class _Shown(NamedTuple):
+class Shown(NamedTuple):
     """What a seat is told before a turn. messages: all that it was told by then. text: of the new ones. token_ids: what
     they add; with `begins`, all of a new context. prompt: all that is sent.
     """
@@ -176,7 +124,7 @@ class Retold(NamedTuple):
 class Episode:
     """An episode of a task.
 
-    sample: index of its turns; no two episodes of a task share one.
+    sample: index of its turns among the draws after the same tokens; no two episodes of a task that begin share one.
     judge:  the task's verifier.
     forfeit: paid to the seat with which a rule ends it, where the environment judges.
     seen:   what was seen before each turn so far.
@@ -195,12 +143,35 @@ class Episode:
     _times: Counter[tuple[int, str, str]] = field(default_factory=Counter)
 
     def play(self) -> Playing:
-        """Play from the beginning to the end."""
+        """Play from the beginning to the end, and give the environment back; also where it is given up."""
+        try:
+            stand = yield from self.begin()
+            yield from self.go_on(stand)
+        finally:
+            self.environment.close()
+
+    def begin(self) -> Playing:
+        """Begin. Returns where it stands; None: it could not."""
         seats = len(self.seats)
         done = yield Act(lambda: checked_observation(self.environment.reset(self.task, self.seed), seats=seats))
-        if done.error:
-            return self._fail(done.error)
-        return (yield from self.go_on(done.value))
+        return self.fail(done.error) if done.error else Stand(done.value)
+
+    def part(self, sample: int, environment: Environment) -> Episode:
+        """Another episode on the same story, which goes on from here by itself.
+
+        Args:
+            sample: index of its turns. environment: stands where this one's does.
+        """
+        seats = [replace(seat, turns=[*seat.turns]) for seat in self.seats]
+        parted = {"sample": sample, "environment": environment, "seats": seats}
+        return replace(self, **parted, seen=[*self.seen], _times=self._times.copy())
+
+    def passed(self, stand: Stand) -> list[Passed]:
+        """The way to where it stands, for `replay`. For one seat alone."""
+        (seat,) = self.seats
+        said = [message["content"] for message in seat.messages if message["role"] == "assistant"]
+        turns = zip([*self.seen, stand.seen], [*said, ""], strict=True)
+        return [Passed(seen.state_key, action) for seen, action in turns]
 
     def retell(self, turn: Retold) -> None:
         """Hang a turn on the story that was taken once: as it was said, after what was seen. For one seat alone."""
@@ -209,62 +180,84 @@ class Episode:
         self._take(seat, shown, turn.token_ids, drawn=None, at=turn.columns)
         self._count(turn.seen, seat)
 
-    def go_on(self, seen: Observation, *, invalid: int = 0, written: str | None = None) -> Playing:
-        """Play on to the end in an environment that stands where this is seen.
+    def go_on(self, stand: Stand | None, *, written: str | None = None) -> Playing:
+        """Play on to the end in an environment that stands there.
 
         Args:
-            invalid: actions in a row before it that could not be taken.
+            stand: None: it has ended.
             written: what is said first, in the place of whoever would say it; None: nothing is.
         """
-        rules, seats, count = self.rules, self.seats, len(self.seats)
-        while True:
-            seat = seats[seen.seat]
-            limit = self._limit(seat)
-            if len(seat.turns) >= limit:
-                return self._stop(seat, "turns")
-            shown = self._show(seat, seen, limit)
-            room = rules.length - len(shown.prompt)
-            if room < 1 and not seat.turns:
-                size = len(shown.prompt)
-                return self._fail(f"the first prompt has {size} tokens, the policy {rules.length} positions")
-            if room < 1:
-                return self._stop(seat, "length")
-            at = {"turn": len(self.seen), "state_key": seen.state_key}
-            player, written = seat.player if written is None else _saying(written), None
-            if player is None:
-                sampling = Sampling(rules.temperature, rules.top_p, min(rules.most_tokens, room))
-                entry = yield Turn(shown.prompt, sampling, self.sample)
-                if entry.completion.error:
-                    return self._fail(f"the request failed: {entry.completion.error}")
-                self._take(seat, shown, entry.completion.token_ids, drawn=(sampling, entry), at=at)
-            else:
-                done = yield Act(partial(player, seen))
-                if done.error:
-                    return self._fail(done.error)
-                said = self.chat.saying(done.value)
-                if len(said) > room:
-                    return self._stop(seat, "length")
-                self._take(seat, shown, said, drawn=None, at=at)
-            times = self._count(seen, seat)
-            if player is None and entry.completion.finish == "length":
-                return self._stop(seat, "length")
-            if times >= rules.loops:
-                return self._stop(seat, "loop")
-            action = seat.messages[-1]["content"]
-            done = yield Act(lambda action=action: checked_step(self.environment.step(action), seats=count))
+        while stand is not None and (shown := self.show(stand)) is not None:
+            stand = yield from self.turn(stand, shown, written=written)
+            written = None
+
+    def show(self, stand: Stand) -> Shown | None:
+        """What is told before the turn that comes; None: there is no room for one, and the episode has ended."""
+        seat, longest = self.seats[stand.seen.seat], self.rules.length
+        limit = self._limit(seat)
+        if len(seat.turns) >= limit:
+            return self._stop(seat, "turns")
+        shown = self._show(seat, stand.seen, limit)
+        if len(shown.prompt) < longest:
+            return shown
+        if seat.turns:
+            return self._stop(seat, "length")
+        return self.fail(f"the first prompt has {len(shown.prompt)} tokens, the policy {longest} positions")
+
+    def turn(self, stand: Stand, shown: Shown, *, written: str | None = None) -> Playing:
+        """Take a turn. Returns where the episode stands then; None: it has ended.
+
+        Args:
+            shown: of `show`. written: as `go_on` has it.
+        """
+        rules, seats, seen = self.rules, self.seats, stand.seen
+        seat, room = seats[seen.seat], rules.length - len(shown.prompt)
+        at = {"turn": len(self.seen), "state_key": seen.state_key}
+        player = seat.player if written is None else _saying(written)
+        if player is None:
+            sampling = Sampling(rules.temperature, rules.top_p, min(rules.most_tokens, room))
+            entry = yield Draw(shown.prompt, sampling, self.sample)
+            if entry.completion.error:
+                return self.fail(f"the request failed: {entry.completion.error}")
+            if not len(entry.completion.token_ids):
+                return self.fail("the policy said nothing, not even that its turn ends")
+            self._take(seat, shown, entry.completion.token_ids, drawn=(sampling, entry), at=at)
+        else:
+            done = yield Act(partial(player, seen))
             if done.error:
-                return self._fail(done.error)
-            step: Step = done.value
-            seat.story.marks[seat.turns[-1]]["tool_calls"] = step.calls
-            if self.environment.judge != "nobody":
-                for one, reward in zip(seats, step.rewards, strict=True):
-                    one.pay(reward)
-            if step.done:
-                return self._finish(seat, step)
-            invalid = invalid + 1 if step.invalid else 0
-            if invalid >= rules.invalid:
-                return self._stop(seat, "invalid")
-            seen = step.observation
+                return self.fail(done.error)
+            said = self.chat.saying(done.value)
+            if len(said) > room:
+                return self._stop(seat, "length")
+            self._take(seat, shown, said, drawn=None, at=at)
+        times = self._count(seen, seat)
+        if player is None and entry.completion.finish == "length":
+            return self._stop(seat, "length")
+        if times >= rules.loops:
+            return self._stop(seat, "loop")
+        done = yield Act(partial(self._step, seat.messages[-1]["content"]))
+        if done.error:
+            return self.fail(done.error)
+        step: Step = done.value
+        seat.story.marks[seat.turns[-1]]["tool_calls"] = step.calls
+        if self.environment.judge != "nobody":
+            for one, reward in zip(seats, step.rewards, strict=True):
+                one.pay(reward)
+        if step.done:
+            return self._finish(seat, step)
+        invalid = stand.invalid + 1 if step.invalid else 0
+        if invalid >= rules.invalid:
+            return self._stop(seat, "invalid")
+        return Stand(step.observation, invalid)
+
+    def fail(self, error: str) -> None:
+        """It cannot go on: no verdict but why."""
+        said = error[:200].encode(errors="replace").decode()
+        for seat in self.seats:
+            self._end(seat, "failed", Verdict(None, None, said))
+
+    def _step(self, action: str) -> Step:
+        return checked_step(self.environment.step(action), seats=len(self.seats))
 
     def _limit(self, seat: Seat) -> int:
         """Turns that a seat may have; more are granted when the first ones are used up."""
@@ -274,7 +267,9 @@ class Episode:
         return last if len(seat.turns) >= first else first
 
     def _reminded(self, text: str, seat: Seat, limit: int) -> str:
-        return text if self.rules.limits.first is None else f"{text}\n{reminder(limit - len(seat.turns))}"
+        left = limit - len(seat.turns)
+        said = [text] if self.rules.limits.first is None else [text, reminder(left)]
+        return "\n".join([*said, self.rules.last] if self.rules.last and left == 1 else said)
 
     def _count(self, seen: Observation, seat: Seat) -> int:
         """Note a turn; how often the same was done in the same state by now."""
@@ -283,7 +278,7 @@ class Episode:
         self._times[what] += 1
         return self._times[what]
 
-    def _show(self, seat: Seat, seen: Observation, limit: int) -> _Shown:
+    def _show(self, seat: Seat, seen: Observation, limit: int) -> Shown:
         text = self._reminded(seen.shown, seat, limit)
         if seen.told and seat.story.draft is None:
             seat.story.text = seen.told
@@ -292,16 +287,16 @@ class Episode:
             messages = seat.guide(messages)
         if seat.spot is None:
             ids = self.chat.opening(messages)
-            return _Shown(messages, text, ids, begins=True, prompt=ids)
+            return Shown(messages, text, ids, begins=True, prompt=ids)
         fresh = messages[len(seat.messages) :]
         ids, rewritten = self.chat.following(seat.messages[:-1], seat.said.tolist(), *fresh)
         prompt = ids if rewritten else np.concatenate([seat.sent, ids])
-        return _Shown(messages, "\n\n".join(one["content"] for one in fresh), ids, begins=rewritten, prompt=prompt)
+        return Shown(messages, "\n\n".join(one["content"] for one in fresh), ids, begins=rewritten, prompt=prompt)
 
     def _take(
         self,
         seat: Seat,
-        shown: _Shown,
+        shown: Shown,
         said: np.ndarray,
         *,
         drawn: tuple[Sampling, Entry] | None,
@@ -314,16 +309,18 @@ class Episode:
         story = seat.story
         if story.draft is None:
             story.begin(shown.prompt)
-        spot, sample = seat.spot or story.draft.root, self.sample
-        if seat.spot is not None or not np.array_equal(shown.prompt, story.draft.pieces[0].token_ids):
-            piece = story.draft.write(spot, shown.token_ids, origin="sample", kind="prompt", sample=sample)
-            story.marks[piece] = {"turn": at["turn"], "agent": story.agent, "text": shown.text}
-            story.begins |= {piece} if shown.begins else set()
-            spot = story.draft.end_of(piece)
-        if drawn is None:
-            piece = story.draft.write(spot, said, origin="sample", kind="step", sample=sample)
+        if seat.spot is not None:
+            told = story.shown.get(seat.spot) or self._tell(story, seat.spot, shown, turn=at["turn"])
+            story.shown[seat.spot] = told
+        elif np.array_equal(shown.prompt, story.draft.pieces[0].token_ids):
+            told = 0
         else:
-            piece = story.draft.add(Ask(spot, sample, drawn[0]), drawn[1])
+            told = self._tell(story, story.draft.root, shown, turn=at["turn"])
+        spot = story.draft.end_of(told)
+        if drawn is None:
+            piece = story.draft.write(spot, said, origin="sample", kind="step", sample=self.sample)
+        else:
+            piece = story.draft.add(Ask(spot, self.sample, drawn[0]), drawn[1])
         paid = None if self.environment.judge == "nobody" else seat.unpaid
         story.marks[piece] = {"agent": story.agent, "step_reward": paid, **at}
         message = {"role": "assistant", "content": self.chat.text(said.tolist())}
@@ -331,6 +328,13 @@ class Episode:
         seat.said, seat.sent = said, np.concatenate([shown.prompt, said])
         seat.spot, seat.unpaid = story.draft.end_of(piece), 0.0
         seat.turns.append(piece)
+
+    def _tell(self, story: Story, spot: Spot, shown: Shown, *, turn: int) -> int:
+        """Hang what was shown on a place. Returns its piece."""
+        piece = story.draft.write(spot, shown.token_ids, origin="sample", kind="prompt", sample=self.sample)
+        story.marks[piece] = {"turn": turn, "agent": story.agent, "text": shown.text}
+        story.begins |= {piece} if shown.begins else set()
+        return piece
 
     def _finish(self, seat: Seat, step: Step) -> None:
         """The environment has ended it."""
@@ -343,9 +347,12 @@ class Episode:
         return None
 
     def _stop(self, seat: Seat, finish: str) -> None:
-        """A rule has ended it: what there is is judged as it is; an unfinished game is lost to who ended it."""
+        """A rule has ended it: what there is is judged as it is, or as nothing where it was told to answer and did not;
+        an unfinished game is lost to who ended it.
+        """
         if self.environment.judge == "verifier":
-            return self._judged(seat, finish, seat.messages[-1]["content"] if seat.turns else "")
+            as_it_is = seat.turns and (finish == "length" or not self.rules.last)
+            return self._judged(seat, finish, seat.messages[-1]["content"] if as_it_is else "")
         lost = self.environment.judge == "environment"
         if lost:
             seat.pay(self.forfeit)
@@ -359,12 +366,6 @@ class Episode:
         if verdict.reward is not None and seat.turns:
             seat.pay(verdict.reward)
         self._end(seat, finish, verdict)
-
-    def _fail(self, error: str) -> None:
-        """It cannot go on: no verdict but why."""
-        said = error[:200].encode(errors="replace").decode()
-        for seat in self.seats:
-            self._end(seat, "failed", Verdict(None, None, said))
 
     def _end(self, seat: Seat, finish: str, verdict: Verdict | None) -> None:
         if not seat.turns:

@@ -52,7 +52,7 @@ class Step(NamedTuple):
     rewards: of each seat, finite.
     done:    the episode has ended.
     invalid: the action could not be taken; the observation says why.
-    calls:   the tool calls of the action, a JSON list of objects with name, arguments and ok; None: it made none.
+    calls:   the tool calls of the action, as `calls_json` gives them; None: it made none.
     answer:  text for the task's verifier, once done.
     scores:  of each seat, in [0, 1], once done, where the environment judges.
     info:    whatever else there is to say, for people.
@@ -109,12 +109,14 @@ class Opened:
     """An environment of a suite. make: a new one for an episode. version: rises when the same actions give others.
     rivals: its seats play against one another, so what the policy earns against itself says nothing of it.
     forfeit: paid to the seat with which an episode ends unfinished, where the environment judges.
+    searches: one seat can search in it, and `calls` say what was retrieved.
     """
 
     make: Callable[[], Environment]
     version: str
     rivals: bool = False
     forfeit: float = 0.0
+    searches: bool = False
 
 
 class BadStep(ValueError):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from pipeline.variants.answers import read_object
@@ -42,13 +43,44 @@ def find_calls(text: str) -> list[ToolCall]:
     return [call for call in found if call.name is not None]
 
 
-def calls_json(calls: list[ToolCall], worked: list[bool]) -> str:
-    """Calls as `nodes.tool_calls` has them: a JSON list of objects with name, arguments and ok."""
-    rows = [
-        {"name": call.name, "arguments": call.arguments, "ok": ok} | ({"error": call.problem} if call.problem else {})
-        for call, ok in zip(calls, worked, strict=True)
-    ]
+def calls_json(
+    calls: Sequence[ToolCall], worked: Sequence[bool], documents: Sequence[Sequence[str] | None] | None = None
+) -> str:
+    """Calls as `nodes.tool_calls` has them: a JSON list of objects with name, arguments and ok.
+
+    Those that cannot be made have an error too, those that retrieve have the ids of their documents.
+
+    Args:
+        documents: of each call what it retrieved; None: it does not retrieve.
+    """
+    rows = []
+    for call, ok, found in zip(calls, worked, documents or [None] * len(calls), strict=True):
+        rows.append({"name": call.name, "arguments": call.arguments, "ok": ok})
+        rows[-1] |= {"error": call.problem} if call.problem else {}
+        rows[-1] |= {} if found is None else {"documents": found}
     return json.dumps(rows, ensure_ascii=False)
+
+
+def retrieved(calls: str) -> frozenset[str] | None:
+    """Ids of the documents that the calls of a turn retrieved; None where none of them retrieved, so it is no search.
+
+    Args:
+        calls: as `calls_json` gives them.
+    """
+    found = [row["documents"] for row in json.loads(calls) if "documents" in row]
+    return frozenset(one for documents in found for one in documents) if found else None
+
+
+def made(calls: str) -> str | None:
+    """What the calls of a turn asked for, equal for equal ones; None where there are none, or one cannot be made.
+
+    Args:
+        calls: as `calls_json` gives them.
+    """
+    rows = json.loads(calls)
+    if not rows or any("error" in row for row in rows):
+        return None
+    return json.dumps([[row["name"], row["arguments"]] for row in rows], sort_keys=True)
 
 
 def _read(text: str) -> ToolCall:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields
 
-from pipeline.environments.protocol import Observation, Opened, Step, Task
+from pipeline.environments.protocol import LONGEST, Observation, Opened, Step, Task
 from pipeline.environments.tool_calls import ToolCall, calls_json, find_calls
 from pipeline.errors import BadConfig
-from pipeline.tools.toolbox import Toolbox
+from pipeline.tools.toolbox import ToolAnswer, Toolbox
 
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,15 @@ class ToolEnvironment:
         if not calls:
             return Step(None, done=True, answer=action)
         answers = [self._answer(call) for call in calls]
-        shown = "\n".join(f"<tool_response>\n{text}\n</tool_response>" for text, _ in answers)
+        shown, documents = "", []
+        for answer in answers:
+            shown += "\n<tool_response>\n" if shown else "<tool_response>\n"
+            documents.append(_begun(answer, LONGEST - len(shown)))
+            shown += f"{_told(answer)}\n</tool_response>"
         return Step(
             Observation(shown),
             invalid=all(call.problem for call in calls),
-            calls=calls_json(calls, [worked for _, worked in answers]),
+            calls=calls_json(calls, [not one.failure for one in answers], documents),
         )
 
     def copy(self) -> ToolEnvironment:
@@ -59,12 +63,20 @@ class ToolEnvironment:
     def close(self) -> None:
         return None
 
-    def _answer(self, call: ToolCall) -> tuple[str, bool]:
-        """What a call is answered with, and whether it worked."""
+    def _answer(self, call: ToolCall) -> ToolAnswer:
         if call.problem:
-            return f"error: {call.problem}", False
-        answer = self._tools.call(call.name, json.dumps(call.arguments))
-        return (f"{answer.text}\nerror: {answer.failure}".strip(), False) if answer.failure else (answer.text, True)
+            return ToolAnswer("", call.problem)
+        return self._tools.call(call.name, json.dumps(call.arguments))
+
+
+def _told(answer: ToolAnswer) -> str:
+    """What is shown of an answer."""
+    return f"{answer.text}\nerror: {answer.failure}".strip() if answer.failure else answer.text
+
+
+def _begun(answer: ToolAnswer, room: int) -> list[str] | None:
+    """Ids of the documents that are seen where an answer has so much room, at least their beginning."""
+    return None if answer.documents is None else [one.id for one in answer.documents if one.begins < room]
 
 
 class ClosedBook:
@@ -119,4 +131,5 @@ def opened(options: Options) -> Opened:
             raise BadConfig(f"tool {name} has no option {unknown[0]!r}", remedy=f"it has {', '.join(known) or 'none'}")
     tools = Toolbox(TOOLS[name].opened(TOOLS[name].Options(**options.options.get(name, {}))) for name in options.tools)
     instructions = instructions_of(options, tools)
-    return Opened(lambda: ToolEnvironment(tools, instructions), f"{VERSION} {tools.version}")
+    searches = "search" in options.tools
+    return Opened(lambda: ToolEnvironment(tools, instructions), f"{VERSION} {tools.version}", searches=searches)

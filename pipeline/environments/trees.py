@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from pipeline.environments.episode import Ending, Story
+from pipeline.environments.story import Ending, Story
 from pipeline.tasks.verifiers import VERSION
 from pipeline.trees.grow import Tree
 from pipeline.trees.lay_out import lay_out

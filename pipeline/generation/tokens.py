@@ -5,8 +5,10 @@ Sampled tokens are never encoded again from their text.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from jinja2 import TemplateError
@@ -19,6 +21,25 @@ from pipeline.prompts import Messages
 QUOTED = 60
 
 
+def open_tokenizer(policy: Policy) -> Any:
+    """The tokenizer in a policy's folder; what is too long for the policy it encodes without a word.
+
+    Raises:
+        BadModel: there is none that can be read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(
+            policy.path,
+            local_files_only=True,
+            model_max_length=sys.maxsize,  # what is too long fails as a request, and says so itself
+        )
+    except Exception as error:  # whatever foreign parsers raise at foreign files, a bare Exception among it
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise BadModel(
+            f"{policy.path} has no readable tokenizer: {said}", remedy="save the tokenizer into the folder again"
+        ) from error
+
+
 class Tokens:
     """The tokenizer of a policy.
 
@@ -28,13 +49,7 @@ class Tokens:
 
     def __init__(self, policy: Policy):
         self._path = policy.path
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(policy.path, local_files_only=True)
-        except Exception as error:  # whatever foreign parsers raise at foreign files, a bare Exception among it
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise BadModel(
-                f"{policy.path} has no readable tokenizer: {said}", remedy="save the tokenizer into the folder again"
-            ) from error
+        self._tokenizer = open_tokenizer(policy)
         if self._tokenizer.chat_template is None:
             raise BadModel(
                 f"{policy.path} has no chat template", remedy="use an instruct model, or add a chat template"

@@ -25,6 +25,8 @@ class Judge(Protocol):
 
     version: changes whenever the same answers may be read otherwise.
     names:   of the scores it gives; none: it gives step labels, under its own name.
+
+    One that is shown other judges' scores in place of verdicts names them, as `reads_scores`.
     """
 
     version: str

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import check_counts
+from pipeline.credit.epo import OUTCOMES
+from pipeline.errors import check_counts, check_words
 from pipeline.generation.engine import Sampling
 from pipeline.judges.cases import Attempt, Case
 from pipeline.judges.talk import Reply, Said, Talk
@@ -22,11 +23,14 @@ _UNKNOWN = "not known"
 class EpoJudge:
     """Scores `key_turn`: 1 for a turn that an episode through it names, 0 for one that none does.
 
+    outcome: word of OUTCOMES, the score that it is shown, from 0 to 1: the verdict, or a tenth of `score_goal`.
+
     Numbers of no turn are passed over. An answer that cannot be read stands with the turns it leaves untold.
 
     Source: EPO (ACL 2025), temperature 0.7. Deviation: an episode nobody has judged is shown without a score.
     """
 
+    outcome: str = "verdict"
     temperature: float = 0.7
     max_tokens: int = 256
 
@@ -35,6 +39,12 @@ class EpoJudge:
 
     def __post_init__(self) -> None:
         check_counts(self, of="epo", max_tokens=1)
+        check_words(self, of="epo", outcome=OUTCOMES)
+
+    @property
+    def reads_scores(self) -> tuple[str, ...]:
+        """What each attempt has in place of a verdict."""
+        return ("score_goal",) if self.outcome == "goal" else ()
 
     def talk(self, case: Case, words: Wording) -> Talk:
         """Ask about every attempt at once."""

@@ -170,6 +170,7 @@ def _write(work: Work, name: str, params: Any, labeller: str) -> Report:
             found["labels"] = f"{labeller} {store.digest('step_labels', work.place(labeller, shard))}"
         for given in scored_by(method):
             earlier.refuse_replaced(SCORES, given)
+            earlier.refuse_otherwise(given, {of: getattr(params, of) for of in method.judged_alike}, method=name)
             found[f"scores {given}"] = store.digest(SCORES, work.place(given, shard))
         return found
 

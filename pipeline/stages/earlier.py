@@ -6,8 +6,12 @@ Reads what files say of themselves, never their rows.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
+from types import MappingProxyType
+from typing import Any
 
 import polars as pl
 
@@ -100,6 +104,25 @@ class Earlier:
             now = self.entry(read, name)
             if digest != (now.digest if now else ""):
                 raise _replaced(self._work, stage, self._shard, f"{read} {name}", of=table)
+
+    def refuse_otherwise(self, name: str, wanted: Mapping[str, Any], *, method: str) -> None:
+        """Make sure that scores are of a judge with the parameters that a credit method has, where he has them.
+
+        Raises:
+            BadTable: they are of one with others; names the command for those that are wanted.
+        """
+        entry, work = self.entry("scores", name), self._work
+        made_from = entry.inputs if entry else {}
+        said = json.loads(made_from.get("config", "{}"))
+        if others := {of: said[of] for of, value in wanted.items() if said.get(of, value) != value}:
+            wanted = {of: wanted[of] for of in others}
+            command = scores_command(name, made_from, **wanted)
+            raise BadTable(
+                f"{name} of {work.suite.name}, round {work.round}, {self._shard} was given with {json.dumps(others)}, "
+                f"and {method} shall be with {json.dumps(wanted)}",
+                remedy=f"run `branchpoint {command} --suite {work.suite.name} --round {work.round}` first, "
+                f"or credit with --params '{json.dumps(others)}'",
+            )
 
     @cached_property
     def tasks(self) -> str:
@@ -217,18 +240,30 @@ def _annotations(made_from: Mapping[str, str]) -> Iterator[tuple[str, str, str]]
             yield "scores", key.removeprefix("scores "), said
 
 
-def _scores_command(name: str) -> str:
+def scores_command(name: str, made_from: Mapping[str, str] = MappingProxyType({}), **params: Any) -> str:
+    """What gives scores once more.
+
+    Args:
+        made_from: what their file says; a judge's parameters are those that he had, but for `params`.
+    """
     if name == "budget":
         return "summaries"
     judge = next((judge for judge, kind in JUDGES.items() if name in (judge, *kind.names)), None)
-    return f"judge --judge {judge}" if judge else f"scores --name {name} --file FILE"
+    if judge is None:
+        return f"scores --name {name} --file FILE"
+    usual = json.loads(json.dumps(asdict(JUDGES[judge]())))
+    given = {**json.loads(made_from.get("config", "{}")), **params}
+    given = {of: value for of, value in given.items() if of in usual and value != usual[of]}
+    command = f"judge --judge {judge}" + (f" --params '{json.dumps(given)}'" if given else "")
+    return command + (f" --per-task {made_from['per_task']}" if "per_task" in made_from else "")
 
 
 def _replaced(work: Work, stage: str, shard: str, what: str, *, of: str = "") -> BadTable:
+    scored = work.store.entry("scores", work.place(stage, shard))
     command = {
         "credit": f"credit --method {stage}",
         "step_labels": GIVEN[stage].command if stage in GIVEN else f"step-labels --labeller {stage}",
-        "scores": _scores_command(stage),
+        "scores": scores_command(stage, scored.inputs if scored else {}),
         "token_rewards": "token-rewards",
         "rl_samples": stage if stage == "retry_rows" else f"rl-samples --method {stage}",
         "prm_steps": f"prm-steps --labels {stage}",

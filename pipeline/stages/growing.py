@@ -19,6 +19,7 @@ from pipeline.stages.judging import judge, rewards_by_node
 from pipeline.stages.work import Shards, Work, request_rows
 from pipeline.store.ledger import Entry
 from pipeline.trees.grow import Tree, nodes_frame, read_trees, scores_frame
+from pipeline.trees.growth import SCORES_OF
 from pipeline.trees.segment import Step, cut_steps
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Tasks = dict[str, dict[str, Any]]
 """Rows of the tasks table by task."""
 
-PLAYED = ("retries", "interventions", "regenerations")
+PLAYED = ("retries", "interventions", "regenerations", "intervene")
 """Stages that grow trees of episodes too."""
 
 Rewards = dict[tuple[str, int], float]
@@ -109,6 +110,7 @@ class Growth:
     def write(self, verdicts: pl.DataFrame, **others: pl.DataFrame) -> None:
         """Write what has grown, with its verdicts, its requests and what was said of it."""
         trees = list(self.trees.values())
+        self._drop_scores()
         self.shards.write(
             self.shard,
             self.made_from,
@@ -119,6 +121,15 @@ class Growth:
             **others,
         )
         self.shards.write_scores(self.shard, self.made_from, lambda name: scores_frame(trees, name))
+
+    def _drop_scores(self) -> None:
+        """Remove what the stage said of the nodes that it replaces, by names that the new ones do not have."""
+        work = self.shards.work
+        for name in {name for names in SCORES_OF.values() for name in names}.difference(self.shards.scores):
+            place = work.place(name, self.shard)
+            entry = work.store.entry("scores", place)
+            if entry is not None and self.shards.stage in entry.inputs:
+                work.store.drop("scores", place)
 
 
 def growing_shards(

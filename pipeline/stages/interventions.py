@@ -17,16 +17,15 @@ from typing import Any
 
 import polars as pl
 
-from pipeline.environments.anew import Anew
 from pipeline.errors import check_counts
 from pipeline.generation.engine import Sampling
 from pipeline.report import Report
-from pipeline.stages.arms import FIRST_SAMPLE, Edited, arm_columns, draw_arms, put_edit
+from pipeline.stages.arms import arm_columns, draw_arms, put_edit
+from pipeline.stages.episode_arms import EditCase, check_most, play_arms
 from pipeline.stages.growing import Grower, Rewards, Tasks
-from pipeline.stages.replaying import Replays, said, write_replayed
+from pipeline.stages.replaying import Replays, write_replayed
 from pipeline.stages.varying import (
     Asking,
-    Case,
     ask_about,
     cases_of,
     finished,
@@ -37,10 +36,10 @@ from pipeline.stages.varying import (
 from pipeline.stages.work import Shards, Work
 from pipeline.trees.fork import Attempt
 from pipeline.trees.grow import Tree
-from pipeline.variants.intervene import Proposal, keep_reason, read_proposal
+from pipeline.variants.intervene import keep_reason, read_proposal
 
 STAGE = "interventions"
-VERSION = "4"
+VERSION = "5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +59,6 @@ class InterventionConfig:
     check_again: int = 2
     check_tokens: int = 256
     guided: bool = True
-
-
-@dataclass(slots=True)
-class InterventionCase(Case):
-    """A failed attempt on its way through check, edit and continuation."""
-
-    proposal: Proposal | None = None
-    edited: Edited | None = None
 
 
 def write_interventions(work: Work, config: InterventionConfig = InterventionConfig()) -> Report:
@@ -94,13 +85,12 @@ def write_interventions(work: Work, config: InterventionConfig = InterventionCon
 
 
 def _write(work: Work, config: InterventionConfig) -> Shards:
-    def vary(grower: Grower, trees: dict[str, Tree], rewards: Rewards, tasks: Tasks) -> list[InterventionCase]:
-        chosen = cases_of(trees, rewards, case=InterventionCase, per_task=config.per_task)
+    def vary(grower: Grower, trees: dict[str, Tree], rewards: Rewards, tasks: Tasks) -> list[EditCase]:
+        chosen = cases_of(trees, rewards, case=EditCase, per_task=config.per_task)
         cases = _check(grower, chosen, tasks, config)
         live = [case for case in cases if case.dropped is None]
         for case in live:
-            original = case.source.steps[case.proposal.first_error]
-            case.edited = put_edit(grower, case.tree, original, case.proposal.text)
+            case.edited = put_edit(grower, case.tree, case.replaced, case.proposal.text)
         sampling = Sampling(config.temperature, config.top_p, work.suite.max_tokens)
         draw_arms(grower, [case.edited for case in live], sampling, continuations=config.continuations)
         return cases
@@ -109,61 +99,29 @@ def _write(work: Work, config: InterventionConfig) -> Shards:
 
 
 def _write_episodes(work: Work, config: InterventionConfig) -> Shards:
-    def vary(replays: Replays) -> list[InterventionCase]:
+    check_most(config.continuations)
+
+    def vary(replays: Replays) -> list[EditCase]:
         growth = replays.growth
-        failed = replays.chosen(InterventionCase, per_task=config.per_task, which="failures")
+        failed = replays.chosen(EditCase, per_task=config.per_task, which="failures")
         chosen = [case for case in failed if growth.tasks[case.tree.task]["reference_solution"] is not None]
         live = _check(growth.grower, replays.go_again(chosen), growth.tasks, config, question=replays.question)
-        _play_arms(replays, [case for case in live if case.dropped is None], config)
+        live = [case for case in live if case.dropped is None]
+        play_arms(replays, live, continuations=config.continuations)
         return chosen
 
     rules = {"temperature": config.temperature, "top_p": config.top_p}
     return write_replayed(work, STAGE, config, version=VERSION, rules=rules, vary=vary, row=partial(_row, config))
 
 
-def _play_arms(replays: Replays, cases: list[InterventionCase], config: InterventionConfig) -> None:
-    """Play both arms of every edit; an original turn that ended its episode has none.
-
-    A draw hangs on a turn once: equal edits in one place share theirs, equal turns of two episodes are continued apart.
-    A draw that fails at the edit itself is left out where others went on: they hang on one edit, which has not failed.
-    """
-    alike: dict[tuple[str, bytes, str | None], dict[int, int]] = {}
-
-    def arm(case: InterventionCase, turn: int, edit: str | None = None) -> list[Anew]:
-        if turn == len(case.source.steps):
-            return []
-        above = case.way.before(turn)
-        same = alike.setdefault((case.tree.tree, case.tree.tokens(above).tobytes(), edit), {})
-        first = FIRST_SAMPLE + config.continuations * same.setdefault(above, len(same))
-        return [Anew(case.way, turn, first + number, edit=edit) for number in range(config.continuations)]
-
-    arms = []
-    for case in cases:
-        wrong = case.proposal.first_error
-        arms.append((arm(case, wrong, case.proposal.text), arm(case, wrong + 1)))
-    replays.play(one for both in arms for some in both for one in some)
-    for case, (edited, original) in zip(cases, arms, strict=True):
-        begun = [one for one in edited if one.went_on] or edited
-        with_edit, without = (
-            [laid for one in some if (laid := replays.hang(one, origin="continuation")) is not None]
-            for some in (begun, original)
-        )
-        if not with_edit:
-            case.dropped = said(begun[0].error)
-            continue
-        leaves = tuple(list(dict.fromkeys(laid.turns[-1] for laid in some)) for some in (with_edit, without))
-        wrong = case.source.steps[case.proposal.first_error]
-        case.edited = Edited(case.tree, wrong, with_edit[0].turns[0], leaves)
-
-
 def _check(
     grower: Grower,
-    chosen: list[InterventionCase],
+    chosen: list[EditCase],
     tasks: Tasks,
     config: InterventionConfig,
     *,
     question: Callable[[dict[str, Any]], str] = lambda task: task["question"],
-) -> list[InterventionCase]:
+) -> list[EditCase]:
     """Ask the editor about each chosen attempt and read the step it proposes."""
     sampling = Sampling(config.check_temperature, config.top_p, config.check_tokens)
 
@@ -181,7 +139,7 @@ def _check(
         answer = tasks[case.tree.task]["answer"]
         case.proposal = read_proposal(case.text, steps=len(case.source.steps), reference_answer=answer)
         case.dropped = case.proposal.dropped
-        if case.dropped is None and case.proposal.text == _replaced(case).strip():
+        if case.dropped is None and case.proposal.text == case.tree[case.replaced]["text"].strip():
             case.dropped = "intervention is the step it replaces"
         elif case.dropped is None and suite.environment is None and suite.separator in case.proposal.text:
             case.dropped = "intervention is more than one step"
@@ -190,11 +148,7 @@ def _check(
     return cases
 
 
-def _replaced(case: InterventionCase) -> str:
-    return case.tree[case.source.steps[case.proposal.first_error]]["text"]
-
-
-def _row(config: InterventionConfig, case: InterventionCase, rewards: Rewards) -> dict[str, Any]:
+def _row(config: InterventionConfig, case: EditCase, rewards: Rewards) -> dict[str, Any]:
     proposal, dropped = case.proposal, case.dropped
     columns = arm_columns(case.edited, rewards) if case.edited else {}
     if dropped is None:

@@ -13,7 +13,7 @@ import polars as pl
 
 from pipeline.cli_options import check_choice
 from pipeline.credit.inputs import INPUTS, SCORES
-from pipeline.errors import BadConfig, check_counts
+from pipeline.errors import BadConfig, BadTable, check_counts
 from pipeline.generation.engine import Request
 from pipeline.generation.engines import MAX_LENGTH, holds_schemas, open_tokens
 from pipeline.generation.sampler import Sampler
@@ -26,8 +26,8 @@ from pipeline.labels.ledger import newest, speaker, with_entries
 from pipeline.labels.rows import label_rows
 from pipeline.prompts import load_pack
 from pipeline.report import Report
-from pipeline.stages.earlier import judged_from, rollout_shards
-from pipeline.stages.judge_cases import read_cases
+from pipeline.stages.earlier import Earlier, judged_from, rollout_shards, scores_command
+from pipeline.stages.judge_cases import GOAL, read_cases
 from pipeline.stages.judge_family import write_family
 from pipeline.stages.params import read_json_params
 from pipeline.stages.step_labels import earlier_entries, figures
@@ -94,6 +94,8 @@ def _write(work: Work, config: JudgeConfig, name: str, judge: Judge, words: Word
             per_task=str(config.per_task),
         )
         made_from = {shard: {**settings, **judged_from(work, shard, of=of)} for shard in by_shard}
+        for read in _reads_scores(judge):
+            _add_scores(work, read, made_from)
         for shard in by_shard:
             _take_back(work, name, judge, shard, made_from=made_from[shard])
         for shard, tasks, parts in shards.stale(by_shard, made_from.__getitem__):
@@ -128,6 +130,27 @@ def _otherwise(judge: Judge) -> str:
     return "".join(f"-{name}={value}" for name, value in asdict(judge).items() if value != published[name])
 
 
+def _reads_scores(judge: Judge) -> tuple[str, ...]:
+    """The scores of other judges that it is shown in place of verdicts."""
+    return getattr(judge, "reads_scores", ())
+
+
+def _add_scores(work: Work, name: str, made_from: dict[str, dict[str, str]]) -> None:
+    """Put scores to what shards are made from.
+
+    Raises:
+        BadTable: the round has none, or they are of nodes that have changed since.
+    """
+    for shard, parts in made_from.items():
+        Earlier(work, shard).refuse_replaced(SCORES, name)
+        parts[f"{SCORES} {name}"] = work.store.digest(SCORES, work.place(name, shard))
+        if not parts[f"{SCORES} {name}"]:
+            command = f"branchpoint {scores_command(name)} --suite {work.suite.name} --round {work.round}"
+            raise BadTable(
+                f"{work.suite.name}, round {work.round}, {shard} has no scores {name}", remedy=f"run `{command}` first"
+            )
+
+
 def _take_back(work: Work, name: str, judge: Judge, shard: str, *, made_from: dict[str, str]) -> None:
     """Remove the requests, which say that all is there, where a file of the judge's scores is another's now."""
     store = work.store
@@ -154,7 +177,7 @@ def _talk(
         task = case.task["task"]
         keys[request.key] = min(task, keys.get(request.key, task))
 
-    cases = read_cases(work, shard, tasks, per_task=per_task)
+    cases = read_cases(work, shard, tasks, per_task=per_task, by_goal=GOAL in _reads_scores(judge))
     talks = Talks(sampler, open_tokens(work.policy), min(work.policy.max_length, MAX_LENGTH), book)
     return sorted(talks.hold((case, judge.talk(case, words)) for case in cases), key=lambda one: one[0].tree)
 

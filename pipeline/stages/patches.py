@@ -18,7 +18,7 @@ from schemas import Patches
 from schemas.base import column_types
 
 STAGE = "patches"
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True, slots=True)

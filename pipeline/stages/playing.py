@@ -13,9 +13,11 @@ import numpy as np
 import polars as pl
 
 from pipeline.environments.driver import Driver
-from pipeline.environments.episode import Episode, Playing, Rules, Seat, Story
+from pipeline.environments.episode import Episode, Rules, Seat
 from pipeline.environments.players import PLAYERS, Known, Player
 from pipeline.environments.protocol import Opened, Task
+from pipeline.environments.story import Story
+from pipeline.environments.wants import Playing
 from pipeline.errors import BadConfig
 from pipeline.generation.engines import MAX_LENGTH, open_tokens
 from pipeline.stages.work import Work
@@ -140,7 +142,6 @@ def play_tasks(
     rewards = np.full((len(rows), episodes), np.nan)
     with work.sampler(stage) as sampler:
         for trial in Driver(sampler).run(trials):
-            trial.episode.environment.close()
             verdict = trial.own_verdict()
             if verdict is not None and verdict.reward is not None:
                 rewards[trial.place, trial.number] = verdict.reward

@@ -37,7 +37,7 @@ from pipeline.trees.grow import Tree
 from pipeline.variants.regenerate import Judgement, chance_of_right, judge_steps, read_cut
 
 STAGE = "regenerations"
-VERSION = "1"
+VERSION = "2"
 ACCEPTED = "accepted"
 FIRST_SAMPLE = 1 << 16
 """Samples are numbered from here on by their source's leaf, so that none is a draw that rollouts or trees made from the
@@ -183,7 +183,7 @@ class _Asked:
             scores = [_score(grower, case, node, entries.get(request.key)) for node, request in prompts]
             case.judgement = judge_steps(scores, threshold=config.threshold)
             if case.judgement is None:
-                case.dropped = "no verdict came"
+                case.dropped = "no verdict came" if case.answer is None else "no verdict can be read"
             elif case.judgement.score >= config.threshold:
                 case.dropped = ACCEPTED
             elif config.by == "steps":

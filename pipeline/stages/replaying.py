@@ -18,7 +18,8 @@ import polars as pl
 from pipeline.environments.anew import Anew, Laid, Turn, Way
 from pipeline.environments.driver import THREADS, Driver
 from pipeline.environments.episode import Episode, Rules
-from pipeline.environments.protocol import Environment
+from pipeline.environments.protocol import Opened
+from pipeline.environments.tools import CLOSED_BOOK
 from pipeline.environments.trees import verdict_rows
 from pipeline.errors import BadConfig
 from pipeline.generation.budget.turn_control import Limits
@@ -31,6 +32,9 @@ from pipeline.stages.varying import TABLES, C, Which, variant_row, variants_fram
 from pipeline.stages.work import Shards, Work
 from pipeline.trees.fork import Attempt
 from pipeline.trees.grow import Tree
+
+EDITING = ("interventions", "intervene")
+"""Stages that write turns anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +49,18 @@ class _Played:
 class Replays:
     """The episodes of a shard that are made anew.
 
-    environment: any of its kind, for what it says of itself.
+    instructions: what a policy is told first.
     laid: what is new in the trees.
+    ways: those that were gone again, by tree and end; `close` gives their copies back. lost: why each leads elsewhere
+        now; None: it does not.
     """
 
     growth: Growth
     setting: Setting
-    environment: Environment
+    instructions: tuple[str, ...]
     laid: list[Laid] = field(default_factory=list)
+    ways: dict[tuple[str, int], Way] = field(default_factory=dict)
+    lost: dict[tuple[str, int], str | None] = field(default_factory=dict)
 
     def chosen(self, case: type[C], *, per_task: int, which: Which) -> list[C]:
         """The first judged episodes of each tree that the policy played itself, or the first of them that failed."""
@@ -71,7 +79,7 @@ class Replays:
 
     def question(self, task: dict[str, Any]) -> str:
         """The rules of the environment and the task."""
-        return "\n".join(filter(None, [*self.environment.instructions, task["question"]]))
+        return "\n".join(filter(None, [*self.instructions, task["question"]]))
 
     def go_again(self, cases: Iterable[C]) -> list[C]:
         """Find the way to each turn of episodes; those that lead elsewhere now are dropped.
@@ -80,19 +88,25 @@ class Replays:
             The others.
         """
         cases = list(cases)
+        fresh = {}
         for case in cases:
-            make = partial(self._begun_anew, self.growth.tasks[case.tree.task])
-            turns = [Turn(node, case.tree.tokens(node)) for node in case.source.steps]
-            case.way = Way(make, case.tree, turns)
+            of = case.tree.tree, case.source.leaf
+            if of not in self.ways:
+                make = partial(self._begun_anew, self.growth.tasks[case.tree.task])
+                turns = [Turn(node, case.tree.tokens(node)) for node in case.source.steps]
+                self.ways[of] = fresh[of] = Way(make, case.tree, turns)
+            case.way = self.ways[of]
         with ThreadPoolExecutor(THREADS, "environment") as threads:
-            gone = [threads.submit(case.way.go) for case in cases]
-        for case, one in zip(cases, gone, strict=True):
-            error = one.exception()
-            if error is not None:
-                case.dropped = said(f"not replayable: {type(error).__name__}: {error}")
-            elif (astray := case.way.astray()) is not None:
-                case.dropped = f"not replayable: turn {astray} was sent other tokens"
+            gone = {of: threads.submit(way.go) for of, way in fresh.items()}
+        self.lost |= {of: _lost(fresh[of], one.exception()) for of, one in gone.items()}
+        for case in cases:
+            case.dropped = self.lost[case.tree.tree, case.source.leaf]
         return [case for case in cases if case.dropped is None]
+
+    def close(self) -> None:
+        """Give back the copies of environments along the ways."""
+        for way in self.ways.values():
+            way.close()
 
     def _begun_anew(self, task: dict[str, Any]) -> Episode:
         return self.setting.episode(task, 0, {})
@@ -139,30 +153,17 @@ def write_replayed(
         rules: those that are not the ones that the round's episodes were played by.
 
     Raises:
-        BadConfig: several take turns in the environment, or it does not say that it is replayable.
+        BadConfig: see `opened_again`.
     """
-    opened = work.suite.environment.open()
-    with closing(opened.make()) as environment:
-        if len(environment.seats) > 1:
-            raise BadConfig(
-                f"suite {work.suite.name} has {len(environment.seats)} seats, {stage} know one",
-                remedy=f"leave {stage} out; credit and datasets take the episodes as they are",
-            )
-        if not environment.replayable:
-            raise BadConfig(
-                f"the environment of suite {work.suite.name} does not say that it is replayable, so {stage} cannot go "
-                "back to a turn of an episode",
-                remedy=f"leave {stage} out, or let it say so if equal seeds and actions give equal states",
-            )
-        by_shard, shards = rollout_shards(work), Shards(work, stage, TABLES)
-        played = _Played(environment_of(work, opened), config)
-        with work.sampler(stage) as sampler:
-            for growth in growing_shards(shards, by_shard, sampler, version=version, config=played):
-                setting = setting_of(work, opened, Players(), replace(_rules(work, growth.shard), **rules))
-                replays = Replays(growth, setting, environment)
-                cases = vary(replays)
-                for case in cases:
-                    case.way.close()
+    opened = opened_again(work, stage)
+    by_shard, shards = rollout_shards(work), Shards(work, stage, TABLES)
+    with work.sampler(stage) as sampler:
+        for one in dict.fromkeys(opened[name] for name in by_shard):
+            tasks = {name: rows for name, rows in by_shard.items() if opened[name] == one}
+            played = _Played(environment_of(work, one), config)
+            for growth in growing_shards(shards, tasks, sampler, version=version, config=played):
+                with closing(replays_of(growth, one, **rules)) as replays:
+                    cases = vary(replays)
                 verdicts = replays.verdicts()
                 fresh = rewards_by_node(verdicts)
                 rows = [variant_row(case, row(case, fresh)) for case in cases]
@@ -170,9 +171,61 @@ def write_replayed(
     return shards
 
 
+def opened_again(work: Work, stage: str) -> dict[str, Opened]:
+    """By shard of the round's, what its episodes were played in, for a stage to go back to their turns.
+
+    Raises:
+        BadConfig: several take turns in the environment, it does not say that it is replayable, or turns shall be
+            written anew where the only one is the answer.
+    """
+    usual = work.suite.environment.open()
+    with closing(usual.make()) as environment:
+        seats, replayable = len(environment.seats), environment.replayable
+    if seats > 1:
+        raise BadConfig(
+            f"suite {work.suite.name} has {seats} seats, {stage} can take one",
+            remedy="credit and datasets take its episodes as they are",
+        )
+    if not replayable:
+        raise BadConfig(
+            f"the environment of suite {work.suite.name} does not say that it is replayable, so {stage} cannot go "
+            "back to a turn of an episode",
+            remedy="let it say so if equal seeds and actions give equal states; credit takes its episodes as they are",
+        )
+    shards = [place.shard for place in work.places("nodes", stage=ROLLOUTS)]
+    found = {shard: CLOSED_BOOK if _closed_book(work, shard) else usual for shard in shards}
+    if stage in EDITING and CLOSED_BOOK in found.values():
+        raise BadConfig(
+            f"round {work.round} of suite {work.suite.name} was played closed-book: the one turn of an episode is its "
+            "answer, which no edit may state",
+            remedy="give a --round that was played with tools; retries and regenerations take this one too",
+        )
+    return found
+
+
+def replays_of(growth: Growth, opened: Opened, **rules: Any) -> Replays:
+    """The episodes of a shard in their setting.
+
+    Args:
+        opened: what they were played in. rules: those that are not the ones that they were played by.
+    """
+    work = growth.shards.work
+    setting = setting_of(work, opened, Players(), replace(_rules(work, growth.shard), **rules))
+    with closing(opened.make()) as environment:
+        return Replays(growth, setting, environment.instructions)
+
+
 def turns_of(tree: Tree, node: int) -> tuple[int, ...]:
     """The turns of an episode down to a node."""
     return tuple(step for step in tree.line(node) if tree[step]["kind"] == "step")
+
+
+def _lost(way: Way, error: BaseException | None) -> str | None:
+    """Why a way leads elsewhere now; None: it does not."""
+    if error is not None:
+        return said(f"not replayable: {type(error).__name__}: {error}")
+    astray = way.astray()
+    return None if astray is None else f"not replayable: turn {astray} was sent other tokens"
 
 
 def said(error: str) -> str:
@@ -180,9 +233,20 @@ def said(error: str) -> str:
     return error[:200].encode(errors="replace").decode()
 
 
+def _played_as(work: Work, shard: str) -> dict[str, Any]:
+    """What a shard's episodes say that they were played as."""
+    return json.loads(Earlier(work, shard).entry("nodes", ROLLOUTS).inputs.get("config", "{}"))
+
+
+def _closed_book(work: Work, shard: str) -> bool:
+    """Whether a shard's episodes were played without the suite's tools."""
+    environment = _played_as(work, shard).get("environment")
+    return environment is not None and json.loads(environment)[1] == CLOSED_BOOK.version
+
+
 def _rules(work: Work, shard: str) -> Rules:
     """The rules that the round's episodes were played by."""
-    found = json.loads(Earlier(work, shard).entry("nodes", ROLLOUTS).inputs["config"]).get("rules", {})
+    found = _played_as(work, shard).get("rules", {})
     if "limits" in found:
         found["limits"] = Limits(*found["limits"])
     return replace(rules_of(work), **found)

@@ -17,7 +17,7 @@ from schemas import Scores
 from schemas.base import column_types
 
 STAGE = TABLE = "sessions"
-VERSION = "2"
+VERSION = "3"
 SOURCE_COLUMNS = ("task", "tree", "node", "name", "text")
 
 

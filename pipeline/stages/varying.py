@@ -223,7 +223,7 @@ def one_try(tree: Tree, first_node: int | None, rewards: Rewards) -> dict[str, i
 
 
 def finished(shards: Shards, variants: pl.DataFrame, *, of: str, **numbers: float | int | None) -> Report:
-    """The report of a stage that makes variants, with a note where it had nothing to make them of.
+    """The report of a stage that makes variants, with notes where it made none, and of what requests failed.
 
     Args:
         of: what it makes them of.
@@ -231,7 +231,19 @@ def finished(shards: Shards, variants: pl.DataFrame, *, of: str, **numbers: floa
     report = shards.finish(**numbers, tokens=sampled_tokens(shards))
     if variants.is_empty():
         report.notes = (*report.notes, f"there is no {of}")
+    elif variants["with_count"].null_count() == variants.height:
+        report.notes = (*report.notes, f"none was carried out; {_most(variants['dropped'])}")
+    errors = shards.read("requests")["error"].drop_nulls()
+    if len(errors):
+        report.notes = (*report.notes, f"{len(errors)} requests failed; {_most(errors)}")
     return report
+
+
+def _most(reasons: pl.Series) -> str:
+    """What is said most often, and how often."""
+    counts = reasons.drop_nulls().value_counts(name="times").sort("times", reasons.name, descending=[True, False])
+    said, times = counts.row(0) if counts.height else ("no verdict on what came", len(reasons))
+    return f"{times} of {len(reasons)}: {said}"
 
 
 def sampled_tokens(shards: Shards) -> int:

@@ -260,6 +260,10 @@ class Shards:
         nodes = self.work.store.digest("nodes", self.work.place(self.stage, shard)) if self.scores else ""
         return inputs(made_from["version"], **{self.stage: nodes})
 
+    def cover(self, places: Iterable[Place]) -> None:
+        """Have the report be over shards that were not walked over, too."""
+        self._places = sorted({*self._places, *places})
+
     def finish(self, **numbers: float | int | None) -> Report:
         """The report, over what the store now holds for this stage."""
         store = self.work.store

@@ -17,7 +17,7 @@ from pydantic import Field
 from pipeline.errors import BadConfig, check_counts
 from pipeline.tools.corpus.passages import Passage, read_passages
 from pipeline.tools.corpus.world import WorldOptions, make_world
-from pipeline.tools.toolbox import Arguments, Tool, ToolAnswer
+from pipeline.tools.toolbox import Arguments, Document, Tool, ToolAnswer
 
 VERSION = "1"
 MOST_WORDS = 64
@@ -150,7 +150,12 @@ def opened(options: Options) -> Tool:
 
     def answer(given: SearchArguments) -> ToolAnswer:
         hits = index.search(given.query, options.k)
-        return ToolAnswer("\n\n".join(shown(hit.passage) for hit in hits) or "nothing was found")
+        text, documents = "", []
+        for hit in hits:
+            text += "\n\n" if text else ""
+            documents.append(Document(hit.passage.id, len(text)))
+            text += shown(hit.passage)
+        return ToolAnswer(text or "nothing was found", documents=tuple(documents))
 
     return Tool(
         name="search",

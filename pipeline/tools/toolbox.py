@@ -20,11 +20,27 @@ LONGEST_ARGUMENTS = 200_000
 _CUT = "\n[cut]"
 
 
+class Document(NamedTuple):
+    """What was retrieved. begins: at which character of the answer's text."""
+
+    id: str
+    begins: int
+
+
 class ToolAnswer(NamedTuple):
-    """What a tool said. failure: why it has no answer, or no whole one; None: it has."""
+    """What a tool said. failure: why it has no answer, or no whole one; None: it has. documents: what it retrieved, of
+    which the text has at least the beginning; None: it does not retrieve.
+    """
 
     text: str
     failure: str | None = None
+    documents: tuple[Document, ...] | None = None
+
+    def cut(self, longest: int) -> ToolAnswer:
+        """No more of it than so many characters, and the documents that begin there."""
+        shown = self.documents and tuple(one for one in self.documents if one.begins < longest)
+        text = self.text if len(self.text) <= longest else self.text[:longest] + _CUT
+        return self._replace(text=text, documents=shown)
 
 
 class Arguments(BaseModel):
@@ -96,13 +112,8 @@ class Toolbox:
             given = tool.arguments.model_validate_json(arguments)
         except ValidationError as error:
             return ToolAnswer("", _wrong(error))
-        answer = tool.answer(given)
-        failure = answer.failure and answer.failure[:LONGEST_FAILURE]
-        return ToolAnswer(_cut(answer.text, self._longest), failure)
-
-
-def _cut(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[:longest] + _CUT
+        answer = tool.answer(given).cut(self._longest)
+        return answer._replace(failure=answer.failure and answer.failure[:LONGEST_FAILURE])
 
 
 def _wrong(error: ValidationError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ _TYPES = column_types(Nodes)
 
 @dataclass(slots=True)
 class Tree:
-    """One tree being grown. `nodes` holds the rows added now; `known` those of earlier stages.
+    """One tree being grown. `nodes` holds the rows added now; `known` those of earlier stages, by number in its order.
 
     scores: what is said of new nodes, `name`, `node` and `value` each.
     first:  number of the first new node.
@@ -42,9 +43,9 @@ class Tree:
         return len(self.known) + len(self.nodes)
 
     def children(self, node: int) -> list[int]:
-        """Nodes that hang on a node, in their order; looks at the whole tree."""
-        rows = (*self.known.values(), *self.nodes)
-        return [row["node"] for row in rows if row["parent"] == node]
+        """Nodes that hang on a node, in their order; looks at all nodes after it."""
+        after = islice(chain(self.known.values(), self.nodes), node + 1, None)
+        return [row["node"] for row in after if row["parent"] == node]
 
     def last_of(self, node: int) -> int:
         """The leaf of the chain that was added at `node` in one go."""

@@ -52,6 +52,23 @@ def contexts_plain(store: Store, table: str, places: Sequence[Place]) -> Finding
     return Finding(True, f"{looked} nodes")
 
 
+def draws_apart(store: Store, table: str, places: Sequence[Place]) -> Finding:
+    """No draw that continues an episode stands in its tree twice."""
+    looked = 0
+    for some in by_shard(places):
+        columns = ["tree", "node", "origin", "turn", "sampled", "request"]
+        drawn = store.read("nodes", _nodes_of(store, some), columns=columns).filter(
+            pl.col("sampled") & (pl.col("origin") == "continuation") & (pl.col("turn") > 0)
+        )
+        looked += drawn.height
+        twice = drawn.filter(pl.struct("tree", "request").is_duplicated())
+        if twice.height:
+            first = twice.row(0, named=True)
+            said = f"{twice.height} nodes are of draws that stand twice, as node {first['node']} of {first['tree']}"
+            return Finding(False, said)
+    return Finding(True, f"{looked} draws")
+
+
 def answers_parsed(store: Store, table: str, places: Sequence[Place]) -> Finding:
     """At least half of the JSON answers that were asked for could be read."""
     asked = store.read(table, list(places), columns=["parsed"])["parsed"].drop_nulls()
@@ -80,6 +97,7 @@ def _trees(store: Store, table: str, places: Sequence[Place]) -> Iterator[tuple[
 VARIANT_CHECKS: dict[str, Check] = {
     "departs_from_source": departs_from_source,
     "contexts_plain": contexts_plain,
+    "draws_apart": draws_apart,
     "answers_parsed": answers_parsed,
 }
 """For CHECKS["variants"]."""

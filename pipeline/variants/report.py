@@ -47,6 +47,10 @@ def ask_variants(store: Store, *, suite: str | None, round: str | None, as_json:
     if as_json:
         show.print_json(("suite", "round", *Line._fields), [(suite, round, *line) for line in lines], to=to)
         return
+    if not lines:
+        why = "the column dropped of the table variants says why"
+        print(f"variants of suite {suite}, round {round}: none was carried out and judged; {why}", file=to)
+        return
     print(f"variants of suite {suite}, round {round}; success by task, gains within tasks", file=to)
     show.print_table(
         ("figure", "tasks", "plain", "variant", "gain", "95 % interval"), [_cells(line) for line in lines], to=to

@@ -78,8 +78,10 @@ def played(
             lambda policy: kind(script, fingerprint=engines.engine_fingerprint("scripted", policy)),
         )
         engines.close_engines()
-        yield make_work(settings, suite="played", round="r0", engine="scripted")
-        engines.close_engines()
+        try:
+            yield make_work(settings, suite="played", round="r0", engine="scripted")
+        finally:
+            engines.close_engines()
 
 
 def nodes_of(work: Work) -> pl.DataFrame:

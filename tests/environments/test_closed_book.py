@@ -1,19 +1,28 @@
-"""A round without tools, and what AdaSearch makes of it."""
+"""A round without tools, what AdaSearch makes of it, and what is made anew of its episodes."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 from environments.played_round import SEEDS, SUMS, Script, faults, nodes_of, played, verdicts_of
+from varied_round import reflection
 
 from pipeline.errors import BadConfig
 from pipeline.stages.credit import CreditConfig, write_credit
 from pipeline.stages.episodes import EpisodeConfig, write_episodes
+from pipeline.stages.intervene import InterveneConfig, write_interventions_by_hand
+from pipeline.stages.interventions import write_interventions
 from pipeline.stages.judge import JudgeConfig, write_judgements
+from pipeline.stages.regenerations import write_regenerations
+from pipeline.stages.retries import write_retries
 from pipeline.stages.scores import ScoresConfig, write_scores
 from pipeline.stages.tasks import write_tasks
-from pipeline.stages.work import make_work
+from pipeline.stages.work import Work, make_work
 from pipeline.store.query import open_database, run_query
 
 TOOLS = 'name = "tools"\ntools = ["calculator"]\nschemas = false'
@@ -61,3 +70,41 @@ def test_what_has_no_tools_is_not_played_without(tmp_path):
         write_tasks(work)
         with pytest.raises(BadConfig, match="has no tools to be left without"):
             write_episodes(work, EpisodeConfig(closed_book=True))
+
+
+def from_memory(text: str, sample: int) -> str:
+    """Answers wrongly. A judge rejects it, and says where to cut."""
+    if "Reflect on" in text:
+        return reflection(retry_from_step=0)
+    return "incorrect" if "Is the last step" in text else "#### 2"
+
+
+@contextmanager
+def closed(folder: Path) -> Iterator[Work]:
+    """A round without tools."""
+    with played(folder, TOOLS, SUMS, from_memory) as work:
+        write_tasks(work)
+        write_episodes(work, EpisodeConfig(group=1, closed_book=True))
+        yield work
+
+
+def test_its_episodes_are_made_anew_without_tools(tmp_path):
+    with closed(tmp_path) as work:
+        assert write_retries(work).numbers["retries"] == 2
+        assert write_regenerations(work).numbers["revised"] == 2
+        assert faults(work) == []
+        for origin in ("retry", "regenerate"):
+            new = nodes_of(work).filter(origin=origin)
+            assert new.select("text", "finish", "tool_calls").rows() == [("#### 2", "stop", None)] * 2
+        assert (write_retries(work).fresh, write_regenerations(work).fresh) == (0, 0)
+
+
+def test_its_answers_are_not_written_anew(tmp_path):
+    """Refused before anybody is asked."""
+    with closed(tmp_path) as work:
+        asked, edit = len(Script.last.asked), InterveneConfig(tree=nodes_of(work)["tree"][0], node=1, text="so")
+        for write in (write_interventions, partial(write_interventions_by_hand, config=edit)):
+            with pytest.raises(BadConfig, match="was played closed-book") as refused:
+                write(work)
+            assert "retries and regenerations take this one" in refused.value.remedy
+        assert len(Script.last.asked) == asked

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 
@@ -27,6 +26,7 @@ from pipeline.environments.protocol import (
 from pipeline.environments.tools import ToolEnvironment
 from pipeline.errors import BadConfig
 from pipeline.tasks.suites import SUITES, load_suite
+from pipeline.tools.toolbox import Document, ToolAnswer
 
 TASK = Task("question", json.dumps({"seed": 1}))
 HOSTILE = {"id": "environments.hostile_gym:Hostile-v0", "seconds": 20.0}
@@ -242,11 +242,25 @@ class Shelf:
 
     def call(self, name: str, arguments: str):
         if name != "upper":
-            return SimpleNamespace(text="", failure=f"there is no tool {name}")
-        return SimpleNamespace(text=json.loads(arguments)["text"].upper(), failure=None)
+            return ToolAnswer("", f"there is no tool {name}")
+        return ToolAnswer(json.loads(arguments)["text"].upper())
 
 
 class TestTools:
+    def test_documents_that_nobody_is_shown_are_not_among_what_was_found(self):
+        """Of three answers of 3,990 characters the third begins where the observation is cut."""
+
+        class Long(Shelf):
+            def call(self, name: str, arguments: str):
+                return ToolAnswer("x" * 3990, documents=(Document("first", 0), Document("last", 3980)))
+
+        step = ToolEnvironment(Long(), "").step('<tool_call>{"name": "upper"}</tool_call>' * 3)
+        found = [call["documents"] for call in json.loads(step.calls)]
+        assert found == [["first", "last"], ["first"], []]
+        cut = checked_step(step, seats=1).observation.text
+        assert cut.endswith("[cut]")
+        assert step.observation.text.startswith(cut.removesuffix("\n[cut]"))
+
     def test_a_dialogue(self):
         tools = ToolEnvironment(Shelf(), "Use them.")
         assert tools.reset(TASK, 0).text == "question"

@@ -248,5 +248,5 @@ class TestWhatGoesWrong:
     def test_a_game_of_several_seats_is_refused(self, tmp_path):
         with played(tmp_path, 'name = "open_spiel"\ngame = "kuhn_poker"', SEEDS, says()) as work:
             write_tasks(work)
-            with pytest.raises(BadConfig, match="has 2 seats, regenerations know one"):
+            with pytest.raises(BadConfig, match="has 2 seats, regenerations can take one"):
                 write_regenerations(work)

@@ -24,7 +24,7 @@ from pipeline.judges.tp_grpo import TpGrpoJudge
 from pipeline.judges.wording import wording
 from pipeline.labels.given import JUDGING
 from pipeline.prompts import load_pack
-from pipeline.stages.earlier import _scores_command
+from pipeline.stages.earlier import scores_command
 from pipeline.tools.sandbox import Sandbox
 
 TASK = {"task": "t", "question": "1 + 2 + 3 =", "answer": "6"}
@@ -64,8 +64,8 @@ def labels(said: dict[tuple[int, str], Said]) -> dict[int, tuple]:
 
 def test_judges_are_known_by_what_they_give():
     assert {name for name, judge in JUDGES.items() if not judge.names} == set(JUDGING)
-    assert _scores_command("attribution_goal") == "judge --judge sotopia_rl"
-    assert _scores_command("mine") == "scores --name mine --file FILE"
+    assert scores_command("attribution_goal") == "judge --judge sotopia_rl"
+    assert scores_command("mine") == "scores --name mine --file FILE"
 
 
 JSON_ASKED = "Answer with one JSON object"

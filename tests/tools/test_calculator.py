@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.tools import calculator
 from pipeline.tools.calculator import Uncalculable, calculate, written
-from pipeline.tools.toolbox import Toolbox
+from pipeline.tools.toolbox import ToolAnswer, Toolbox
 
 
 @pytest.mark.parametrize(
@@ -93,5 +93,5 @@ def test_any_text_of_its_signs_has_a_value_or_a_reason(text):
 
 def test_the_tool():
     tools = Toolbox([calculator.opened(calculator.Options())])
-    assert tools.call("calculator", '{"expression": "1/4"}') == ("0.25", None)
-    assert tools.call("calculator", '{"expression": "1/0"}') == ("", "division by 0")
+    assert tools.call("calculator", '{"expression": "1/4"}') == ToolAnswer("0.25")
+    assert tools.call("calculator", '{"expression": "1/0"}') == ToolAnswer("", "division by 0")

@@ -11,7 +11,7 @@ from pipeline.errors import BadConfig, BadInput
 from pipeline.tools import search
 from pipeline.tools.corpus.passages import Passage, read_passages
 from pipeline.tools.search import Index
-from pipeline.tools.toolbox import Toolbox
+from pipeline.tools.toolbox import ToolAnswer, Toolbox
 
 PASSAGES = [
     Passage("a", "Ardale", "A town on the Belwin, famous for bells."),
@@ -131,9 +131,16 @@ class TestTool:
         path = tmp_path / "p.jsonl"
         path.write_text("\n".join(json.dumps(passage._asdict()) for passage in PASSAGES))
         tools = Toolbox([search.opened(search.Options(k=1, corpus=str(path), cache=str(tmp_path / "indexes")))])
-        shown = ("[c] Corham\nA town of no river.", None)
+        shown = ToolAnswer("[c] Corham\nA town of no river.", documents=(("c", 0),))
         assert tools.call("search", '{"query": "corham"}') == shown
-        assert tools.call("search", '{"query": "zzz"}') == ("nothing was found", None)
+        assert tools.call("search", '{"query": "zzz"}') == ToolAnswer("nothing was found", documents=())
+
+    def test_says_where_each_passage_begins(self, tmp_path):
+        path = tmp_path / "p.jsonl"
+        path.write_text("\n".join(json.dumps(passage._asdict()) for passage in PASSAGES))
+        answer = Toolbox([search.opened(search.Options(k=3, corpus=str(path)))]).call("search", '{"query": "town"}')
+        assert len(answer.documents) > 1
+        assert all(answer.text[one.begins :].startswith(f"[{one.id}]") for one in answer.documents)
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pipeline.errors import BadConfig
 from pipeline.tools import TOOLS, python_tool
-from pipeline.tools.toolbox import LONGEST_FAILURE, Arguments, Tool, ToolAnswer, Toolbox
+from pipeline.tools.toolbox import LONGEST_FAILURE, Arguments, Document, Tool, ToolAnswer, Toolbox
 
 
 class Repeated(Arguments):
@@ -53,7 +53,14 @@ def test_declarations_are_openais():
     ],
 )
 def test_calls(name, arguments, answer):
-    assert TOOLBOX.call(name, arguments) == answer
+    assert TOOLBOX.call(name, arguments) == ToolAnswer(*answer)
+
+
+def test_documents_of_which_nothing_is_shown_are_cut_too():
+    found = (Document("a", 0), Document("b", 19), Document("c", 20))
+    tool = Tool("finds", "Finds.", Repeated, lambda given: ToolAnswer(given.word * given.times, documents=found), "1")
+    answer = Toolbox([tool], longest=20).call("finds", '{"word": "a", "times": 30}')
+    assert answer == ToolAnswer("a" * 20 + "\n[cut]", documents=found[:2])
 
 
 @pytest.mark.parametrize(
@@ -116,4 +123,4 @@ class TestPython:
         ],
     )
     def test_answers(self, code, answer):
-        assert self.TOOLS.call("python", json.dumps({"code": code})) == answer
+        assert self.TOOLS.call("python", json.dumps({"code": code})) == ToolAnswer(*answer)

@@ -123,10 +123,19 @@ def test_a_role_is_judged_in_view_of_the_roles_before_it(work):
     policies = dict.fromkeys(("generate", "verify", "refine"), "tiny")
     found = held_out_answers(work, tasks, policies, samples=4, first=0, temperature=1.0)
     assert found["generate"].reward.tolist() == [[1, 0, 1, 0]] * 2
+    assert found["generate"].answer.tolist() == [[0, 1, 0, 1], [2, 3, 2, 3]]
     assert found["refine"].reward.tolist() == [[1, 1, 1, 1]] * 2
     assert (found["refine"].tokens > 0).all()
     later = held_out_answers(work, tasks, {"solve": "tiny"}, samples=2, first=1, temperature=1.0)
     assert later["solve"].reward.tolist() == [[0, 1]] * 2
+
+
+def test_three_answers_vote(work, tmp_path):
+    """Of three two are right; of four a vote of three is right as often as a single one."""
+    for samples, share, voted in ((3, 2 / 3, 1.0), (4, 0.5, 0.5)):
+        compare_methods(work, OfflineConfig(("start",), seeds=1, samples=samples, out=str(tmp_path)))
+        (row,) = pl.read_csv(tmp_path / "offline.csv").iter_rows(named=True)
+        assert (row["pass@1"], row["majority@3"]) == (pytest.approx(share), voted)
 
 
 def test_weights_of_r3l_are_the_advantages_of_its_trained_tokens(work):

@@ -25,11 +25,13 @@ class Answers(NamedTuple):
 
     reward: `[N, samples]` float64; NaN where the verifier failed, or nothing was answered.
     tokens: `[N, samples]` int64, of the answer; 0 where there is none.
+    answer: `[N, samples]` int64, code of what is answered, the same for the same; -1: nothing can be read.
     missed: requests for them, or for what was said before, that failed and that another run may have answered.
     """
 
     reward: np.ndarray
     tokens: np.ndarray
+    answer: np.ndarray
     missed: frozenset[str] = frozenset()
 
 
@@ -63,12 +65,15 @@ def held_out_answers(
         if role == VERIFY:
             continue
         shape = len(rows), samples
-        found[role] = Answers(np.full(shape, np.nan), np.zeros(shape, np.int64), missed)
+        found[role] = Answers(np.full(shape, np.nan), np.zeros(shape, np.int64), np.full(shape, -1), missed)
+        codes: dict[str, int] = {}
         for at, text in said.items():
             row = rows[at[0]]
             verdict = verify(row["verifier"], Question(row["answer"], row["info"]), text)
             found[role].reward[at] = np.nan if verdict.reward is None else verdict.reward
             found[role].tokens[at] = len(completions[at].token_ids)
+            if verdict.parsed_answer is not None:
+                found[role].answer[at] = codes.setdefault(verdict.parsed_answer, len(codes))
         if len(policies) > 1:
             said = {at: _transcript(speaker, completions[at]) for at in said}
     return found

@@ -19,24 +19,25 @@ import polars as pl
 
 from pipeline.cli_options import check_choice
 from pipeline.errors import BadConfig, check_counts
+from pipeline.metrics.best_of_n import chosen_rewards
 from pipeline.report import Progress, Report
 from pipeline.stages.evals import SPLIT, pass_interval
 from pipeline.stages.prm_evals import held_out_tasks, task_inputs
 from pipeline.stages.work import Shards, Work, inputs
-from pipeline.statistics import MeanInterval, difference_interval
+from pipeline.statistics import MeanInterval, difference_interval, share_interval
 from pipeline.store.digest import content_digest
 from schemas import Evals
 from schemas.base import column_types
 from trainers.comparison_files import open_comparison
 from trainers.offline.answers import Answers, held_out_answers
 from trainers.offline.methods import METHODS, START, Lesson
-from trainers.offline.table import GAIN, Figures, write_comparison
+from trainers.offline.table import GAIN, VOTED, VOTES, Figures, write_comparison
 from trainers.offline.teach import Taught, add_up, teach
 from trainers.stages import VERSION as TRAINING
 from trainers.stages import policy_name
 
 STAGE = "offline_compare"
-VERSION = "1"
+VERSION = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +195,12 @@ class _Comparison:
         return held_out_answers(self.work, self.tasks, policies, **options)
 
     def figures(self, run: Run, said: Answers) -> Figures:
-        """pass@k over tasks, the paired difference from the starting policy of the same seed, and tokens an answer."""
+        """pass@k and the vote of three over tasks, the paired difference from the starting policy of the same seed, and
+        tokens an answer."""
         ks = (k for k in (1, 2, 4, 8, 16, 32) if k <= said.reward.shape[1])
         found = {f"pass@{k}": pass_interval(said.reward, k) for k in ks}
+        if said.reward.shape[1] >= VOTES:
+            found[VOTED] = _voted(said)
         if run.method == START:
             self.before[run.seed] = said
         else:
@@ -234,6 +238,12 @@ def _some(tasks: pl.DataFrame, count: int) -> pl.DataFrame:
     if count >= len(tasks):
         return tasks
     return tasks[np.linspace(0, len(tasks) - 1, count).round().astype(np.int64).tolist()]
+
+
+def _voted(said: Answers) -> MeanInterval:
+    """What the answer given most often by VOTES of them earns, in the mean over the subsets of those there are."""
+    unscored = np.full(said.reward.shape, np.nan)
+    return share_interval(list(chosen_rewards(said.reward, said.answer, unscored, size=VOTES, selector="majority")))
 
 
 def _means(rewards: np.ndarray) -> np.ndarray:

@@ -13,6 +13,9 @@ from trainers.comparison_files import between, write_files
 from trainers.offline.methods import START
 
 GAIN = f"pass@1 less {START}"
+VOTES = 3
+"""Answers of a majority: as many as a pass of three roles costs."""
+VOTED = f"majority@{VOTES}"
 Figures = dict[str, MeanInterval]
 """By metric."""
 COUNTS = (
@@ -58,7 +61,7 @@ def table_of(figures: Mapping[tuple[str, int], Figures]) -> pl.DataFrame:
 
 def markdown(table: pl.DataFrame) -> list[str]:
     """The table for people."""
-    shown = [name for name in dict.fromkeys(("pass@1", GAIN, _most(table))) if name in table.columns]
+    shown = [name for name in dict.fromkeys(("pass@1", GAIN, VOTED, _most(table))) if name in table.columns]
     counts = [name for name in COUNTS if name in table.columns]
     lines = [f"| {' | '.join(('method', 'seeds', *shown, *(name.replace('_', ' ') for name in counts)))} |"]
     lines.append("|---" * (2 + len(shown) + len(counts)) + "|")

@@ -59,7 +59,8 @@ class OnlineRecipe:
 
     Before. start: fields of WarmUp; none: rounds begin from the policy that is given.
 
-    Sampling. strategy, group, temperature: of rollouts. strategy_params, rule_params: by name. allocation: even, or
+    Sampling. strategy, group, temperature: of rollouts; of episodes where the suite is played, whose strategies are
+    flat and treeps_rag, the latter without a group. strategy_params, rule_params: by name. allocation: even, or
     knapsack: `group` samples a task in the mean, more of tasks that teach more. rule, attempts, branches: of trees
     grown from them; no rule: none. retries: attempts a task that are reflected on and tried again. interventions:
     attempts a task whose first wrong step is written anew. shards: of the suite's training tasks a round; 0: all.

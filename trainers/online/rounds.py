@@ -43,7 +43,7 @@ from trainers.online.learners import implicit_model, write_process_labels, write
 from trainers.online.recipe import OnlineRecipe, load_recipe
 from trainers.online.round_work import check_draws, settle
 from trainers.online.run import VERSION, Run, begin
-from trainers.online.sampling import sample
+from trainers.online.sampling import check_sampled, sample
 from trainers.online.updates import update_implicit, update_round
 from trainers.online.warm_up import begun_from, warm_round, warm_up
 from trainers.online.watch import (
@@ -106,6 +106,7 @@ def train_online(work: Work, config: OnlineConfig = OnlineConfig()) -> Report:
     if config.method:
         every = recipe.prm_every if labelled(METHODS[config.method]) else 0
         recipe = replace(recipe, method=config.method, params={}, schedule={}, rows="method", prm_every=every)
+    check_sampled(recipe, work.suite)
     if recipe.rows == "method":
         check_played(recipe.method, recipe.params_at(0), work.suite)
     if recipe.overlap:

@@ -1,6 +1,6 @@
 """Growth strategies, by name: those that begin with the prompt, and those that begin with what earlier stages left.
 
-`treeps_rag` is none of them: it takes functions that say what was retrieved, and is begun from code.
+`treeps_rag` is none of them: it grows trees of episodes, which the stage of those plays.
 """
 
 from pipeline.trees.growth.allotted import Allotted
@@ -16,6 +16,7 @@ from pipeline.trees.growth.pppo import Pppo
 from pipeline.trees.growth.spo_chain import SpoChain
 from pipeline.trees.growth.spo_tree import SpoTree
 from pipeline.trees.growth.steps import Steps
+from pipeline.trees.growth.treeps_rag import PRUNED
 from pipeline.trees.strategy import Strategy
 
 FROM_PROMPT: dict[str, type[Strategy]] = {
@@ -36,5 +37,5 @@ FROM_TREE: dict[str, type[Strategy]] = {
     "omegaprm": OmegaPrm,
     "forks": Forks,
 }
-SCORES_OF: dict[str, tuple[str, ...]] = {"brpo": ("budget",)}
+SCORES_OF: dict[str, tuple[str, ...]] = {"brpo": ("budget",), "treeps_rag": (PRUNED,)}
 """What strategies say of nodes by themselves: names of scores."""
