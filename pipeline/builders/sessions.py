@@ -12,7 +12,7 @@ from pipeline.exchange.sessions import header, messages
 from schemas import Sessions
 from schemas.base import column_types
 
-NODE_COLUMNS = ("task", "tree", "node", "parent", "kind", "text", "tool_calls", "policy")
+NODE_COLUMNS = ("task", "tree", "node", "parent", "kind", "origin", "text", "tool_calls", "policy")
 _encode = msgspec.json.Encoder().encode
 
 

@@ -4,14 +4,15 @@ what restores the tree in `extra`, under one reserved key."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import dropwhile
+from itertools import chain, dropwhile
 from typing import Any, Literal
 
 import msgspec
 
+from pipeline.exchange import units
 from pipeline.exchange.conversation import Call, Function, Message, Turn, conversation
-from pipeline.exchange.document import Document, Number, Refused, Restored, TokenId, licence_of
-from pipeline.exchange.paths import Exporter, Line, Path, openai_calls
+from pipeline.exchange.document import TEMPLATE, Document, Fault, Number, Refused, Restored, TokenId, escape, licence_of
+from pipeline.exchange.paths import Exporter, Line, Path, Said
 from pipeline.exchange.reading import Importer, objects
 from pipeline.exchange.references import KEY, restored
 
@@ -19,7 +20,8 @@ VERSION = "ATIF-v1.6"
 _ROLES = {"system": "system", "user": "user", "agent": "assistant"}
 _SOURCES = {"system": "system", "developer": "system", "assistant": "agent"}
 _OBSERVED = "observed"
-"""In a step's reference, those of the messages that are its observation."""
+"""In a step's reference, those of the nodes up to the next step: results of its observation, and, with their text, such
+as are no message. The root's has those before the first step."""
 
 
 class ToolCall(msgspec.Struct):
@@ -76,10 +78,11 @@ class Trajectory(msgspec.Struct):
     agent: Agent
     steps: list[Step]
     continued_trajectory_ref: str | dict[str, Any] | None = None
+    subagent_trajectories: list[Any] | None = None
     extra: dict[str, Any] | None = None
 
 
-def parse(data: bytes) -> Iterator[Document | Restored]:
+def parse(data: bytes) -> Iterator[Document | Restored | Fault]:
     """The trajectory as a chat, or the path of a tree that it was exported from; then those embedded in it.
 
     Raises:
@@ -88,7 +91,7 @@ def parse(data: bytes) -> Iterator[Document | Restored]:
     yield from _trajectory(msgspec.json.decode(data))
 
 
-def _trajectory(raw: Any) -> Iterator[Document | Restored]:
+def _trajectory(raw: Any) -> Iterator[Document | Restored | Fault]:
     found = msgspec.convert(raw, Trajectory)
     if not found.schema_version.startswith("ATIF-v1."):
         raise Refused(f"schema_version is {found.schema_version!r}")
@@ -97,9 +100,12 @@ def _trajectory(raw: Any) -> Iterator[Document | Restored]:
         nodes = root.get("nodes") if isinstance(root, dict) else None
         whole = msgspec.convert(nodes, list[dict[str, Any]] | None)
         steps = dropwhile(lambda step: KEY not in (step.extra or {}), found.steps)
-        yield restored(root, [one for step in steps for one in _references(step)] if whole is None else whole)
+        first = _observed(root) if isinstance(root, dict) else []
+        apart = chain(first, *(_references(step) for step in steps))
+        yield restored(root, apart if whole is None else whole)
         return
-    inner = msgspec.json.decode(msgspec.json.encode(raw.get("subagent_trajectories") or []))
+    raw.pop("subagent_trajectories", None)
+    escape(raw)
     turns: list[Turn] = []
     for number, (step, said) in enumerate(zip(found.steps, raw["steps"], strict=True), start=1):
         turns += _turns(step, said, number)
@@ -113,8 +119,11 @@ def _trajectory(raw: Any) -> Iterator[Document | Restored]:
         model=found.agent.model_name,
         licence=licence_of(found.extra),
     )
-    for part in inner:
-        yield from _trajectory(part)
+    for number, part in enumerate(found.subagent_trajectories or (), start=1):
+        try:
+            yield from _trajectory(part)
+        except units.RECORD_FAULTS as error:
+            yield Fault(0, f"subagent_trajectories, entry {number}: {units.said(error)}")
 
 
 def _turns(step: Step, said: dict[str, Any], number: int) -> Iterator[Turn]:
@@ -147,12 +156,17 @@ def _references(step: Step) -> Iterator[dict[str, Any]]:
     metrics = step.metrics or Metrics()
     put = {"text": step.message, "token_ids": metrics.completion_token_ids, "logprobs": metrics.logprobs}
     yield {name: value for name, value in put.items() if value is not None} | reference
-    observed = msgspec.convert(reference.get(_OBSERVED) or [], list[dict[str, Any]])
-    results = (step.observation or Observation()).results
-    if observed and len(observed) != len(results):
-        raise Refused(f"a step has {len(results)} results, and {len(observed)} of them in its {KEY}")
-    for result, of in zip(results, observed):
-        yield {"text": result.content} | of
+    observed, results = _observed(reference), (step.observation or Observation()).results
+    told = sum("text" not in of for of in observed)
+    if told and told != len(results):
+        raise Refused(f"a step has {len(results)} results, and {told} of them in its {KEY}")
+    left = iter(results)
+    for of in observed:
+        yield of if "text" in of else {"text": next(left).content} | of
+
+
+def _observed(reference: dict[str, Any]) -> list[dict[str, Any]]:
+    return msgspec.convert(reference.get(_OBSERVED) or [], list[dict[str, Any]])
 
 
 def written(path: Path) -> Iterator[Line]:
@@ -167,40 +181,50 @@ def written(path: Path) -> Iterator[Line]:
         "schema_version": VERSION,
         "session_id": f"{path.tree.tree}#{path.end}",
         "agent": {name: value for name, value in agent.items() if value},
-        "steps": _steps(path, references),
+        "steps": _steps(path, root, references),
         "extra": {KEY: root, "task": task["task"]},
     }
 
 
-def _steps(path: Path, references: list[Line]) -> list[Line]:
-    """What stands before the question; then a step a node, but what tools said, which is the observation of the step
-    before."""
-    steps: list[Line] = [
-        {"step_id": number, "source": _SOURCES.get(said.get("role"), "user"), "message": said.get("content")}
-        for number, said in enumerate(path.messages, start=1)
-    ]
-    for node, reference in zip(path.nodes, references, strict=True):
-        role, call = path.tree.speaker(node)
-        if role != "tool" or not steps or steps[-1]["source"] != "agent":
-            steps.append(_step(node, reference, len(steps) + 1, _SOURCES.get(role, "user")))
-            continue
-        step, said = steps[-1], reference.pop("text")
-        known = {one["tool_call_id"] for one in step.get("tool_calls", ())}
-        step.setdefault("observation", {"results": []})["results"].append(
-            {"source_call_id": call if call in known else None, "content": said}
-        )
-        step["extra"][KEY].setdefault(_OBSERVED, []).append(reference)
+def _steps(path: Path, root: Line, references: list[Line]) -> list[Line]:
+    """A step a message, but what tools said, which is the observation of the step before. References of nodes that are
+    no step are put in that of the step before, or of the root."""
+    steps: list[Line] = []
+    left, last = iter(references), root
+    for said in path.messages():
+        reference = None if said.node is None else next(left)
+        if said.role == TEMPLATE:
+            last.setdefault(_OBSERVED, []).append(reference)
+        elif said.role == "tool" and steps and steps[-1]["source"] == "agent" and _fits(steps[-1], reference):
+            known = {call["tool_call_id"] for call in steps[-1].get("tool_calls", ())}
+            result = {"source_call_id": said.call if said.call in known else None, "content": said.text}
+            steps[-1].setdefault("observation", {"results": []})["results"].append(result)
+            if reference is not None:
+                del reference["text"]
+                last.setdefault(_OBSERVED, []).append(reference)
+        else:
+            steps.append(_step(said, reference, len(steps) + 1))
+            last = last if reference is None else reference
     return steps
 
 
-def _step(node: Line, reference: Line, number: int, source: str) -> Line:
+def _fits(step: Line, reference: Line | None) -> bool:
+    """Whether what a tool said can stand in a step: both are nodes, or both stand before the question."""
+    return ("extra" in step) == (reference is not None)
+
+
+def _step(said: Said, reference: Line | None, number: int) -> Line:
+    """A step of a message; of a node, its reference less what stands elsewhere in the step."""
+    step = {"step_id": number, "source": _SOURCES.get(said.role, "user"), "message": said.text}
+    if said.calls:
+        step["tool_calls"] = [_call(call) for call in said.calls]
+    if reference is None:
+        return step
     del reference["text"]
-    step = {"step_id": number, "source": source, "message": node["text"]}
-    if node["kind"] != "prompt":
+    if said.node["kind"] != "prompt":
         ids = {"completion_token_ids": reference.pop("token_ids", None), "logprobs": reference.pop("logprobs", None)}
-        metrics = {name: value for name, value in ids.items() if value is not None}
-        calls = [_call(call) for call in openai_calls(node)]
-        step |= ({"tool_calls": calls} if calls else {}) | ({"metrics": metrics} if metrics else {})
+        if metrics := {name: value for name, value in ids.items() if value is not None}:
+            step["metrics"] = metrics
     return step | {"extra": {KEY: reference}}
 
 

@@ -1,4 +1,5 @@
-"""A chat as a document: what stands before the first answer is the task, every later message a node.
+"""A chat as a document: the question, the last before an answer, and what stands before it are the task, every later
+message a node.
 
 Knows OpenAI's messages, old ones too; other formats are brought into them first. What a message has beside role, text
 and tool calls stays in the record.
@@ -14,6 +15,7 @@ import msgspec
 
 from pipeline.exchange.document import (
     REFERENCE,
+    TEMPLATE,
     Document,
     Judgement,
     Refused,
@@ -26,8 +28,8 @@ from pipeline.exchange.document import (
 
 PROMPTING = ("system", "developer", "user")
 ROLES = (*PROMPTING, "assistant", "tool")
-_FORMER = {"function": "tool", "toolResult": "tool"}
-"""Roles by other names."""
+_RENAMED = {"function": "tool"}
+"""Roles that OpenAI called otherwise before."""
 MISSING = "what came before is not in the source"
 TEXT = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """Kinds of parts of a content that are text, and where it stands in them."""
@@ -48,24 +50,24 @@ class Custom(msgspec.Struct, gc=False):
 
 
 class Call(msgspec.Struct, gc=False):
-    """What an answer asks of a tool: of a function, or of a custom tool, whose input stands for arguments then."""
+    """What an answer asks of a tool: of a function, or of a custom tool, which is one of a single argument `input`
+    then."""
 
     function: Function | None = None
     id: str | None = None
-    type: str = "function"
     custom: Custom | None = None
 
     def __post_init__(self):
         if self.function is None and self.custom is None:
             raise ValueError("a tool call has neither function nor custom")
-        self.function = self.function or Function(self.custom.name, self.custom.input)
+        self.function = self.function or Function(self.custom.name, {"input": self.custom.input})
 
 
 class Message(msgspec.Struct, kw_only=True, gc=False):
     """A message of a chat. What a refusal says is its text where there is no other; a call by the former name is one
     of `tool_calls`, and what it brought is a tool's."""
 
-    role: Literal[(*ROLES, *_FORMER)]
+    role: Literal[(*ROLES, *_RENAMED)]
     content: str | list[str | dict[str, Any]] | None = None
     refusal: str | None = None
     tool_calls: list[Call] | None = None
@@ -73,7 +75,7 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     function_call: Function | None = None
 
     def __post_init__(self):
-        self.role = _FORMER.get(self.role, self.role)
+        self.role = _RENAMED.get(self.role, self.role)
         self.content = self.content or self.refusal
         if self.function_call is not None:
             self.tool_calls = [*(self.tool_calls or ()), Call(self.function_call)]
@@ -87,6 +89,7 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     above:  place of the turn that it follows; None: the one before it. -1: none does, and something is missing.
     before: why something is missing before it; empty: nothing is.
     shown:  whether it is part of the prompt whoever speaks, as a demonstration is.
+    template: whether it is no message but tokens that a chat template puts around one.
     """
 
     message: Message
@@ -95,6 +98,7 @@ class Turn(msgspec.Struct, kw_only=True, gc=False):
     above: int | None = None
     before: str = ""
     shown: bool = False
+    template: bool = False
     token_ids: list[int] | None = None
     logprobs: list[float] | None = None
     finish: str | None = None
@@ -117,20 +121,18 @@ def text_of(content: str | Sequence[Any] | None) -> str:
 
 def role_of(said: Any, otherwise: str) -> str:
     """A role in today's words; another for one that is not known."""
-    role = _FORMER.get(said, said) if isinstance(said, str) else None
+    role = _RENAMED.get(said, said) if isinstance(said, str) else None
     return role if role in ROLES else otherwise
 
 
-def calls_of(calls: Sequence[Call] | None) -> str | None:
-    """Tool calls as JSON, arguments as the text they are; None: none."""
-    if not calls:
-        return None
+def calls_of(calls: Sequence[Call] | None) -> list[dict[str, Any]]:
+    """Tool calls as OpenAI has them, arguments as the text they are."""
     said = []
-    for call in calls:
+    for call in calls or ():
         arguments = call.function.arguments
         text = arguments if isinstance(arguments, str) else as_json(arguments or {})
-        said.append({"id": call.id, "type": call.type, "function": {"name": call.function.name, "arguments": text}})
-    return as_json(said)
+        said.append({"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": text}})
+    return said
 
 
 def conversation(
@@ -157,11 +159,11 @@ def conversation(
         raise Refused("no messages")
     start = _opening(turns)
     opening = turns[:start]
-    asked = max((place for place, turn in enumerate(opening) if _asks(turn)), default=None)
-    messages = [_bare(turn.message) for place, turn in enumerate(opening) if place != asked]
-    question = "" if asked is None else text_of(opening[asked].message.content)
-    if asked is not None:
-        _refer(opening[asked], question, -1)
+    asks = bool(opening) and _asks(opening[-1])
+    messages = [_bare(turn.message) for turn in (opening[:-1] if asks else opening)]
+    question = text_of(opening[-1].message.content) if asks else ""
+    if asks:
+        _refer(opening[-1], question, -1)
     ids = [turn.token_ids for turn in opening]
     steps: list[Step] = []
     numbers = [-1] * start
@@ -189,14 +191,15 @@ def conversation(
 
 
 def _opening(turns: Sequence[Turn]) -> int:
-    """How many turns are the prompt: what is shown before the question, and it."""
-    asked = False
+    """How many turns are the prompt: what is shown before the question, and it; all of them where none asks."""
+    end = asked = 0
     for place, turn in enumerate(turns):
         follows = turn.above in (None, place - 1) and not (turn.before and place)
         if not follows or (asked if turn.shown else turn.message.role not in PROMPTING):
-            return place
-        asked = asked or _asks(turn)
-    return len(turns)
+            break
+        end = place + 1
+        asked = end if _asks(turn) else asked
+    return asked or end
 
 
 def _asks(turn: Turn) -> bool:
@@ -229,21 +232,29 @@ def _refer(turn: Turn, text: str, step: int) -> None:
 
 
 def _bare(message: Message) -> dict[str, Any]:
-    return {"role": message.role, "content": text_of(message.content)}
+    """As a task has it."""
+    said = {"role": message.role, "content": text_of(message.content)}
+    if calls := calls_of(message.tool_calls):
+        said["tool_calls"] = calls
+    if message.role == "tool" and message.tool_call_id:
+        said["tool_call_id"] = message.tool_call_id
+    return said
 
 
 def _step(turn: Turn, above: int) -> Step:
     message = turn.message
-    answered = message.role == "assistant" and not turn.shown
+    answered = message.role == "assistant" and not turn.shown and not turn.template
+    speaker = TEMPLATE if turn.template else f"{message.role} {message.tool_call_id or ''}".rstrip()
+    calls = calls_of(message.tool_calls)
     return Step(
         above,
         text_of(message.content),
         "step" if answered else "prompt",
         "sample" if answered else "prompt",
-        "" if answered else f"{message.role} {message.tool_call_id or ''}".rstrip(),
+        "" if answered else speaker,
         token_ids=packed_ids(turn.token_ids),
         logprobs=packed_numbers(turn.logprobs),
-        tool_calls=calls_of(message.tool_calls),
+        tool_calls=as_json(calls) if calls else None,
         finish=turn.finish,
         reward=turn.reward,
     )

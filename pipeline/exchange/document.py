@@ -19,6 +19,10 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 REFERENCE = "#step"
 """Key of what stands for a step's text in the rest of a record: the step's number in its document; -1: the question."""
+OWN = "own"
+"""Under `REFERENCE`, key of the value that the record itself has under it."""
+TEMPLATE = "template"
+"""Speaker of tokens around a message, which are none of it."""
 
 SOURCE = "source"
 """Name of the scores that say where a path was read, and what its record holds beside the nodes; verifier of verdicts
@@ -178,6 +182,23 @@ def licence_of(*objects: Any) -> str | None:
                 if isinstance(value, str) and value.strip():
                     return value.strip()
     return None
+
+
+def escape(record: Any) -> None:
+    """Mark as the record's own, in place, what would read as a reference to a step."""
+    if REFERENCE in as_json(record):
+        _escape(record)
+
+
+def _escape(value: Any) -> None:
+    if isinstance(value, dict):
+        for inner in value.values():
+            _escape(inner)
+        if value.keys() == {REFERENCE}:
+            value[REFERENCE] = {OWN: value[REFERENCE]}
+    elif isinstance(value, list):
+        for inner in value:
+            _escape(inner)
 
 
 def record_of(value: Any) -> str:

@@ -50,8 +50,9 @@ class Encoder:
                 return
 
     def _encode(self, document: Document) -> None:
-        messages = msgspec.json.decode(document.messages or "[]")
-        asked = [*messages, {"role": "user", "content": document.question}]
+        before = msgspec.json.decode(document.messages or "[]")  # texts alone: templates differ in how they take calls
+        asked = [{"role": said["role"], "content": said["content"]} for said in before]
+        asked.append({"role": "user", "content": document.question})
         try:
             document.prompt_ids = packed_ids(self._tokens.render(asked))
         except BranchpointError as error:

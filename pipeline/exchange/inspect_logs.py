@@ -14,7 +14,8 @@ import msgspec
 from pipeline.exchange.conversation import Call, Function, Message, Turn, conversation, role_of, text_of
 from pipeline.exchange.document import Document, Fault, Number, Refused, as_json, licence_of
 from pipeline.exchange.inspect_branches import Branch, Event, branches
-from pipeline.exchange.reading import Importer, Unit, members, said, whole
+from pipeline.exchange.reading import Importer, members, whole
+from pipeline.exchange.units import Unit, said
 
 _GRADES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}
 """What Inspect takes its letters for."""

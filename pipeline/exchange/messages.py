@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from pipeline.exchange.conversation import Message, Turn, conversation
-from pipeline.exchange.document import Document, licence_of
-from pipeline.exchange.paths import Exporter, Line, Path, openai_calls
+from pipeline.exchange.document import TEMPLATE, Document, escape, licence_of
+from pipeline.exchange.paths import Exporter, Line, Path
 from pipeline.exchange.reading import Importer, rows
 
 
@@ -25,6 +25,7 @@ def parse(data: bytes) -> Iterator[Document]:
     """A chat; whatever else stands in the row is kept."""
     raw = msgspec.json.decode(data)
     row = msgspec.convert(raw, Row)
+    escape(raw)
     turns = [Turn(message=message, said=said) for message, said in zip(row.messages, raw["messages"], strict=True)]
     if turns and turns[-1].message.role == "assistant":
         turns[-1].finish = "stop"
@@ -36,27 +37,26 @@ def written(path: Path) -> Iterator[Line]:
     """The lines that were imported to this end, as they were; of another path its chat, an answer's steps in one."""
     records = path.records("messages")
     yield from records
-    if not records:
-        yield {"messages": chat(path)} | ({"tools": tools} if (tools := path.tools) else {})
+    if not records and (messages := chat(path)):
+        yield {"messages": messages} | ({"tools": tools} if (tools := path.tools) else {})
 
 
 def chat(path: Path) -> list[Line]:
     """The messages of a path. Steps that follow one another are lines of one answer."""
-    messages = [*path.messages, {"role": "user", "content": path.question}]
+    messages: list[Line] = []
     answering = False
-    for node in path.nodes[1:]:
-        role, call = path.tree.speaker(node)
-        if node["origin"] == "gap" or (node["kind"] == "prompt" and not node["text"]):
+    for said in path.messages():
+        goes_on, answering = answering, said.node is not None and said.node["kind"] != "prompt"
+        if said.role == TEMPLATE or (said.node is not None and said.node["origin"] == "gap"):
             continue
-        if node["kind"] == "prompt":
-            messages.append({"role": role, "content": node["text"]} | ({"tool_call_id": call} if call else {}))
-        elif answering and "tool_calls" not in messages[-1]:
-            messages[-1]["content"] += f"\n{node['text']}"
+        if answering and goes_on and "tool_calls" not in messages[-1]:
+            messages[-1]["content"] += f"\n{said.text}"
         else:
-            messages.append({"role": "assistant", "content": node["text"]})
-        answering = node["kind"] != "prompt"
-        if answering and (calls := openai_calls(node)):
-            messages[-1]["tool_calls"] = calls
+            messages.append({"role": said.role, "content": said.text})
+        if said.calls:
+            messages[-1]["tool_calls"] = said.calls
+        if said.call:
+            messages[-1]["tool_call_id"] = said.call
     return messages
 
 

@@ -12,7 +12,8 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
-from pipeline.exchange.document import REFERENCE, SOURCE, as_json
+from pipeline.exchange.conversation import role_of, text_of
+from pipeline.exchange.document import OWN, REFERENCE, SOURCE, TEMPLATE, as_json
 from pipeline.exchange.references import node_reference, root_reference
 from pipeline.store.batches import beside
 from pipeline.store.store import Store
@@ -34,11 +35,21 @@ class Exporter(NamedTuple):
     ending: str = ""
 
 
-class Speaker(NamedTuple):
-    """role: of ROLES. call: id of the tool call that the message answers; empty: of several, of none, or not told."""
+class Said(NamedTuple):
+    """A message of a path.
+
+    role:  of ROLES. TEMPLATE: none's; a node that only a restored tree has use for.
+    text:  of the message.
+    calls: tool calls as OpenAI has them.
+    call:  id of the tool call that it answers; empty: of several, of none, or not told.
+    node:  that it is. None: it stands before the question.
+    """
 
     role: str
+    text: str
+    calls: list[Line]
     call: str = ""
+    node: Line | None = None
 
 
 @dataclass(eq=False)
@@ -53,21 +64,12 @@ class StoredTree:
 
     @cached_property
     def speakers(self) -> dict[int, str]:
-        """Role of each message that is no answer, and the call that it answers, where a record says so."""
+        """By node, the role of a message that is no answer, and the call that it answers, where a record says so."""
         found = {}
         for node in self.nodes:
             for record in self.records(node):
                 found |= {of: said for of, said in zip(record["nodes"], record.get("speakers", ())) if said}
         return found
-
-    def speaker(self, node: Line) -> Speaker:
-        """Whose message a node is, as a record says; else what follows a step that calls tools is their answer."""
-        if node["kind"] != "prompt":
-            return Speaker("assistant")
-        calls = [] if node["parent"] is None else openai_calls(self.nodes[node["parent"]])
-        said = self.speakers.get(node["node"]) or ("tool" if calls else "user")
-        role, _, call = said.partition(" ")
-        return Speaker(role, calls[0]["id"] if role == "tool" and not call and len(calls) == 1 else call)
 
     def records(self, node: int) -> list[dict[str, Any]]:
         """Where the paths that end at a node were read, and what is left of their records."""
@@ -109,10 +111,36 @@ class Path:
     def question(self) -> str:
         return self.tree.task["question"]
 
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        """What stands before the question."""
-        return msgspec.json.decode(self.tree.task["messages"] or "[]")
+    def messages(self) -> Iterator[Said]:
+        """What stands before the question, then every node.
+
+        Where no record says whose a node is, what follows a step that calls tools is their answer. An answer that names
+        no call is that of the only one.
+        """
+        asked: list[Line] = []
+        for place, shown in enumerate(msgspec.json.decode(self.tree.task["messages"] or "[]")):
+            role, calls = role_of(shown.get("role"), "user"), openai_calls(shown.get("tool_calls"), f"before_{place}")
+            yield Said(role, text_of(shown.get("content")), calls, shown.get("tool_call_id") or _only(role, asked))
+            asked = calls
+        for node in self.nodes:
+            calls = openai_calls(_decoded(node["tool_calls"]), str(node["node"]))
+            role, _, call = self._speaker(node, asked).partition(" ")
+            if role == TEMPLATE or not (node["text"] or calls or role in ("assistant", "tool")):
+                yield Said(TEMPLATE, node["text"], [], node=node)
+                continue
+            yield Said(role_of(role, "user"), node["text"], calls, call or _only(role, asked), node)
+            asked = calls
+
+    def _speaker(self, node: Line, asked: list[Line]) -> str:
+        if node["kind"] != "prompt":
+            return "assistant"
+        if node["parent"] is None or node["origin"] == "gap":
+            return "user"
+        if said := self.tree.speakers.get(node["node"]):
+            return said
+        if node["text"] == self.question and self.tree.nodes[node["parent"]]["parent"] is None:
+            return TEMPLATE  # the question once more, in other tokens
+        return "tool" if asked else "user"
 
     @property
     def tools(self) -> list[dict[str, Any]]:
@@ -141,31 +169,44 @@ class Path:
         ]
 
 
-def openai_calls(node: Line) -> list[Line]:
-    """The tool calls of a node as OpenAI has them, arguments as text, each with an id.
+def openai_calls(said: Any, of: str) -> list[Line]:
+    """Tool calls as OpenAI has them, arguments as text, each with an id; that of a message tells those without apart.
 
-    Those that environments wrote down have a name and arguments alone; a call that names no tool is none.
+    Those that environments wrote down have a name and arguments alone; a call that names no tool is none. A tree that
+    was restored may say anything.
     """
-    try:
-        said = msgspec.json.decode(node["tool_calls"] or "[]", type=list[dict[str, Any]])
-    except (msgspec.MsgspecError, RecursionError):
-        return []  # a tree that was restored may say anything here
     found = []
-    for place, call in enumerate(said):
-        function = call["function"] if isinstance(call.get("function"), dict) else call
-        name, arguments = function.get("name"), function.get("arguments") or {}
+    for place, call in enumerate(said if isinstance(said, list) else ()):
+        function = call.get("function", call) if isinstance(call, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
         if isinstance(name, str) and name:
+            arguments, own = function.get("arguments") or {}, call.get("id")
             text = arguments if isinstance(arguments, str) else as_json(arguments)
-            own = call.get("id") or f"call_{node['node']}_{place}"
+            own = own if isinstance(own, str) and own else f"call_{of}_{place}"
             found.append({"id": own, "type": "function", "function": {"name": name, "arguments": text}})
     return found
 
 
+def _decoded(calls: str | None) -> Any:
+    try:
+        return msgspec.json.decode(calls or "[]")
+    except (msgspec.MsgspecError, RecursionError):
+        return None  # a tree that was restored may say anything here
+
+
+def _only(role: str, asked: list[Line]) -> str:
+    return asked[0]["id"] if role == "tool" and len(asked) == 1 else ""
+
+
 def put_back(value: Any, texts: Mapping[int, str]) -> Any:
-    """A record with the texts of its steps in place of their numbers; other numbers are the record's own."""
+    """A record with the texts of its steps in place of their numbers, and what is its own as it was."""
     if isinstance(value, dict):
-        if value.keys() == {REFERENCE} and isinstance(value[REFERENCE], int) and value[REFERENCE] in texts:
-            return texts[value[REFERENCE]]
+        if value.keys() == {REFERENCE}:
+            said = value[REFERENCE]
+            if isinstance(said, dict) and said.keys() == {OWN}:
+                return {REFERENCE: put_back(said[OWN], texts)}
+            if type(said) is int and said in texts:
+                return texts[said]
         return {name: put_back(inner, texts) for name, inner in value.items()}
     return [put_back(inner, texts) for inner in value] if isinstance(value, list) else value
 

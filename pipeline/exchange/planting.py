@@ -20,7 +20,7 @@ import pyarrow as pa
 from pipeline.exchange import IMPORTED
 from pipeline.exchange.answers import Answer, answers_of_rows, ended_answers
 from pipeline.exchange.document import SOURCE, Document, Record, Restored, Step, as_json
-from pipeline.exchange.restoring import restored_rows
+from pipeline.exchange.restoring import restore
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
 from schemas import TABLES
 from schemas.base import column_types
@@ -48,6 +48,8 @@ class Rows:
 
     round:  of the trees.
     book:   whether answers are booked as requests, so that trees can be grown further.
+    asked: the task of each request that restored paths brought, of all the rows of an import.
+    documents, steps: that stand, before what they share is merged.
     conflicts: labels and verdicts that disagree with an earlier one of the same step and source, and were left out.
     """
 
@@ -55,6 +57,9 @@ class Rows:
     round: str
     book: bool = False
     licence: str = ""
+    asked: dict[str, str] = field(default_factory=dict)
+    documents: int = 0
+    steps: int = 0
     conflicts: int = 0
     faults: list[tuple[str, int, str]] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
@@ -66,21 +71,31 @@ class Rows:
             self._columns[table] = {name: [] for name in names}
 
     def add(self, task: str, found: Sequence[Found]) -> None:
-        """The documents of one task, in the order of the files."""
+        """The documents of one task, in the order of the files; where exported paths restore its tree, these alone."""
+        paths = [one for one in found if isinstance(one.document, Restored)]
         documents = [one for one in found if isinstance(one.document, Document)]
-        if documents:
+        if paths and self._restore(task, paths):
+            self.faults += [(one.file, one.line, "its task is restored from an export") for one in documents]
+        elif documents:
             self._task(task, documents)
             tree = _Tree(self, task, f"{task}@{self.round}", documents[0].document)
             for one in documents:
                 tree.plant(one)
+                self.steps += len(one.document.steps)
+            self.documents += len(documents)
             tree.close()
-        if len(documents) < len(found):
-            again = [one for one in found if not isinstance(one.document, Document)]
-            restored = restored_rows(again, faults=self.faults)
-            for table, rows in restored.items():
-                self._restored.setdefault(table, []).extend(rows)
-            for _, nodes in groupby(restored.get("nodes", ()), key=lambda row: row["tree"]):
-                self.answers += answers_of_rows(list(nodes))
+
+    def _restore(self, task: str, paths: Sequence[Found]) -> bool:
+        """Put exported paths back; whether any stands."""
+        found = restore(paths, asked=self.asked)
+        self.faults += found.faults
+        self.documents += len(found.paths)
+        self.steps += sum(len(path.nodes) - 1 for path in found.paths)  # a root is no step
+        for table, rows in found.rows.items():
+            self._restored.setdefault(table, []).extend(rows)
+        for _, nodes in groupby(found.rows["nodes"], key=lambda row: row["tree"]):
+            self.answers += answers_of_rows(list(nodes))
+        return bool(found.paths)
 
     def frames(self) -> dict[str, pl.DataFrame]:
         """Frames by table, in the columns of the tables, those without a value null."""

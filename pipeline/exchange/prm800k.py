@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.exchange.document import REFERENCE, Document, Label, Refused, Step, licence_of, record_of
+from pipeline.exchange.document import REFERENCE, Document, Label, Refused, Step, escape, licence_of, record_of
 from pipeline.exchange.paths import Exporter, Line, Path
 from pipeline.exchange.reading import Importer, lines
 
@@ -64,6 +64,7 @@ def parse(data: bytes) -> Iterator[Document]:
     """
     raw = msgspec.json.decode(data)
     row = msgspec.convert(raw, Row)
+    escape(raw)
     steps: list[Step] = []
     labels: list[Label] = []
     version, created, above = row.labeler or "unknown", _microseconds(row.timestamp), -1

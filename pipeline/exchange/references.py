@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import msgspec
 import polars as pl
 
-from pipeline.exchange.document import SOURCE, Number, Record, Refused, Restored, TokenId
+from pipeline.exchange.document import REFERENCE, SOURCE, Number, Record, Refused, Restored, TokenId
 from schemas import TABLES
 from schemas.base import Table
 
@@ -30,6 +30,16 @@ _TYPES: dict[Any, Any] = {
     pl.Boolean: bool,
     pl.Datetime: Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999_999)],  # the last microsecond of 9999
 }
+
+
+class _Message(msgspec.Struct):
+    role: str
+    content: str | list[Any] | None = None
+    tool_call_id: str | None = None
+
+
+_ADDED = {"atif": "extra", "prm800k": "question"}
+"""By format, the object that its exporter adds to in a record that was kept as a whole."""
 
 
 def _struct(name: str, table: type[Table]) -> type[msgspec.Struct]:
@@ -89,7 +99,7 @@ def restored(root: Any, nodes: Iterable[Mapping[str, Any]]) -> Restored:
     if not isinstance(root, dict) or root.get("version") != VERSION:
         raise Refused(f"{KEY} is not of version {VERSION}")
     task = _row("tasks", root.get("task"))
-    found = Restored(task, msgspec.convert(root.get("round"), str), [])
+    found, asked = Restored(task, msgspec.convert(root.get("round"), str), []), set()
     for said in nodes:
         ids = said.get("token_ids")
         node = {"token_count": len(ids) if isinstance(ids, list) else 0, **said}
@@ -104,8 +114,11 @@ def restored(root: Any, nodes: Iterable[Mapping[str, Any]]) -> Restored:
         for table, into in rows.items():
             for row in msgspec.convert(node.get(table) or [], list[dict[str, Any]]):
                 read = _row(table, {**row, **of})
-                if table != "requests" or read not in into:  # each step of an answer names the request of all
-                    into.append(read)
+                if table == "requests":  # each step of an answer names that of all
+                    if read["request"] in asked:
+                        continue
+                    asked.add(read["request"])
+                into.append(read)
     return found
 
 
@@ -126,7 +139,23 @@ def renamed(found: Restored, *, suite: str, round: str) -> Restored:
 
 
 def _row(table: str, said: Any) -> dict[str, Any]:
+    """A row of a table, what exporters read within its texts checked too."""
     row = msgspec.structs.asdict(msgspec.convert(said, _ROWS[table]))
     if table == "scores" and row["name"] == SOURCE:
-        msgspec.json.decode(row["text"] or "", type=list[Record])
+        if row["text"] is None:
+            raise Refused(f"a score {SOURCE!r} has no text")
+        for record in msgspec.json.decode(row["text"], type=list[Record]):
+            _check(record)
+    if table == "tasks":
+        msgspec.json.decode(row["messages"] or "[]", type=list[_Message])
+        msgspec.json.decode(row["tools"] or "[]", type=list[dict[str, Any]])
     return row
+
+
+def _check(record: Record) -> None:
+    """That exporters can write out what is left of a record."""
+    whole = {} if record.record is msgspec.UNSET else msgspec.json.decode(record.record)
+    inner = whole.get(_ADDED.get(record.format)) if isinstance(whole, dict) else None
+    for value in (whole, {} if inner is None and record.format != "prm800k" else inner):
+        if not isinstance(value, dict) or (value.keys() == {REFERENCE} and isinstance(value[REFERENCE], int)):
+            raise Refused(f"a score {SOURCE!r} has a record that is none of {record.format[:80]}")

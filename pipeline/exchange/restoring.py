@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -19,23 +19,34 @@ if TYPE_CHECKING:
 _OWN = {"verdicts": "verdicts", "step_labels": "labels", "scores": "scores", "requests": "requests"}
 
 
-def restored_rows(found: Sequence[Found], *, faults: list[tuple[str, int, str]]) -> dict[str, list[dict[str, Any]]]:
-    """Rows by table of the trees of one task.
+class Restoration(NamedTuple):
+    """What paths of one task give.
 
-    Nodes keep their numbers where every number below the last is there; else they are numbered anew in their order.
+    paths:  that stand.
+    rows:   by table, nodes in the order of their numbers, which they keep where every number below the last is there;
+            else they are numbered anew in their order.
+    faults: file, line and reason of each path that does not fit those before it, or breaks a rule of a table.
+    """
+
+    paths: list[Restored]
+    rows: dict[str, list[dict[str, Any]]]
+    faults: list[tuple[str, int, str]]
+
+
+def restore(found: Sequence[Found], *, asked: dict[str, str]) -> Restoration:
+    """Put the trees of one task together.
 
     Args:
         found: paths of one task.
-        faults: takes file, line and reason of each path that does not fit those before it, or breaks a rule of a table.
+        asked: the task of each request so far; takes those of the paths that stand.
     """
-    forest = _put_together(found)
-    if forest.repeats or any(_broken(table, rows) for table, rows in forest.rows().items()):
-        forest = _put_together(found, _breaks)
-    faults += forest.faults
-    if not forest.tasks:
-        return {}
-    numbers = {tree: {old: new for new, old in enumerate(sorted(nodes))} for tree, nodes in forest.trees.items()}
-    return {table: [_numbered(row, numbers) for row in rows] for table, rows in forest.rows().items()}
+    forest = _put_together(found, asked)
+    rows = forest.rows()
+    if forest.repeats or any(_broken(table, of) for table, of in rows.items()):
+        forest = _put_together(found, asked, _breaks)
+        rows = forest.rows()
+    asked.update((row["request"], path.task["task"]) for path in forest.paths for row in path.requests)
+    return Restoration(forest.paths, rows, forest.faults)
 
 
 @dataclass(slots=True)
@@ -47,28 +58,33 @@ class _Forest:
     repeats: whether a path has two rows of one key.
     """
 
-    tasks: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[Restored] = field(default_factory=list)
     trees: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
     beside: dict[str, dict[tuple, dict[str, Any]]] = field(default_factory=lambda: {table: {} for table in _OWN})
     faults: list[tuple[str, int, str]] = field(default_factory=list)
     repeats: bool = False
 
     def rows(self) -> dict[str, list[dict[str, Any]]]:
-        """By table, nodes in the order of their numbers."""
+        """By table, under their new numbers."""
         nodes = [self.trees[tree][node] for tree in sorted(self.trees) for node in sorted(self.trees[tree])]
-        return {"tasks": self.tasks[:1], "nodes": nodes, **{table: [*of.values()] for table, of in self.beside.items()}}
+        tasks = [path.task for path in self.paths[:1]]
+        rows = {"tasks": tasks, "nodes": nodes, **{table: [*of.values()] for table, of in self.beside.items()}}
+        numbers = {tree: {old: new for new, old in enumerate(sorted(of))} for tree, of in self.trees.items()}
+        return {table: [_numbered(row, numbers) for row in of] for table, of in rows.items()}
 
 
-def _put_together(found: Sequence[Found], breaks: Callable[[Restored], str] | None = None) -> _Forest:
+def _put_together(
+    found: Sequence[Found], asked: Mapping[str, str], breaks: Callable[[Restored], str] | None = None
+) -> _Forest:
     """The paths that fit those before them and break no rule; none is looked for where `breaks` is None: all rows
     together are checked in a fraction of the time that their paths take one by one."""
     forest = _Forest()
     for one in found:
         path = one.document
-        if why := _why_not(path.nodes, forest.trees) or (breaks(path) if breaks else ""):
+        if why := _why_not(path.nodes, forest.trees) or _unasked(path, asked) or (breaks(path) if breaks else ""):
             forest.faults.append((one.file, one.line, why))
             continue
-        forest.tasks.append(path.task)
+        forest.paths.append(path)
         for row in path.nodes:
             forest.trees.setdefault(row["tree"], {}).setdefault(row["node"], row)
         for table, own in _OWN.items():
@@ -78,6 +94,19 @@ def _put_together(found: Sequence[Found], breaks: Callable[[Restored], str] | No
             for key, row in zip(keys, rows, strict=True):
                 forest.beside[table].setdefault(key, row)
     return forest
+
+
+def _unasked(path: Restored, asked: Mapping[str, str]) -> str:
+    """Why its requests are not its own; empty where they are."""
+    own = {row["request"] for row in path.requests}
+    for node in path.nodes:
+        if node["request"] is not None and node["request"] not in own:
+            return f"node {node['node']} is of request {node['request'][:80]!r}, which is not told"
+    task = path.task["task"]
+    for row in path.requests:
+        if asked.get(row["request"], task) != task:
+            return f"request {row['request'][:80]!r} is one of {asked[row['request']]} too"
+    return ""
 
 
 def _breaks(path: Restored) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from pipeline.exchange.conversation import (
     Call,
+    Custom,
     Function,
     Message,
     Turn,
@@ -18,13 +19,15 @@ from pipeline.exchange.conversation import (
     role_of,
     text_of,
 )
-from pipeline.exchange.document import Document, Fault, Refused, Restored, licence_of
-from pipeline.exchange.paths import Exporter, Line, Path, openai_calls
+from pipeline.exchange.document import TEMPLATE, Document, Fault, Refused, Restored, licence_of
+from pipeline.exchange.paths import Exporter, Line, Path, Said
 from pipeline.exchange.reading import Importer, said, strict, whole
 from pipeline.exchange.references import KEY, restored
 
 _ROLES = {"developer": "system"}
 """The Hub's words for roles, where they are others."""
+_RESULT = "toolResult"
+"""Pi's word for a tool's role."""
 _COMPACTED = "what came before was compacted"
 _RESULTS = ("function_call_output", "custom_tool_call_output", "local_shell_call_output")
 _CALLS = ("function_call", "custom_tool_call", "local_shell_call")
@@ -45,7 +48,7 @@ def parse(data: bytes) -> Iterator[Document | Restored | Fault]:
     """One session. Branches of it hang from the same tree; lines of other kinds are passed over.
 
     Raises:
-        Refused: no line is a message.
+        Refused: no line is a message, or an exported session lacks its first line.
     """
     entries: list[Entry] = []
     head: dict[str, Any] = {}
@@ -66,6 +69,8 @@ def parse(data: bytes) -> Iterator[Document | Restored | Fault]:
     if KEY in head:
         yield restored(head[KEY], [_reference(raw) for raw in references])
         return
+    if references:
+        raise Refused("the session's first line is missing")
     turns, faults = _turns(entries)
     yield from faults
     if not turns:
@@ -137,9 +142,12 @@ def _tool_item(item: dict[str, Any]) -> Message:
         output = item.get("output")
         text = output if isinstance(output, str) else msgspec.json.encode(output).decode()
         return Message(role="tool", content=text, tool_call_id=call)
-    arguments = item.get("arguments", item.get("input", item.get("action", {})))
-    function = msgspec.convert({"name": name, "arguments": arguments}, Function)
-    return Message(role="assistant", content="", tool_calls=[Call(function, call)])
+    if "input" in item:
+        asked = Call(custom=msgspec.convert({"name": name, "input": item["input"]}, Custom), id=call)
+    else:
+        arguments = item.get("arguments", item.get("action", {}))
+        asked = Call(msgspec.convert({"name": name, "arguments": arguments}, Function), call)
+    return Message(role="assistant", content="", tool_calls=[asked])
 
 
 def _messages(said: dict[str, Any]) -> Iterator[Message]:
@@ -162,7 +170,7 @@ def _messages(said: dict[str, Any]) -> Iterator[Message]:
     text = text_of(content)
     if text or calls or not blocks:
         yield Message(
-            role=role_of(said.get("role"), "user"),
+            role="tool" if said.get("role") == _RESULT else role_of(said.get("role"), "user"),
             content=text,
             tool_calls=calls or None,
             tool_call_id=_text(said, "toolCallId"),
@@ -181,21 +189,23 @@ def _text(raw: dict[str, Any], name: str) -> str | None:
 
 
 def _reference(raw: dict[str, Any]) -> dict[str, Any]:
-    said = raw[KEY]
-    if not isinstance(said, dict) or not isinstance(raw.get("message"), dict):
+    said, message = raw[KEY], raw.get("message", {})
+    if not isinstance(said, dict) or not isinstance(message, dict):
         raise Refused(f"{KEY} is no object")
-    return {"text": raw["message"].get("content"), **said}
+    return {"text": message.get("content"), **said}
 
 
 def written(path: Path) -> Iterator[Line]:
-    """A session; of the messages those that are nodes have a reference."""
+    """A session; of the messages those that are nodes have a reference. Nodes that are no message have a line alone."""
     root, references = path.references(without=("text",))
-    said = list(messages(path))
-    before = len(said) - len(references)
+    left = iter(references)
     yield {**header(path), KEY: root}
-    yield from ({"type": "message", "message": message} for message in said[:before])
-    for message, reference in zip(said[before:], references, strict=True):
-        yield {"type": "message", "message": message, KEY: reference}
+    for one in path.messages():
+        if one.role == TEMPLATE:
+            yield {"type": KEY, KEY: {**next(left), "text": one.text}}
+        else:
+            line = {"type": "message", "message": _message(one)}
+            yield line if one.node is None else {**line, KEY: next(left)}
 
 
 def header(path: Path) -> Line:
@@ -204,19 +214,19 @@ def header(path: Path) -> Line:
 
 
 def messages(path: Path) -> Iterator[Line]:
-    """The messages of a path: what stands before the question, then one a node."""
-    for shown in path.messages:
-        yield {"role": _ROLES.get(shown.get("role"), shown.get("role")), "content": shown.get("content")}
-    for node in path.nodes:
-        role, call = path.tree.speaker(node)
-        message: Line = {"role": _ROLES.get(role, role), "content": node["text"]}
-        if role == "tool" and call:
-            message["toolCallId"] = call
-        if calls := openai_calls(node):
-            message["toolCalls"] = [{"id": said["id"], "function": said["function"]} for said in calls]
-        if role == "assistant" and node["policy"]:
-            message["model"] = node["policy"]
-        yield message
+    """The messages of a path: what stands before the question, then one a node that is one."""
+    return (_message(one) for one in path.messages() if one.role != TEMPLATE)
+
+
+def _message(one: Said) -> Line:
+    message: Line = {"role": _ROLES.get(one.role, one.role), "content": one.text}
+    if one.call:
+        message["toolCallId"] = one.call
+    if one.calls:
+        message["toolCalls"] = [{"id": call["id"], "function": call["function"]} for call in one.calls]
+    if one.role == "assistant" and one.node is not None and one.node["policy"]:
+        message["model"] = one.node["policy"]
+    return message
 
 
 IMPORTER = Importer(parse, whole, (".jsonl",))

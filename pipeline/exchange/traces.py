@@ -157,10 +157,10 @@ def _pieces(node: Node, place: int, finish: str | None) -> Iterator[Turn]:
         yield Turn(message=message, said={}, token_ids=ids, finish=finish)
         return
     if start:
-        yield Turn(message=Message(role="tool"), said={}, token_ids=ids[:start])
+        yield Turn(message=Message(role="assistant"), said={}, template=True, token_ids=ids[:start])
     yield Turn(message=message, said={}, token_ids=ids[start:end], logprobs=logprobs or None, finish=finish)
     if end < len(ids):
-        yield Turn(message=Message(role="tool"), said={}, token_ids=ids[end:])
+        yield Turn(message=Message(role="assistant"), said={}, template=True, token_ids=ids[end:])
 
 
 def _message(found: NodeMessage, otherwise: str) -> Message:

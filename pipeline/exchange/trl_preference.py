@@ -51,6 +51,8 @@ def parse(data: bytes) -> Iterator[Document]:
             steps = chain([answer], finish="stop")
             yield Document(prompt, steps, judgements=judged, leaf=0, record=record, licence=licence)
             continue
+        if not answer:
+            raise Refused("an answer without messages")
         turns = [Turn(message=message, said={}) for message in [*prompt, *answer]]
         turns[-1].finish = "stop"
         found = conversation(turns, record=rest, licence=licence)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import groupby
@@ -29,11 +28,12 @@ from pipeline.exchange.planting import Found, Rows
 from pipeline.exchange.reading import Importer, documents
 from pipeline.exchange.references import renamed
 from pipeline.exchange.sorting import Spool
+from pipeline.exchange.violations import Violations, count_violations, violations
 from pipeline.generation.engine import Completion, Request
 from pipeline.generation.engines import engine_fingerprint, open_tokens
 from pipeline.report import Progress, Report
 from pipeline.stages.judging import judge
-from pipeline.stages.work import Work, inputs
+from pipeline.stages.work import Work, inputs, shards_of
 from pipeline.store.files import locked
 from pipeline.store.layout import EVERY_ROUND, NAME, Place
 from pipeline.store.write import disk_errors
@@ -42,7 +42,7 @@ from pipeline.trees.grow import read_trees
 from schemas import TABLES
 from schemas.words import SPLITS
 
-STAGE, VERSION = "rollouts", "3"
+STAGE, VERSION = "rollouts", "4"
 TASKS, SCORES, LABELS = "tasks", "source", "step_labels"
 FOLDER = "imports"
 """Below the store, on this machine: a file a round with what could not be read."""
@@ -82,17 +82,10 @@ def write_imports(work: Work, config: ImportConfig = ImportConfig()) -> Report:
     return run.report()
 
 
-class _Line(msgspec.Struct):
-    file: str
-    line: int
-    violation: str
-
-
 @dataclass(slots=True)
 class _Import:
     work: Work
     config: ImportConfig
-    violations: int = 0
     documents: int = 0
     steps: int = 0
     conflicts: int = 0
@@ -101,6 +94,7 @@ class _Import:
     _sources: list[Source] = field(default_factory=list)
     _made_from: dict[str, str] = field(default_factory=dict)
     _importer: Importer | None = None
+    _labels: set[Place] = field(default_factory=set)
 
     def __post_init__(self):
         self._importer = import_module(IMPORTERS[self.config.format]).IMPORTER
@@ -129,29 +123,27 @@ class _Import:
     def make(self) -> None:
         """Write every shard, and what could not be read."""
         self._refuse_others()
-        store = self.work.store
-        local = store.files.local
-        with disk_errors(local, setting="BRANCHPOINT_STORE"):
-            self.violations_file.parent.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(prefix=".import-", dir=local) as folder, ExitStack() as held:
-                part = self.violations_file.with_suffix(".part")
-                into = held.enter_context(part.open("wb"))
-                spool, tasks = Spool(Path(folder)), set()
-                for task, data in self._read(into):
-                    spool.add(task, data)
-                    tasks.add(task)
-                if not tasks:
-                    into.flush()
-                    part.replace(self.violations_file)
-                    raise BadInput(
-                        f"{self.config.path}: nothing in it can be read as {self.config.format}",
-                        remedy=f"{self.violations_file} says why" if into.tell() else "it has no record at all",
-                    )
-                new = self._may_replace(tasks)
-                count = -(-len(tasks) // self.work.suite.shard_tasks)
-                self._write_shards(spool, {"shards": str(count)}, into, new=new)
-                self._drop_others(count)
-                part.replace(self.violations_file)
+        local = self.work.store.files.local
+        with (
+            disk_errors(local, setting="BRANCHPOINT_STORE"),
+            violations(self.violations_file) as faults,
+            TemporaryDirectory(prefix=".import-", dir=local) as folder,
+        ):
+            spool, tasks = Spool(Path(folder)), set()
+            for task, data in self._read(faults):
+                spool.add(task, data)
+                tasks.add(task)
+            new = not tasks or self._may_replace(tasks)
+            count = -(-len(tasks) // self.work.suite.shard_tasks)
+            self._write_shards(spool, {"shards": str(count)}, faults, new=new)
+            if self.documents:
+                self._drop_others(count, new=new)
+            faults.publish()
+            if not self.documents:
+                raise BadInput(
+                    f"{self.config.path}: nothing in it can be read as {self.config.format}",
+                    remedy=f"{faults.path} says why" if faults.count else "it has no record at all",
+                )
 
     def _refuse_others(self) -> None:
         others = [place for place in self.work.places("nodes", stage=STAGE) if not self._is_ours("nodes", place)]
@@ -173,9 +165,9 @@ class _Import:
                 digest.update(store.digest(table, place).encode())
         report.shards = len(work.places("nodes", stage=STAGE))
         report.digest = digest.hexdigest()[:32]
-        self.violations = self._count_violations()
+        left_out = count_violations(self.violations_file)
         report.seconds = time.monotonic() - self._started
-        report.numbers = {"violations": self.violations, "files": len(self._sources)}
+        report.numbers = {"violations": left_out, "files": len(self._sources)}
         if self.fresh:
             report.numbers |= {
                 "documents": self.documents,
@@ -183,20 +175,13 @@ class _Import:
                 "steps": self.steps,
                 "steps_per_second": self.steps / max(report.seconds, 1e-9),
             }
-        if self.violations:
-            report.notes = (f"{self.violations} records were left out; {self.violations_file} says which and why",)
+        if left_out:
+            report.notes = (f"{left_out} records were left out; {self.violations_file} says which and why",)
         return report
 
-    def _count_violations(self) -> int:
-        try:
-            with self.violations_file.open("rb") as lines:
-                return sum(1 for _ in lines)
-        except FileNotFoundError:
-            return 0
-
-    def _read(self, into) -> Iterator[tuple[str, bytes]]:
+    def _read(self, faults: Violations) -> Iterator[tuple[str, bytes]]:
         """Documents by task."""
-        encoder = self._encoder()
+        encoder, count = self._encoder(), 0
         for number, source in enumerate(self._sources, start=1):
             name = source.name
             for line, found in [(0, Fault(0, source.why))] if source.why else documents(self._importer, source.path):
@@ -206,12 +191,11 @@ class _Import:
                     except Refused as error:
                         found = Fault(line, str(error))
                 if isinstance(found, Fault):
-                    into.write(msgspec.json.encode(_Line(name, line, found.why)) + b"\n")
+                    faults.add(name, line, found.why)
                     continue
-                self.documents += 1
-                self.steps += len(found.steps if isinstance(found, Document) else found.nodes)
-                if self.documents % _EVERY == 0:
-                    self._tell("documents", self.documents, self.documents)
+                count += 1
+                if count % _EVERY == 0:
+                    self._tell("documents", count, count)
                 yield task, _encode(Found(name, line, self.config.format, found))
             self._tell("files", number, len(self._sources))
 
@@ -229,44 +213,66 @@ class _Import:
         return Encoder(open_tokens(self.work.policy), self.work.suite.separator, render=self.config.tokens == "render")
 
     def _may_replace(self, tasks: set[str]) -> bool:
-        """Whether the suite's tasks are this round's own; else they must be those that are imported.
+        """Whether the suite's tasks are this round's own and written anew; where another round made them, or has
+        trees of them, they must be those that are imported, in the same shards.
 
         Raises:
-            BadConfig: they are others.
+            BadConfig: they are others, or in others.
         """
         store, suite = self.work.store, self.work.suite.name
         places = store.places("tasks", suite=suite)
-        if all(store.entry("tasks", place).inputs.get("round") == self.work.round for place in places):
+        are_own = all(store.entry("tasks", place).inputs.get("round") == self.work.round for place in places)
+        if are_own and all(place.round == self.work.round for place in store.places("nodes", suite=suite)):
             return True
-        if set(store.tasks(suite, split="train")["task"].to_list()) == tasks:
-            return False
-        raise BadConfig(
-            f"suite {suite} has other tasks than {self.config.path}", remedy="import it into a --suite of its own"
-        )
-
-    def _write_shards(self, spool: Spool, shards: dict[str, str], into, *, new: bool) -> None:
-        """Plant and write the trees, a shard at a time."""
+        known = store.tasks(suite, split="train", columns=["task"])
+        if set(known["task"].to_list()) != tasks:
+            raise BadConfig(
+                f"suite {suite} has other tasks than {self.config.path}", remedy="import it into a --suite of its own"
+            )
         size = self.work.suite.shard_tasks
-        rows, number, held = self._rows(), 0, 0
+        shards = {shard: rows.height for shard, rows in shards_of(known, size=size).items()}
+        if shards != {place.shard: store.rows("tasks", place) for place in places if place.shard.startswith("train-")}:
+            raise BadConfig(
+                f"the tasks of suite {suite} are in other shards than shard_tasks = {size} makes",
+                remedy="set it to what it was, or import into a --suite of its own",
+            )
+        return are_own
+
+    def _write_shards(self, spool: Spool, shards: dict[str, str], faults: Violations, *, new: bool) -> None:
+        """Plant and write the trees, a shard at a time; until a document stands nothing is replaced."""
+        waiting: list[Rows] = []
+        for rows in self._planted(spool):
+            for fault in rows.faults:
+                faults.add(*fault)
+            self.documents += rows.documents
+            self.steps += rows.steps
+            self.conflicts += rows.conflicts
+            waiting.append(rows)
+            if self.documents:
+                for one in waiting:
+                    self._write(one, f"train-{self.fresh:03d}", shards, new=new)
+                    self._tell("shards", self.fresh, int(shards["shards"]))
+                waiting.clear()
+
+    def _planted(self, spool: Spool) -> Iterator[Rows]:
+        """The trees of a shard at a time."""
+        asked: dict[str, str] = {}
+        rows, held = self._rows(asked), 0
         for task, some in groupby(spool.read(), key=lambda item: item[0]):
+            if held == self.work.suite.shard_tasks:
+                yield rows
+                rows, held = self._rows(asked), 0
             rows.add(task, [_decode(data) for _, data in some])
             held += 1
-            if held == size:
-                self._write(rows, f"train-{number:03d}", shards, into, new=new)
-                rows, number, held = self._rows(), number + 1, 0
-                self._tell("shards", number, int(shards["shards"]))
         if held:
-            self._write(rows, f"train-{number:03d}", shards, into, new=new)
+            yield rows
 
-    def _rows(self) -> Rows:
-        work = self.work
-        return Rows(work.suite.name, work.round, book=self.config.tokens != "source", licence=self.config.licence)
+    def _rows(self, asked: dict[str, str]) -> Rows:
+        suite, book = self.work.suite.name, self.config.tokens != "source"
+        return Rows(suite, self.work.round, book=book, licence=self.config.licence, asked=asked)
 
-    def _write(self, rows: Rows, shard: str, shards: dict[str, str], into, *, new: bool) -> None:
+    def _write(self, rows: Rows, shard: str, shards: dict[str, str], *, new: bool) -> None:
         work, store, frames = self.work, self.work.store, rows.frames()
-        self.conflicts += rows.conflicts
-        for file, line, why in rows.faults:
-            into.write(msgspec.json.encode(_Line(file, line, why)) + b"\n")
         made = self._made_from | shards
         if new:
             at = Place(work.suite.name, EVERY_ROUND, TASKS, shard)
@@ -279,7 +285,9 @@ class _Import:
         store.write("verdicts", verdicts, place, inputs=made)
         store.write("scores", frames["scores"], work.place(SCORES, shard), inputs=made)
         for (labeller,), labels in frames[LABELS].group_by("labeller", maintain_order=True):
-            store.write(LABELS, labels, work.place(_stage(labeller), shard), inputs=made)
+            place_of_labels = work.place(_stage(labeller), shard)
+            store.write(LABELS, labels, place_of_labels, inputs=made)
+            self._labels.add(place_of_labels)
         store.write("nodes", frames["nodes"], place, inputs=made)
         self.fresh += 1
 
@@ -298,16 +306,16 @@ class _Import:
                 by = f"{work.suite.name}/{work.round}/{STAGE}"
                 ledger.put(pairs, policy=policy, engine=IMPORTED, asked_by=by)
 
-    def _drop_others(self, count: int) -> None:
-        """Remove what stands for shards that there no longer are, and labels that came with other files."""
+    def _drop_others(self, count: int, *, new: bool) -> None:
+        """Remove what stands for shards that there no longer are, and labels of an earlier import."""
         store, kept = self.work.store, {f"train-{number:03d}" for number in range(count)}
         for table in TABLES:
             for place in store.places(table, suite=self.work.suite.name):
-                of_round = place.round in (self.work.round, EVERY_ROUND)
-                if of_round and place.shard not in kept and place.shard not in SPLITS:
+                is_gone = place.round == self.work.round or (new and place.round == EVERY_ROUND)
+                if is_gone and place.shard not in kept and place.shard not in SPLITS:
                     store.drop(table, place)
         for place in self.work.places(LABELS):
-            if "files" in store.entry(LABELS, place).inputs and not self._is_ours(LABELS, place):
+            if "files" in store.entry(LABELS, place).inputs and place not in self._labels:
                 store.drop(LABELS, place)
 
     def _is_ours(self, table: str, place: Place) -> bool:

@@ -37,6 +37,11 @@ def table(work: Work, name: str) -> pl.DataFrame:
     return work.store.read(name, work.store.places(name, suite=work.suite.name))
 
 
+def steps(work: Work) -> list[tuple]:
+    nodes = table(work, "nodes")
+    return list(nodes.select("node", "parent", "kind", "origin", "text").iter_rows())
+
+
 def as_lines(path: Path, *rows: object) -> Path:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return path

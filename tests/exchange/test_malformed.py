@@ -14,7 +14,7 @@ import pytest
 from exchange.imported import as_lines, bring_in, faults_in, table, violations, work_at
 
 from pipeline.errors import BadInput
-from pipeline.exchange import IMPORTERS, reading
+from pipeline.exchange import IMPORTERS, units
 from pipeline.exchange.reading import lines
 from pipeline.exchange.sorting import Spool
 
@@ -94,7 +94,7 @@ def test_a_bad_row_of_parquet_is_told_and_the_rest_comes_in(tmp_path: Path, monk
     prompts = pa.array([b"q", b"\xff", b"q", b"q" * 1000], pa.binary()).cast(pa.string(), safe=False)
     table_ = pa.table({"prompt": prompts, "completions": [["a"], ["a"], ["b"], ["a"]], "labels": [[True]] * 4})
     pq.write_table(table_, tmp_path / "a.parquet")
-    monkeypatch.setattr(reading, "MOST_BYTES", 500)
+    monkeypatch.setattr(units, "MOST_BYTES", 500)
     work = work_at(tmp_path)
     bring_in(work, "trl_stepwise", tmp_path / "a.parquet")
     assert table(work, "nodes")["text"].to_list() == ["q", "a", "b"]
@@ -102,7 +102,7 @@ def test_a_bad_row_of_parquet_is_told_and_the_rest_comes_in(tmp_path: Path, monk
 
 
 def test_a_line_that_is_too_long_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reading, "MOST_BYTES", 100)
+    monkeypatch.setattr(units, "MOST_BYTES", 100)
     (tmp_path / "a.jsonl").write_bytes(b"1\n" + b"2" * 10_000_000 + b"\n3")
     found = [(unit.line, unit.data) for unit in lines(tmp_path / "a.jsonl")]
     assert found == [(1, b"1\n"), (2, None), (3, b"3")]
