@@ -12,13 +12,15 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from pipeline.bench.draw import ROUND, Counts, Slice, draw_slice, slice_tasks, stages_of
+from pipeline.bench.draw import ROUND, Counts, Slice, draw_slice, slice_tasks, stages_of, task_name
 from pipeline.bench.metric import Metric, Params, figure, ratio
 from pipeline.bench.shape import Shape, Sizes
 from pipeline.bench.vary import grow
 from pipeline.store.batches import ahead
-from pipeline.store.layout import Place
+from pipeline.store.layout import EVERY_ROUND, Place
 from pipeline.store.store import Store
+from schemas import Tasks
+from schemas.base import column_types
 
 SUITE = "bench"
 TRIED_TASKS = 200
@@ -87,6 +89,15 @@ def write_shard(
                 file.add(slice_.rows[stage][table])
             counts.append(slice_.counts)
     return added(counts)
+
+
+def write_tasks(store: Store, number: int, tasks: Iterable[int]) -> None:
+    """Write a shard's tasks, which nobody asks: all they have is their names."""
+    same = {"suite": SUITE, "band": "a", "split": "train", "question": "?", "answer": "1", "info": "{}"}
+    same |= {"verifier": "reasoning_gym", "difficulty": 0.0}
+    rows = [dict.fromkeys(column_types(Tasks)) | same | {"task": task_name(task)} for task in tasks]
+    frame = pl.DataFrame(rows, schema=column_types(Tasks), orient="row")
+    store.write("tasks", frame, replace(place("tasks", number), round=EVERY_ROUND), inputs={})
 
 
 def added(counts: Iterable[Counts]) -> Counts:

@@ -47,6 +47,8 @@ SETTING = "BRANCHPOINT_RELEASE"
 
 FILE_BYTES = 500 * 2**20
 """Bytes of the values in one Parquet file, where a task allows."""
+GROUP_BYTES = 2 * 2**20
+"""Of a row group, as in the store; an edit makes one or two of them new."""
 
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 
@@ -185,7 +187,7 @@ def _write_split(
                         out.finish(inputs)
                     folder.mkdir(exist_ok=True)
                     files.append(folder / f"{split}.{len(files):05d}")
-                    out, room = ParquetPart(files[-1], table, batch.schema), FILE_BYTES
+                    out, room = ParquetPart(files[-1], table, batch.schema, group_bytes=GROUP_BYTES), FILE_BYTES
                     end = max(end, int(borders[np.searchsorted(borders, start, side="right")]))
                 out.add(batch.slice(start, end - start))
                 room -= int(upto[end] - upto[start])

@@ -30,8 +30,9 @@ from schemas import TABLES
 from schemas.base import Table, arrow_schema, row_order
 from schemas.versions import version_of
 
-ROW_GROUP_BYTES = 2 * 2**20
-"""Of the values, before encoding: one task is found without reading much more, and an edit makes little else new."""
+ROW_GROUP_BYTES = 4 * 2**20
+"""Of the values, before encoding: one task is found without reading much more. Each group costs a reader of many rows
+memory, in the footer."""
 ROW_GROUP_ROWS = 100_000
 _HARDLY_REPEAT = frozenset(
     ("text", "request", "state_key", "prompt", "chosen", "rejected", "answer", "rationale", "trace")
@@ -190,9 +191,9 @@ def disk_errors(path: object, *, setting: str) -> Iterator[None]:
 class ParquetPart:
     """A file being written at a path of this machine; nobody looks for it there until it is finished and moved."""
 
-    def __init__(self, path: Path, table: str, schema: pa.Schema):
+    def __init__(self, path: Path, table: str, schema: pa.Schema, *, group_bytes: int = ROW_GROUP_BYTES):
         self.path, self.table = path, table
-        self._schema = schema
+        self._schema, self._group_bytes = schema, group_bytes
         self._digest = RowDigest(schema)
         self._rows, self._first, self._last = 0, None, None
         self._held: list[pa.Table] = []
@@ -220,7 +221,7 @@ class ParquetPart:
         self._digest.add(rows)
         self._rows += rows.num_rows
         self._hold(rows)
-        if self._held_rows > ROW_GROUP_ROWS or self._held_bytes > ROW_GROUP_BYTES:
+        if self._held_rows > ROW_GROUP_ROWS or self._held_bytes > self._group_bytes:
             self._write(last=False)
 
     def finish(self, inputs: dict[str, str]) -> Written:
@@ -256,7 +257,7 @@ class ParquetPart:
     def _write(self, *, last: bool) -> None:
         """Write what fills groups, or all, and hold the rest."""
         held, start = pa.concat_tables([self._schema.empty_table(), *self._held]), 0
-        for end in group_edges(held, last=last):
+        for end in group_edges(held, max_bytes=self._group_bytes, last=last):
             self._writer.write_table(
                 held.slice(start, end - start).combine_chunks(), row_group_size=max(1, end - start)
             )

@@ -9,36 +9,17 @@ import pyarrow as pa
 import pytest
 
 from pipeline.bench.chunks import chunks
-from pipeline.bench.draw import ROUND, task_name
-from pipeline.bench.forest import SUITE, slices, write_shard
-from pipeline.bench.reupload import _without as without
+from pipeline.bench.draw import ROUND
+from pipeline.bench.forest import SUITE
+from pipeline.bench.reupload import store_without
 from pipeline.bench.shape import Shape
 from pipeline.publish import source
 from pipeline.publish.release import stage_release
 from pipeline.publish.source import Source
-from pipeline.store.layout import EVERY_ROUND, Place
+from pipeline.store.layout import Place
 from pipeline.store.store import Store
-from schemas import Tasks
-from schemas.base import column_types
 
 SHAPE = Shape(tasks=60, shard_tasks=20)
-
-
-def fill(store: Store, shape: Shape, *, gone: tuple[int, ...] = (), named: str = "train-{:03d}") -> Store:
-    """A drawn forest with its tasks, less some."""
-    for number, first in enumerate(range(0, shape.tasks, shape.shard_tasks)):
-        last = min(first + shape.shard_tasks, shape.tasks)
-        write_shard(store, shape, number, (without(list(gone), some) for some in slices(shape, first, last)))
-        rows = [
-            dict.fromkeys(column_types(Tasks))
-            | {"task": task_name(at), "suite": SUITE, "band": "a", "split": "train", "question": "?", "answer": "1"}
-            | {"verifier": "reasoning_gym", "info": "{}", "difficulty": 0.0}
-            for at in range(first, last)
-            if at not in gone
-        ]
-        frame = pl.DataFrame(rows, schema=column_types(Tasks), orient="row")
-        store.write("tasks", frame, Place(SUITE, EVERY_ROUND, "tasks", named.format(number)), inputs={})
-    return store
 
 
 def stage(store: Store, folder):
@@ -50,7 +31,7 @@ def data_of(folder) -> dict[str, bytes]:
 
 
 def test_batches_of_any_size_give_the_same_bytes(tmp_path, monkeypatch):
-    store = fill(Store(tmp_path / "store"), SHAPE)
+    store = store_without((), Store(tmp_path / "store"), SHAPE)
     wanted = data_of(stage(store, tmp_path / "large"))
     assert len(wanted) >= 3
     read = Source.batches
@@ -60,7 +41,7 @@ def test_batches_of_any_size_give_the_same_bytes(tmp_path, monkeypatch):
 
 def test_shards_that_interleave_are_merged(tmp_path):
     """The same rows in shards by the last digit of a task, whose names say nothing of a split."""
-    plain = fill(Store(tmp_path / "plain"), SHAPE)
+    plain = store_without((), Store(tmp_path / "plain"), SHAPE)
     mixed = Store(tmp_path / "mixed")
     for table in ("tasks", "nodes", "verdicts", "variants"):
         for name in sorted({place.stage for place in plain.places(table)}):
@@ -74,7 +55,7 @@ def test_shards_that_interleave_are_merged(tmp_path):
 
 def test_what_is_held_is_a_batch(tmp_path):
     """Batches are of about the size asked for, however many shards there are."""
-    store = fill(Store(tmp_path / "store"), SHAPE)
+    store = store_without((), Store(tmp_path / "store"), SHAPE)
     found = list(Source(store, SUITE, ROUND).batches("nodes", "train", rows=500))
     total = sum(batch.num_rows for batch in found)
     tasks = [set(batch["task"].unique().to_pylist()) for batch in found]
@@ -86,8 +67,8 @@ def test_what_is_held_is_a_batch(tmp_path):
 def test_two_tasks_less_and_little_is_new(tmp_path):
     """Chunks by content, as the Hub keeps them: of 300 tasks the chunks around two are the greater part of a file."""
     shape = Shape(tasks=300, shard_tasks=300)
-    before = data_of(stage(fill(Store(tmp_path / "whole"), shape), tmp_path / "a"))
-    after = data_of(stage(fill(Store(tmp_path / "less"), shape, gone=(15, 150)), tmp_path / "b"))
+    before = data_of(stage(store_without((), Store(tmp_path / "whole"), shape), tmp_path / "a"))
+    after = data_of(stage(store_without((15, 150), Store(tmp_path / "less"), shape), tmp_path / "b"))
     known = {digest for data in before.values() for digest in chunks(data)}
     now = {digest: size for data in after.values() for digest, size in chunks(data).items()}
     new = sum(size for digest, size in now.items() if digest not in known)
@@ -95,7 +76,7 @@ def test_two_tasks_less_and_little_is_new(tmp_path):
 
 
 def test_forecasts_are_left_out(tmp_path):
-    store = fill(Store(tmp_path / "store"), SHAPE)
+    store = store_without((), Store(tmp_path / "store"), SHAPE)
     row = {"suite": SUITE, "split": "train", "value": 1.0, "low": None, "high": None, "count": 1}
     for policy in ("tiny", source.PLAN):
         rows = pl.DataFrame([{"policy": policy, "metric": "pass@1", **row}]).cast({"count": pl.Int64})
