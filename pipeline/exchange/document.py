@@ -204,3 +204,12 @@ def _escape(value: Any) -> None:
 def record_of(value: Any) -> str:
     """JSON of what is left of a record; empty where nothing is."""
     return as_json(value) if value else ""
+
+
+class Found(Struct, array_like=True):
+    """A document and where it was read."""
+
+    file: str
+    line: int
+    format: str
+    document: Document | Restored

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipeline.exchange import IMPORTED
 from pipeline.exchange.answers import Answer, answers_of_rows, ended_answers
-from pipeline.exchange.document import SOURCE, Document, Record, Restored, Step, as_json
+from pipeline.exchange.document import SOURCE, Document, Found, Record, Restored, Step, as_json
 from pipeline.exchange.restoring import restore
 from pipeline.tasks.verifiers import VERSION as VERIFIER_VERSION
 from schemas import TABLES
@@ -31,15 +31,6 @@ UNKNOWN_IDS = b""
 """Token ids of a node of which no more than the text is known: the table of nodes has no null there."""
 NO_VERIFIER = "none"
 """Verifier of a task without a known answer: nothing can judge it."""
-
-
-class Found(msgspec.Struct, array_like=True):
-    """A document and where it was read."""
-
-    file: str
-    line: int
-    format: str
-    document: Document | Restored
 
 
 @dataclass(slots=True)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
 
-from pipeline.exchange.document import SOURCE, Record, Restored, as_json
+from pipeline.exchange.document import SOURCE, Found, Record, Restored, as_json
 from schemas import TABLES
 from schemas.base import column_types
-
-if TYPE_CHECKING:
-    from pipeline.exchange.planting import Found
 
 _OWN = {"verdicts": "verdicts", "step_labels": "labels", "scores": "scores", "requests": "requests"}
 

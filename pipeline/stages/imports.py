@@ -21,10 +21,10 @@ import polars as pl
 from pipeline.errors import BadConfig, BadInput, check_words
 from pipeline.exchange import IMPORTED, IMPORTERS
 from pipeline.exchange.answers import Answer
-from pipeline.exchange.document import Document, Fault, Refused, Restored
+from pipeline.exchange.document import Document, Fault, Found, Refused, Restored
 from pipeline.exchange.encoding import Encoder
 from pipeline.exchange.files import Source, sources
-from pipeline.exchange.planting import Found, Rows
+from pipeline.exchange.planting import Rows
 from pipeline.exchange.reading import Importer, documents
 from pipeline.exchange.references import renamed
 from pipeline.exchange.sorting import Spool
