@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import polars as pl
 import pytest
-from environments.played_round import SEEDS, SUMS, TINY, Script, faults, nodes_of, played, verdicts_of
+from environments.played_round import SEEDS, SUMS, TINY, Script, dying, faults, nodes_of, played, verdicts_of
 
 from pipeline.credit import METHODS
 from pipeline.environments import ENVIRONMENTS
@@ -23,7 +23,6 @@ from pipeline.environments.episode import Episode, Rules, Seat
 from pipeline.environments.protocol import Observation, Opened, Step
 from pipeline.errors import BadConfig
 from pipeline.generation.budget.turn_control import Limits
-from pipeline.generation.scripted import ScriptedEngine
 from pipeline.stages.credit import CreditConfig, batches, credited, write_credit
 from pipeline.stages.episodes import EpisodeConfig, write_episodes
 from pipeline.stages.scores import ScoresConfig, write_scores
@@ -533,16 +532,7 @@ class TestManyAtOnce:
             whole = played_out(work, group=4).report
             requests = len(Script.last.asked)
 
-        class Dies(ScriptedEngine):
-            """Ends the process, as far as a test can, after some answers."""
-
-            def generate(self, asked):
-                for count, completion in enumerate(super().generate(asked)):
-                    if count == 5:
-                        raise KeyboardInterrupt
-                    yield completion
-
-        with played(tmp_path / "killed", CALCULATOR, SUMS, calculates, kind=Dies) as work:
+        with played(tmp_path / "killed", CALCULATOR, SUMS, calculates, kind=dying(after=5)) as work:
             write_tasks(work)
             with pytest.raises(KeyboardInterrupt):
                 write_episodes(work, EpisodeConfig(group=4))

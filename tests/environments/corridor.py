@@ -16,6 +16,7 @@ from environments.played_round import SEEDS, TINY, Says, faults, nodes_of, playe
 from pipeline.environments import ENVIRONMENTS
 from pipeline.environments.chat import chat_of
 from pipeline.environments.protocol import Observation, Opened, Step
+from pipeline.stages.arms import FIRST_SAMPLE
 from pipeline.stages.episodes import EpisodeConfig, write_episodes
 from pipeline.stages.tasks import write_tasks
 from pipeline.stages.work import Work
@@ -23,6 +24,15 @@ from pipeline.store.audit import audit
 from pipeline.trees.grow import Tree, read_trees
 from pipeline.variants.checks import VARIANT_CHECKS
 
+WAYS = """
+[[bands]]
+name = "games"
+source = "file"
+path = "ways.jsonl"
+held_out = 0.0
+"""
+ANEW = range(FIRST_SAMPLE, FIRST_SAMPLE + (1 << 20))
+"""Samples of continuations; those of episodes are far away."""
 COUNTED = {"made": 0, "steps": 0}
 
 

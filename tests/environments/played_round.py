@@ -100,3 +100,16 @@ def faults(work: Work) -> list[str]:
         for name, check in CHECKS[table].items()
         if not (finding := check(work.store, table, work.places(table))).passed
     ]
+
+
+def dying(after: int) -> type[ScriptedEngine]:
+    """An engine that ends the process, as far as a test can, after so many answers."""
+
+    class Dies(ScriptedEngine):
+        def generate(self, asked):
+            for count, completion in enumerate(super().generate(asked)):
+                if count == after:
+                    raise KeyboardInterrupt
+                yield completion
+
+    return Dies

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from environments import played_round
-from environments.corridor import COUNTED, all_faults, corridor, forest, own_turns, variants_of
+from environments.corridor import ANEW, COUNTED, WAYS, all_faults, corridor, forest, own_turns, variants_of
 from environments.played_round import Script, nodes_of
 from varied_round import reflection
 
@@ -22,15 +22,6 @@ from pipeline.stages.retries import RetryConfig, write_retries
 from pipeline.stages.work import Work
 from pipeline.trees.grow import Tree
 from pipeline.variants.checks import draws_apart
-
-WAYS = """
-[[bands]]
-name = "games"
-source = "file"
-path = "ways.jsonl"
-held_out = 0.0
-"""
-ANEW = range(FIRST_SAMPLE, FIRST_SAMPLE + (1 << 20))
 
 
 def says(text: str, sample: int) -> str:

@@ -12,7 +12,9 @@ from types import SimpleNamespace
 
 import pytest
 from environments.corridor import (
+    ANEW,
     COUNTED,
+    WAYS,
     Corridor,
     all_faults,
     corridor,
@@ -29,7 +31,6 @@ from pipeline.generation.engine import failed
 from pipeline.generation.scripted import ScriptedEngine
 from pipeline.labels.intervention import intervention
 from pipeline.labels.monte_carlo import monte_carlo
-from pipeline.stages.arms import FIRST_SAMPLE
 from pipeline.stages.episode_arms import MOST
 from pipeline.stages.episodes import EpisodeConfig, write_episodes
 from pipeline.stages.interventions import InterventionConfig, write_interventions
@@ -42,15 +43,6 @@ from pipeline.stages.work import Work
 
 EDITOR = "trusted reference"
 THREE = InterventionConfig(continuations=3)
-ANEW = range(FIRST_SAMPLE, FIRST_SAMPLE + (1 << 20))
-"""Samples of continuations; those of episodes are far away."""
-WAYS = """
-[[bands]]
-name = "games"
-source = "file"
-path = "ways.jsonl"
-held_out = 0.0
-"""
 
 
 def edit(wrong: object = 1, text: object = "left") -> str:

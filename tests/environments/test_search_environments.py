@@ -9,13 +9,12 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
-from environments.played_round import Script
+from environments.played_round import Script, dying
 from environments.searching import GROWN, grown
 
 from pipeline.environments.protocol import Observation
 from pipeline.environments.tools import ToolEnvironment
 from pipeline.errors import BadConfig
-from pipeline.generation.scripted import ScriptedEngine
 from pipeline.stages.episodes import EpisodeConfig
 
 
@@ -91,15 +90,8 @@ class TestEnvironments:
 
     @pytest.mark.parametrize("config", [GROWN, EpisodeConfig(group=3)], ids=["trees", "episodes"])
     def test_a_run_that_is_cut_short_gives_all_back(self, tmp_path, counting, config):
-        class Dies(ScriptedEngine):
-            def generate(self, asked):
-                for count, completion in enumerate(super().generate(asked)):
-                    if count == 7:
-                        raise KeyboardInterrupt
-                    yield completion
-
         with pytest.raises(KeyboardInterrupt):
-            grown(tmp_path, config, kind=Dies)
+            grown(tmp_path, config, kind=dying(after=7))
         assert Counting.most > 0 == len(Counting.open)
         capped = grown(tmp_path, replace(config, most_tokens=300)).report
         assert "the cap of 300 tokens is reached" in capped.notes[0]

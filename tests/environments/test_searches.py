@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import polars as pl
 import pytest
-from environments.played_round import SEEDS, SUMS, TINY, Script, played
+from environments.played_round import SEEDS, SUMS, TINY, Script, dying, played
 from environments.searching import GROWN, HOPS, VILLAGE, call, grown, scripted, search, turns
 from hypothesis import given
 from hypothesis import strategies as st
@@ -197,17 +197,8 @@ class TestAgain:
         assert (out.report.fresh, out.then.fresh, out.then.digest) == (1, 0, out.report.digest)
 
     def test_a_killed_run_goes_on_from_the_ledger_to_the_same_bytes(self, tmp_path, village):
-        class Dies(ScriptedEngine):
-            """Ends the process, as far as a test can, after some answers."""
-
-            def generate(self, asked):
-                for count, completion in enumerate(super().generate(asked)):
-                    if count == 14:
-                        raise KeyboardInterrupt
-                    yield completion
-
         with pytest.raises(KeyboardInterrupt):
-            grown(tmp_path, kind=Dies)
+            grown(tmp_path, kind=dying(after=14))
         again = grown(tmp_path)
         assert len(again.asked) == len(village.asked) - 14
         assert again.report.digest == village.report.digest
